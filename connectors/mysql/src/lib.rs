@@ -1,0 +1,4 @@
+//! MySQL and MariaDB: the binlog, live or recorded, straight into Arrow.
+
+pub mod catalog;
+pub mod decoder;

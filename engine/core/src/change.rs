@@ -1,0 +1,170 @@
+//! Changes: what happened to rows, many at a time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int8Type;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::BooleanBuffer;
+
+use crate::memory::MemoryPermit;
+use crate::metadata::MetadataColumn;
+use crate::position::{LogMark, LogPosition};
+use crate::relation::Relation;
+
+/// What happened to a row (or, for a truncate, to every row).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i8)]
+pub enum ChangeType {
+    /// A new row.
+    Insert = 0,
+    /// The row after an update: a change of values, or the second half of a key change.
+    UpdateInsert = 1,
+    /// The first half of a key change: the row under its old key is gone.
+    UpdateDelete = 2,
+    /// The row is gone.
+    Delete = 3,
+    /// A row that a backfill read.
+    Read = 4,
+    /// Every row of the relation at or before this position is gone; the row has no values.
+    Truncate = 5,
+}
+
+impl ChangeType {
+    /// Every type, by code.
+    pub const ALL: [ChangeType; 6] = [
+        ChangeType::Insert,
+        ChangeType::UpdateInsert,
+        ChangeType::UpdateDelete,
+        ChangeType::Delete,
+        ChangeType::Read,
+        ChangeType::Truncate,
+    ];
+
+    /// The dictionary key in `_metadata_change_type`.
+    #[inline]
+    pub fn code(self) -> i8 {
+        self as i8
+    }
+
+    /// The type with this code.
+    pub fn from_code(code: i8) -> Option<Self> {
+        usize::try_from(code).ok().and_then(|code| Self::ALL.get(code)).copied()
+    }
+
+    /// The public name.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeType::Insert => "INSERT",
+            ChangeType::UpdateInsert => "UPDATE-INSERT",
+            ChangeType::UpdateDelete => "UPDATE-DELETE",
+            ChangeType::Delete => "DELETE",
+            ChangeType::Read => "READ",
+            ChangeType::Truncate => "TRUNCATE",
+        }
+    }
+
+    /// True if the row is gone afterwards: `_metadata_deleted`.
+    pub fn deletes(self) -> bool {
+        matches!(self, ChangeType::UpdateDelete | ChangeType::Delete | ChangeType::Truncate)
+    }
+}
+
+/// Which values of a batch the source did not log because they did not change: neither a value nor NULL.
+///
+/// A column without an entry has none. In the batch itself such a place is null.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unchanged {
+    /// Column index and one bit per row, set where unchanged; ascending by column.
+    pub columns: Vec<(usize, BooleanBuffer)>,
+}
+
+impl Unchanged {
+    /// True if column `column` of row `row` is unchanged.
+    pub fn is_unchanged(&self, column: usize, row: usize) -> bool {
+        self.columns.iter().any(|(index, bits)| *index == column && bits.value(row))
+    }
+
+    /// Rows `offset..offset + length`.
+    #[must_use]
+    pub fn slice(&self, offset: usize, length: usize) -> Self {
+        Unchanged { columns: self.columns.iter().map(|(index, bits)| (*index, bits.slice(offset, length))).collect() }
+    }
+}
+
+/// Changes of one relation at one schema version, in log order.
+pub struct ChangeBatch {
+    /// The table and its schema version.
+    pub relation: Arc<Relation>,
+    /// The relation's columns, then the metadata columns; its schema is [`Relation::schema`]. For a delete and the
+    /// first half of a key change the columns hold the before image, for everything else the after image.
+    pub records: RecordBatch,
+    /// Values that are neither there nor NULL; `None` if there are none, which is the rule.
+    pub unchanged: Option<Unchanged>,
+    /// The position of the last change.
+    pub last: LogPosition,
+    /// The right to hold the batch's memory, given back when the batch is dropped. Shared by batches cut from one.
+    pub memory: Arc<MemoryPermit>,
+}
+
+impl ChangeBatch {
+    /// Number of changes.
+    pub fn rows(&self) -> usize {
+        self.records.num_rows()
+    }
+
+    /// A metadata column.
+    pub fn metadata(&self, column: MetadataColumn) -> &ArrayRef {
+        self.records.column(self.relation.columns().len() + column as usize)
+    }
+
+    /// The codes of the change types, a row each; see [`ChangeType::from_code`].
+    pub fn change_type_codes(&self) -> &[i8] {
+        self.metadata(MetadataColumn::ChangeType).as_dictionary::<Int8Type>().keys().values()
+    }
+
+    /// The position of a row.
+    pub fn position(&self, row: usize) -> LogPosition {
+        let bytes = self.metadata(MetadataColumn::Sequence).as_fixed_size_binary().value(row);
+        LogPosition::from_bytes(bytes.try_into().expect("a sequence is as long as a position"))
+    }
+
+    /// Rows `offset..offset + length` without copying; memory is given back when the last part is dropped.
+    /// `length` must be at least 1.
+    #[must_use]
+    pub fn slice(&self, offset: usize, length: usize) -> ChangeBatch {
+        let mut part = ChangeBatch {
+            relation: Arc::clone(&self.relation),
+            records: self.records.slice(offset, length),
+            unchanged: self.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
+            last: self.last,
+            memory: Arc::clone(&self.memory),
+        };
+        part.last = part.position(length - 1);
+        part
+    }
+
+    /// Bytes of the arrays, as Arrow counts them.
+    pub fn bytes(&self) -> usize {
+        self.records.columns().iter().map(|column| column.get_array_memory_size()).sum()
+    }
+}
+
+impl fmt::Debug for ChangeBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the values.
+        write!(f, "ChangeBatch({} v{}, {} rows, last {})", self.relation.name(), self.relation.version(), self.rows(), self.last)
+    }
+}
+
+/// What a log reader hands out.
+#[derive(Debug)]
+pub enum LogEvent {
+    /// A relation is seen for the first time, or at a new schema version. Comes before the first batch of that version.
+    Relation(Arc<Relation>),
+    /// Changes.
+    Changes(ChangeBatch),
+    /// The log has been passed completely up to here; only here can a checkpoint be made.
+    Mark(LogMark),
+}

@@ -1,0 +1,100 @@
+//! Sources: where changes come from.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::change::LogEvent;
+use crate::error::Result;
+use crate::memory::MemoryBudget;
+use crate::position::{LogMark, LogPosition};
+use crate::relation::Relation;
+use crate::tables::TableFilter;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The stream would run, but something is worth knowing.
+    Warning,
+    /// The stream would stop, or be wrong.
+    Error,
+}
+
+/// Something a check noticed, with its remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A short stable name of the kind of finding, in snake case: `binlog_format`.
+    pub code: &'static str,
+    /// What was found, as a sentence without a full stop.
+    pub message: String,
+    /// The exact statement or step that mends it.
+    pub remedy: String,
+}
+
+/// Where and how a log is opened.
+#[derive(Debug, Clone)]
+pub struct LogStart {
+    /// The mark to go on from; `None` without a checkpoint, and then the source's configured start holds.
+    pub resume: Option<LogMark>,
+    /// The relations known at the time of the checkpoint, every version that may still be met.
+    pub relations: Vec<Arc<Relation>>,
+    /// The tables wanted.
+    pub tables: TableFilter,
+    /// Batches acquire their memory here before they are handed out.
+    pub memory: MemoryBudget,
+}
+
+/// A database, or a recording of one. Cheap to make: nothing is opened until a method asks for it.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Looks for everything that would stop a stream over `tables` later, with the statement that mends it. Changes
+    /// nothing. An error means that the source could not be looked at (unreachable, wrong password).
+    async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>>;
+
+    /// The tables there are now, with the types they would be carried as.
+    async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>>;
+
+    /// Opens the log. Only one reader of a stream is open at a time.
+    async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>>;
+}
+
+/// Reads a log from a start to its end, which for a live log never comes.
+///
+/// **Order.** Events come in log order; positions in a relation strictly rise; `_metadata_timestamp` never falls.
+/// A [`LogEvent::Relation`] precedes the first batch of its version. Batches of different relations may be handed
+/// out in any order between two marks.
+///
+/// **Marks.** The first event is a mark of the place where the log was opened, so that a start at "now" is pinned before
+/// any change. Marks lie between transactions; all changes at or before a mark were handed out before it, and no
+/// change after it was. Marks keep coming while the log is idle (at least one in [`LogReader::IDLE_MARK_SECONDS`]), so
+/// that a quiet table set does not pin the source's log.
+///
+/// **Restart.** Opened again at any mark it handed out, a reader hands out the same changes with the same positions,
+/// relation versions and timestamps (read timestamps aside), cut into batches as it likes.
+///
+/// **Retry.** A reader reconnects by itself after a transient fault, without limit and with bounded backoff, and goes on
+/// where it was. An error it returns is final for this reader; before it, everything whole that precedes the fault
+/// was handed out, followed by a mark.
+#[async_trait]
+pub trait LogReader: Send {
+    /// The next event; `None` at the end of a recorded log, after a final mark. Waits while the log is idle or memory is
+    /// spent. Cancel safe: an event is either returned or will be.
+    async fn next(&mut self) -> Result<Option<LogEvent>>;
+
+    /// Everything at or before `mark` is visible in every destination: the source may forget it. Marks come in rising
+    /// order. Must be called from time to time on sources that retain log for us; costs nothing on others.
+    async fn acknowledge(&mut self, mark: &LogMark) -> Result<()>;
+
+    /// The position that the log reaches at the moment: a mark at or after it will have passed everything the source
+    /// held when this was asked. `None` for a recorded log, which ends by itself.
+    async fn end(&mut self) -> Result<Option<LogPosition>>;
+}
+
+impl dyn LogReader {
+    /// The longest a live reader goes without a mark, idle or not, unless a transaction is open for longer.
+    pub const IDLE_MARK_SECONDS: u64 = 10;
+}

@@ -1,0 +1,126 @@
+//! Which tables and columns a stream follows.
+
+use std::fmt;
+
+use crate::relation::RelationName;
+
+/// A glob over dotted names: `*` stands for any run of characters (dots too), `?` for one character.
+///
+/// Matching is case-sensitive, as the names in a log are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern from its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Pattern(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True if the whole of `name` fits. Linear in pattern × name at worst, no recursion.
+    pub fn matches(&self, name: &str) -> bool {
+        let pattern: Vec<char> = self.0.chars().collect();
+        let name: Vec<char> = name.chars().collect();
+        let (mut p, mut n) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while n < name.len() {
+            if p < pattern.len() && pattern[p] == '*' {
+                star = Some((p, n));
+                p += 1;
+            } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == name[n]) {
+                p += 1;
+                n += 1;
+            } else if let Some((star_p, star_n)) = star {
+                p = star_p + 1;
+                n = star_n + 1;
+                star = Some((star_p, star_n + 1));
+            } else {
+                return false;
+            }
+        }
+        pattern[p..].iter().all(|c| *c == '*')
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The tables of a stream: those that an `include` pattern names and no `exclude` pattern does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableFilter {
+    /// Patterns over `schema.table`; empty means every table.
+    pub include: Vec<Pattern>,
+    /// Patterns over `schema.table`.
+    pub exclude: Vec<Pattern>,
+    /// Patterns over `schema.table.column`: columns that are never decoded.
+    pub exclude_columns: Vec<Pattern>,
+}
+
+impl TableFilter {
+    /// Every table and column.
+    pub fn all() -> Self {
+        TableFilter::default()
+    }
+
+    /// True if changes of the table are wanted.
+    pub fn accepts(&self, name: &RelationName) -> bool {
+        let name = name.to_string();
+        (self.include.is_empty() || self.include.iter().any(|pattern| pattern.matches(&name)))
+            && !self.exclude.iter().any(|pattern| pattern.matches(&name))
+    }
+
+    /// True if the column of an accepted table is wanted.
+    pub fn accepts_column(&self, name: &RelationName, column: &str) -> bool {
+        if self.exclude_columns.is_empty() {
+            return true;
+        }
+        let name = format!("{name}.{column}");
+        !self.exclude_columns.iter().any(|pattern| pattern.matches(&name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, expected) in [
+            ("shop.*", "shop.orders", true),
+            ("shop.*", "shopping.orders", false),
+            ("shop_*.orders", "shop_7.orders", true),
+            ("shop.order?", "shop.orders", true),
+            ("shop.order?", "shop.order", false),
+            ("*.email", "shop.customers.email", true),
+            ("*.email", "shop.customers.email2", false),
+            ("*", "a.b", true),
+            ("", "", true),
+            ("a*b*c", "a.xx.b.yy.c", true),
+            ("a*b*c", "a.xx.c", false),
+            ("*ü?", "shop.güß", true),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(name), expected, "{pattern} on {name}");
+        }
+    }
+
+    #[test]
+    fn exclusion_wins() {
+        let filter = TableFilter {
+            include: vec![Pattern::new("shop.*")],
+            exclude: vec![Pattern::new("shop.tmp_*")],
+            exclude_columns: vec![Pattern::new("*.card_number")],
+        };
+        assert!(filter.accepts(&RelationName::new("shop", "orders")));
+        assert!(!filter.accepts(&RelationName::new("shop", "tmp_1")));
+        assert!(!filter.accepts(&RelationName::new("other", "orders")));
+        assert!(!filter.accepts_column(&RelationName::new("shop", "orders"), "card_number"));
+        assert!(filter.accepts_column(&RelationName::new("shop", "orders"), "card"));
+    }
+}
