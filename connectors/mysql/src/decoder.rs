@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use logweir_core::{Incarnation, LogEvent, LogMark, Relation, RelationName, Result, TableFilter, TimestampMicros};
+use logweir_core::{Incarnation, LogEvent, LogMark, LogPosition, Relation, RelationName, Result, TableFilter, TimestampMicros};
 
 use crate::catalog::TableShape;
+use crate::offset::GtidState;
 
 /// How a decoder is set up.
 #[derive(Debug, Clone)]
@@ -25,6 +26,14 @@ pub struct DecoderOptions {
     pub flush_bytes: usize,
     /// Bytes held in builders at which batches are cut even inside a transaction (without a mark).
     pub flush_bytes_max: usize,
+    /// The transactions before the start, where they are known to the last one; marks then carry the state on. `None`: it
+    /// is learned where a file begins, from the list every file begins with.
+    pub gtid: Option<GtidState>,
+    /// Changes at or before this position were handed out already (inside a transaction, before a fault) and are not
+    /// decoded again.
+    pub skip_through: Option<LogPosition>,
+    /// The server's identity, put into marks.
+    pub server: Option<String>,
 }
 
 /// What came of a call of [`BinlogDecoder::decode`].
@@ -80,6 +89,12 @@ impl BinlogDecoder {
     /// Inside a transaction it does nothing but that. True if anything became ready.
     pub fn flush(&mut self) -> Result<bool> {
         Ok(false)
+    }
+
+    /// A mark of the place that the log has been passed to: for an idle log, where nothing but events without rows went by.
+    /// `None` inside a transaction, and while changes or events wait that must be handed out before.
+    pub fn mark(&self) -> Option<LogMark> {
+        None
     }
 
     /// The next event that is ready.

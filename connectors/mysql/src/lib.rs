@@ -2,3 +2,6 @@
 
 pub mod catalog;
 pub mod decoder;
+pub mod gtid;
+pub mod offset;
+mod reader;
