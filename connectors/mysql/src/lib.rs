@@ -5,3 +5,5 @@ pub mod decoder;
 pub mod gtid;
 pub mod offset;
 mod reader;
+#[allow(dead_code, reason = "the decoder is being wired to it")]
+pub(crate) mod value;
