@@ -1,1 +1,16 @@
-//! See ARCHITECTURE.md.
+//! SQL on DataFusion: masking of the stream, and queries over what was landed.
+//!
+//! [`MaskTransform`] stands between the log and everything that is written: what it hides is in no file, no state and
+//! no error. [`QueryEngine`] answers SQL over the files of the destinations, read-only and within a memory limit: every
+//! change, and the current state that the changes add up to.
+//!
+//! DataFusion is seen in this crate and, through the streams it returns, nowhere else.
+
+mod civil;
+mod display;
+mod mask;
+mod query;
+
+pub use display::printable;
+pub use mask::{MaskKind, MaskRule, MaskTransform};
+pub use query::{LandedTable, QueryEngine, QueryResult};
