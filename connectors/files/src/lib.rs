@@ -1,1 +1,21 @@
-//! See ARCHITECTURE.md.
+//! Files on disk and in object stores: Parquet, each file there whole and exactly once.
+//!
+//! [`FilesSink`] is the destination. It stages in a way that costs no copy: on a disk a temporary file that a rename
+//! makes visible, in an object store a multipart upload that lacks only its completion. [`open_store`] is how everybody
+//! in the house opens such a place.
+//!
+//! What a reader may rely on (the layout of a file, its name, its footer) is described in [`mod@form`] and [`mod@layout`].
+
+mod encode;
+mod error;
+pub mod form;
+pub mod layout;
+mod options;
+mod sink;
+mod staging;
+mod store;
+mod writer;
+
+pub use options::FilesOptions;
+pub use sink::FilesSink;
+pub use store::open_store;

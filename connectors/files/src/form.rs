@@ -1,0 +1,273 @@
+//! The public form of a row: what stands in a file.
+//!
+//! The table's columns, then
+//!
+//! | column | type | |
+//! |---|---|---|
+//! | `_metadata_timestamp` | timestamp µs UTC | commit time in the source, never falling along a log |
+//! | `_metadata_sequence` | text | `hex16/hex16/hex16`; compares as text |
+//! | `_metadata_change_type` | text | `INSERT`, `UPDATE-INSERT`, `UPDATE-DELETE`, `DELETE`, `READ`, `TRUNCATE` |
+//! | `_metadata_deleted` | bool | the row is gone afterwards |
+//! | `_metadata_read_timestamp` | timestamp µs UTC | when it was read |
+//! | `_metadata_read_method` | text | `mysql-cdc-binlog` |
+//! | `_metadata_source` | struct | `database`, `schema`, `table`, `log_file` (text), `log_position` (unsigned 64 bit), `transaction` (text) |
+//! | `_metadata_unchanged` | list of text | columns whose value the source did not log because it did not change; null if none |
+//!
+//! Two schemas describe it. The *written* one is what the encoder is handed: dictionaries stay dictionaries, so a constant costs
+//! a key per row. The *shown* one is embedded in the footer for Arrow readers, and has plain text there. In Parquet itself
+//! both are the same.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::builder::{BooleanBufferBuilder, ListBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int8Type;
+use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, Int8Array, ListArray, StringArray, StructArray, new_null_array};
+use arrow_buffer::{Buffer, OffsetBuffer};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use logweir_core::{ChangeType, Error, LogPosition, MetadataColumn, Relation, Result, Unchanged};
+
+/// A public metadata column, by its place behind the table's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum FormColumn {
+    /// `_metadata_timestamp`
+    Timestamp = 0,
+    /// `_metadata_sequence`
+    Sequence = 1,
+    /// `_metadata_change_type`
+    ChangeType = 2,
+    /// `_metadata_deleted`
+    Deleted = 3,
+    /// `_metadata_read_timestamp`
+    ReadTimestamp = 4,
+    /// `_metadata_read_method`
+    ReadMethod = 5,
+    /// `_metadata_source`
+    Source = 6,
+    /// `_metadata_unchanged`
+    Unchanged = 7,
+}
+
+impl FormColumn {
+    /// Every column, in order.
+    pub const ALL: [FormColumn; 8] = [
+        FormColumn::Timestamp,
+        FormColumn::Sequence,
+        FormColumn::ChangeType,
+        FormColumn::Deleted,
+        FormColumn::ReadTimestamp,
+        FormColumn::ReadMethod,
+        FormColumn::Source,
+        FormColumn::Unchanged,
+    ];
+
+    /// The column's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            FormColumn::Timestamp => "_metadata_timestamp",
+            FormColumn::Sequence => "_metadata_sequence",
+            FormColumn::ChangeType => "_metadata_change_type",
+            FormColumn::Deleted => "_metadata_deleted",
+            FormColumn::ReadTimestamp => "_metadata_read_timestamp",
+            FormColumn::ReadMethod => "_metadata_read_method",
+            FormColumn::Source => "_metadata_source",
+            FormColumn::Unchanged => "_metadata_unchanged",
+        }
+    }
+}
+
+/// Text as handed to the encoder: short keys where the values are few.
+fn keyed(key: DataType) -> DataType {
+    DataType::Dictionary(Box::new(key), Box::new(DataType::Utf8))
+}
+
+fn fields(few: &DataType, many: &DataType) -> Vec<FieldRef> {
+    let field = |column: FormColumn, data_type: DataType, nullable: bool| Arc::new(Field::new(column.name(), data_type, nullable));
+    let timestamp = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let source = Fields::from(vec![
+        Field::new("database", few.clone(), true),
+        Field::new("schema", few.clone(), false),
+        Field::new("table", few.clone(), false),
+        Field::new("log_file", many.clone(), true),
+        Field::new("log_position", DataType::UInt64, false),
+        Field::new("transaction", many.clone(), true),
+    ]);
+    vec![
+        field(FormColumn::Timestamp, timestamp(), false),
+        field(FormColumn::Sequence, DataType::Utf8, false),
+        field(FormColumn::ChangeType, few.clone(), false),
+        field(FormColumn::Deleted, DataType::Boolean, false),
+        field(FormColumn::ReadTimestamp, timestamp(), false),
+        field(FormColumn::ReadMethod, few.clone(), false),
+        field(FormColumn::Source, DataType::Struct(source), false),
+        field(FormColumn::Unchanged, DataType::new_list(DataType::Utf8, false), true),
+    ]
+}
+
+static WRITTEN: LazyLock<Vec<FieldRef>> = LazyLock::new(|| fields(&keyed(DataType::Int8), &keyed(DataType::Int32)));
+static SHOWN: LazyLock<Vec<FieldRef>> = LazyLock::new(|| fields(&DataType::Utf8, &DataType::Utf8));
+
+/// The form of a relation's rows.
+#[derive(Debug)]
+pub struct Form {
+    relation: Arc<Relation>,
+    written: SchemaRef,
+    shown: SchemaRef,
+    /// The names of the relation, as columns of one value for every row.
+    database: Option<ArrayRef>,
+    schema: ArrayRef,
+    table: ArrayRef,
+}
+
+impl Form {
+    /// The form of `relation`. Fails if a column has the name of a metadata column.
+    pub fn new(relation: Arc<Relation>) -> Result<Self> {
+        for column in relation.columns() {
+            if FormColumn::ALL.iter().any(|form| form.name().eq_ignore_ascii_case(column.name())) {
+                return Err(Error::schema("a column has the name of a metadata column")
+                    .context("relation", relation.name())
+                    .context("column", column.name())
+                    .remedy("exclude the column, or rename it in a transform"));
+            }
+        }
+        let with = |metadata: &[FieldRef]| {
+            let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
+            Arc::new(Schema::new(columns.chain(metadata.iter().map(Arc::clone)).collect::<Vec<_>>()))
+        };
+        let value = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+        Ok(Form {
+            written: with(&WRITTEN),
+            shown: with(&SHOWN),
+            database: relation.name().database.as_deref().map(value),
+            schema: value(&relation.name().schema),
+            table: value(&relation.name().table),
+            relation,
+        })
+    }
+
+    /// The relation.
+    pub fn relation(&self) -> &Arc<Relation> {
+        &self.relation
+    }
+
+    /// The schema of the columns that [`Form::column`] makes.
+    pub fn written(&self) -> &SchemaRef {
+        &self.written
+    }
+
+    /// The schema that an Arrow reader is shown.
+    pub fn shown(&self) -> &SchemaRef {
+        &self.shown
+    }
+
+    /// Column `index` of the written schema, made of the columns of a batch of the relation.
+    pub fn column(&self, index: usize, columns: &[ArrayRef], unchanged: Option<&Unchanged>) -> Result<ArrayRef> {
+        let table_columns = self.relation.columns().len();
+        let metadata = |column: MetadataColumn| &columns[table_columns + column as usize];
+        let Some(form) = index.checked_sub(table_columns) else { return Ok(Arc::clone(&columns[index])) };
+        let rows = metadata(MetadataColumn::Timestamp).len();
+        Ok(match FormColumn::ALL[form] {
+            FormColumn::Timestamp => Arc::clone(metadata(MetadataColumn::Timestamp)),
+            FormColumn::Sequence => Arc::new(sequence_text(metadata(MetadataColumn::Sequence))?),
+            FormColumn::ChangeType => Arc::clone(metadata(MetadataColumn::ChangeType)),
+            FormColumn::Deleted => Arc::new(deleted(metadata(MetadataColumn::ChangeType))),
+            FormColumn::ReadTimestamp => Arc::clone(metadata(MetadataColumn::ReadTimestamp)),
+            FormColumn::ReadMethod => Arc::clone(metadata(MetadataColumn::ReadMethod)),
+            FormColumn::Source => Arc::new(self.source(metadata(MetadataColumn::Source).as_struct(), rows)?),
+            FormColumn::Unchanged => self.unchanged(unchanged, rows),
+        })
+    }
+
+    fn source(&self, place: &StructArray, rows: usize) -> Result<StructArray> {
+        let DataType::Struct(fields) = WRITTEN[FormColumn::Source as usize].data_type() else {
+            return Err(Error::internal("the source column is a struct"));
+        };
+        let constant = |value: &ArrayRef| -> Result<ArrayRef> {
+            let keys = Int8Array::from(vec![0; rows]);
+            let array = DictionaryArray::<Int8Type>::try_new(keys, Arc::clone(value));
+            Ok(Arc::new(array.map_err(|error| Error::internal("a constant column has one value").source(error))?))
+        };
+        let database = match &self.database {
+            Some(value) => constant(value)?,
+            None => new_null_array(fields[0].data_type(), rows),
+        };
+        // By position: core's struct holds log_file, log_position, transaction.
+        let arrays = vec![
+            database,
+            constant(&self.schema)?,
+            constant(&self.table)?,
+            Arc::clone(place.column(0)),
+            Arc::clone(place.column(1)),
+            Arc::clone(place.column(2)),
+        ];
+        StructArray::try_new(fields.clone(), arrays, None).map_err(|error| {
+            Error::internal("the source column of a batch does not have its declared shape")
+                .context("relation", self.relation.name())
+                .source(error)
+        })
+    }
+
+    fn unchanged(&self, unchanged: Option<&Unchanged>, rows: usize) -> ArrayRef {
+        let Some(unchanged) = unchanged else {
+            return new_null_array(WRITTEN[FormColumn::Unchanged as usize].data_type(), rows);
+        };
+        let names: Vec<(&str, _)> =
+            unchanged.columns.iter().map(|(column, bits)| (self.relation.columns()[*column].name(), bits)).collect();
+        let item = Arc::new(Field::new_list_field(DataType::Utf8, false));
+        let mut list = ListBuilder::new(StringBuilder::new()).with_field(item);
+        for row in 0..rows {
+            let mut any = false;
+            for (name, bits) in &names {
+                if bits.value(row) {
+                    list.values().append_value(name);
+                    any = true;
+                }
+            }
+            list.append(any);
+        }
+        let list: ListArray = list.finish();
+        Arc::new(list)
+    }
+}
+
+/// The text of positions. A transaction's rows share all but the last word, so two thirds of the digits are mostly copied.
+fn sequence_text(positions: &ArrayRef) -> Result<StringArray> {
+    const SHARED_BYTES: usize = 16;
+    const SHARED_TEXT: usize = 34;
+    let positions = positions.as_fixed_size_binary();
+    let rows = positions.len();
+    let mut text = vec![0; rows * LogPosition::TEXT_LEN];
+    let (mut last, mut last_text) = ([0; LogPosition::LEN], [0; LogPosition::TEXT_LEN]);
+    LogPosition::write_text(&last, &mut last_text);
+    for (row, out) in text.chunks_exact_mut(LogPosition::TEXT_LEN).enumerate() {
+        let bytes: [u8; LogPosition::LEN] = positions.value(row).try_into().map_err(|_| Error::internal("a position has 24 bytes"))?;
+        if bytes[..SHARED_BYTES] == last[..SHARED_BYTES] {
+            write_hex(&bytes[SHARED_BYTES..], &mut last_text[SHARED_TEXT..]);
+        } else {
+            LogPosition::write_text(&bytes, &mut last_text);
+        }
+        last = bytes;
+        out.copy_from_slice(&last_text);
+    }
+    let offsets = OffsetBuffer::from_repeated_length(LogPosition::TEXT_LEN, rows);
+    StringArray::try_new(offsets, Buffer::from_vec(text), None)
+        .map_err(|error| Error::internal("the text of positions is not text").source(error))
+}
+
+fn write_hex(bytes: &[u8], text: &mut [u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
+    }
+}
+
+fn deleted(change_types: &ArrayRef) -> BooleanArray {
+    let codes = change_types.as_dictionary::<Int8Type>().keys().values();
+    let mut bits = BooleanBufferBuilder::new(codes.len());
+    for &code in codes.iter() {
+        bits.append(ChangeType::from_code(code).is_some_and(ChangeType::deletes));
+    }
+    BooleanArray::new(bits.finish(), None)
+}

@@ -1,0 +1,330 @@
+//! The writer: gathers rows into files, and files into stages.
+//!
+//! A batch is cut where the partition folder changes and its arrays wait in the file they belong to; its right to the
+//! pipeline's memory is given back at once, so that a reader never waits for rows that we hold. From then on they count
+//! against the writer's own bound. Some ten thousand rows are encoded at a time; finished row groups leave memory; a file
+//! that is large enough is finished early and waits, staged, for the next checkpoint.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
+use logweir_core::{
+    ChangeBatch, Error, LogPosition, MetadataColumn, Relation, RelationName, Result, ResultExt, Staged, Writer, WriterContext,
+};
+use rayon::prelude::*;
+
+use crate::encode::{EncodeSettings, FileEncoder, Part, on_pool};
+use crate::form::Form;
+use crate::layout::{PathTemplate, Period, file_name};
+use crate::options::FilesOptions;
+use crate::staging::{StagedFile, Staging, Token};
+
+/// Rows of a file that wait before they are encoded: enough that the columns are worth spreading over threads.
+const STEP_ROWS: usize = 64 * 1024;
+
+/// Bytes of a file that wait before they are encoded, where rows are wide.
+const STEP_BYTES: usize = 8 * 1024 * 1024;
+
+/// A row group at most, of encoded bytes: readers hold one in memory, and so do we.
+const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
+
+/// Temporary files open at a time: far below the usual limit of 1,024 descriptors. Files without a finished row group
+/// have none yet, so this is only met by very many large tables at once.
+const OPEN_FILES_MAX: usize = 256;
+
+/// Files finished together at a checkpoint: bounds the encoded bytes that wait to be written.
+const FINISH_FILES: usize = 64;
+
+/// Of those, how many are written or uploaded at a time.
+const FINISH_IN_FLIGHT: usize = 8;
+
+/// Writes the files of one consumer.
+pub(crate) struct FilesWriter {
+    context: WriterContext,
+    settings: EncodeSettings,
+    template: PathTemplate,
+    rotate_interval: Duration,
+    rotate_bytes: u64,
+    memory_bytes: usize,
+    staging: Staging,
+    forms: HashMap<RelationName, Arc<Form>>,
+    files: HashMap<FileKey, OpenFile>,
+    /// Finished since the last stage.
+    finished: Vec<Token>,
+    /// Numbers the files of this run.
+    number: u64,
+}
+
+/// Rows with the same key share a file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FileKey {
+    relation: RelationName,
+    version: u32,
+    period: Period,
+}
+
+/// A file that takes rows.
+struct OpenFile {
+    form: Arc<Form>,
+    path: String,
+    first: LogPosition,
+    last: LogPosition,
+    rows: u64,
+    parts: Vec<Part>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
+    /// From the first step on.
+    encoder: Option<FileEncoder>,
+    /// From the first bytes on.
+    staged: Option<StagedFile>,
+}
+
+impl OpenFile {
+    fn memory_bytes(&self) -> usize {
+        self.waiting_bytes
+            + self.encoder.as_ref().map_or(0, FileEncoder::memory_bytes)
+            + self.staged.as_ref().map_or(0, StagedFile::memory_bytes)
+    }
+
+    fn is_step_due(&self) -> bool {
+        self.waiting_rows >= STEP_ROWS || self.waiting_bytes >= STEP_BYTES
+    }
+
+    /// Encodes what waits. Runs on the pool.
+    fn encode(&mut self, settings: &EncodeSettings) -> Result<&mut FileEncoder> {
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => none.insert(FileEncoder::new(Arc::clone(&self.form), settings, self.first)?),
+        };
+        encoder.write(&self.parts)?;
+        self.parts.clear();
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        Ok(encoder)
+    }
+
+    async fn append(&mut self, staging: &Staging, bytes: Vec<u8>) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.staged.is_none() {
+            self.staged = Some(staging.create(self.path.clone()).await?);
+        }
+        match &mut self.staged {
+            Some(staged) => staged.append(bytes).await,
+            None => Err(Error::internal("a file was created and is not there")),
+        }
+    }
+}
+
+impl FilesWriter {
+    pub(crate) fn new(options: &FilesOptions, template: PathTemplate, context: WriterContext, staging: Staging) -> Self {
+        // A row group under construction is the largest thing we hold; four of them fit.
+        let row_group_bytes = ROW_GROUP_BYTES.min(context.memory_bytes / 4).max(1);
+        let settings = EncodeSettings { stream: options.stream.clone(), compression_level: options.compression_level, row_group_bytes };
+        FilesWriter {
+            // The rest is for what is being encoded or finished at the moment.
+            memory_bytes: context.memory_bytes / 8 * 7,
+            context,
+            settings,
+            template,
+            rotate_interval: options.rotate_interval,
+            rotate_bytes: options.rotate_bytes,
+            staging,
+            forms: HashMap::new(),
+            files: HashMap::new(),
+            finished: Vec::new(),
+            number: 0,
+        }
+    }
+
+    fn form(&mut self, relation: &Arc<Relation>) -> Result<Arc<Form>> {
+        if let Some(form) = self.forms.get(relation.name()).filter(|form| form.relation().version() == relation.version()) {
+            return Ok(Arc::clone(form));
+        }
+        let form = Arc::new(Form::new(Arc::clone(relation))?);
+        // The encoder has the last word on types; better now than in the middle of the rows.
+        FileEncoder::new(Arc::clone(&form), &self.settings, relation.since())?;
+        self.forms.insert(relation.name().clone(), Arc::clone(&form));
+        Ok(form)
+    }
+
+    /// Puts rows `offset..offset + length` of a batch into the file of `period`.
+    fn add(&mut self, form: &Arc<Form>, batch: &ChangeBatch, period: Period, offset: usize, length: usize) -> Result<FileKey> {
+        let relation = &batch.relation;
+        let key = FileKey { relation: relation.name().clone(), version: relation.version(), period };
+        let file = match self.files.entry(key.clone()) {
+            std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let first = batch.position(offset);
+                let time = if period.start == i64::MIN { 0 } else { period.start };
+                let folder = self.template.folder(&self.settings.stream, relation.name(), time)?;
+                let name = file_name(&self.settings.stream, first, &self.context.run, self.number);
+                self.number += 1;
+                place.insert(OpenFile {
+                    form: Arc::clone(form),
+                    path: if folder.is_empty() { name } else { format!("{folder}/{name}") },
+                    first,
+                    last: first,
+                    rows: 0,
+                    parts: Vec::new(),
+                    waiting_rows: 0,
+                    waiting_bytes: 0,
+                    encoder: None,
+                    staged: None,
+                })
+            }
+        };
+        file.last = batch.position(offset + length - 1);
+        file.rows += length as u64;
+        file.waiting_rows += length;
+        file.waiting_bytes += batch.bytes() * length / batch.rows();
+        file.parts.push(Part {
+            columns: batch.records.columns().iter().map(|column| column.slice(offset, length)).collect(),
+            unchanged: batch.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
+            rows: length,
+        });
+        Ok(key)
+    }
+
+    /// Encodes what waits in a file, and moves what that finished out of memory.
+    async fn encode(&mut self, key: &FileKey, close_row_group: bool) -> Result<()> {
+        let Some(mut file) = self.files.remove(key) else { return Ok(()) };
+        let settings = self.settings.clone();
+        let (mut file, bytes) = on_pool(move || {
+            let encoder = file.encode(&settings)?;
+            if close_row_group {
+                encoder.close_row_group()?;
+            }
+            let bytes = encoder.take_bytes()?;
+            Ok((file, bytes))
+        })
+        .await
+        .context("consumer", &self.context.consumer)?;
+        file.append(&self.staging, bytes).await?;
+        let bytes = file.encoder.as_ref().map_or(0, FileEncoder::file_bytes);
+        self.files.insert(key.clone(), file);
+        if bytes >= self.rotate_bytes {
+            self.finish(vec![key.clone()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Finishes files, each of them staged afterwards.
+    async fn finish(&mut self, keys: Vec<FileKey>) -> Result<()> {
+        let mut keys = keys.into_iter();
+        loop {
+            let files: Vec<OpenFile> = keys.by_ref().take(FINISH_FILES).filter_map(|key| self.files.remove(&key)).collect();
+            if files.is_empty() {
+                return Ok(());
+            }
+            let settings = self.settings.clone();
+            let encoded = on_pool(move || {
+                let finish = |mut file: OpenFile| {
+                    let last = file.last;
+                    let bytes = file.encode(&settings)?.finish(last)?;
+                    file.encoder = None;
+                    Ok((file, bytes))
+                };
+                files.into_par_iter().map(finish).collect::<Result<Vec<(OpenFile, Vec<u8>)>>>()
+            })
+            .await
+            .context("consumer", &self.context.consumer)?;
+            let staging = &self.staging;
+            let tokens: Vec<Token> = stream::iter(encoded)
+                .map(|(mut file, bytes)| async move {
+                    file.append(staging, bytes).await?;
+                    match file.staged {
+                        Some(staged) => staged.finish(file.rows).await,
+                        None => Err(Error::internal("a finished file has no bytes").context("path", file.path)),
+                    }
+                })
+                .buffer_unordered(FINISH_IN_FLIGHT)
+                .try_collect()
+                .await?;
+            self.finished.extend(tokens);
+        }
+    }
+
+    /// Brings memory and open files below their bounds, the largest file first.
+    async fn relieve(&mut self) -> Result<()> {
+        loop {
+            let held: usize = self.files.values().map(OpenFile::memory_bytes).sum();
+            let open = self.files.values().filter(|file| file.staged.is_some()).count();
+            if held <= self.memory_bytes && open <= OPEN_FILES_MAX {
+                return Ok(());
+            }
+            let Some((key, largest)) = self.files.iter().max_by_key(|(_, file)| file.memory_bytes()) else { return Ok(()) };
+            let (key, before) = (key.clone(), largest.memory_bytes());
+            if open > OPEN_FILES_MAX {
+                self.finish(vec![key]).await?;
+                continue;
+            }
+            self.encode(&key, true).await?;
+            // Bytes short of a part of an upload stay in memory; then only the end of the file frees them.
+            if self.files.get(&key).is_some_and(|file| file.memory_bytes() > before / 2) {
+                self.finish(vec![key]).await?;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Writer for FilesWriter {
+    async fn evolve(&mut self, relation: Arc<Relation>) -> Result<()> {
+        self.form(&relation).map(|_| ())
+    }
+
+    async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
+        if batch.rows() == 0 {
+            return Ok(());
+        }
+        let form = self.form(&batch.relation)?;
+        let timestamps = batch.metadata(MetadataColumn::Timestamp).as_primitive::<TimestampMicrosecondType>().clone();
+        let timestamps = timestamps.values();
+        let mut keys = Vec::new();
+        let mut start = 0;
+        while start < timestamps.len() {
+            let period = self.template.period(timestamps[start]).context("relation", batch.relation.name())?;
+            // Time never falls along a log, so the whole rest mostly lies in the period; rows of a backfill are alike in this.
+            let rest = &timestamps[start..];
+            let length = rest.iter().position(|&time| !period.contains(time)).unwrap_or(rest.len());
+            keys.push(self.add(&form, &batch, period, start, length)?);
+            start += length;
+        }
+        // Gives back the right to memory before anything is waited for.
+        drop(batch);
+        for key in keys {
+            if self.files.get(&key).is_some_and(OpenFile::is_step_due) {
+                self.encode(&key, false).await?;
+            }
+        }
+        self.relieve().await
+    }
+
+    async fn stage(&mut self) -> Result<Vec<Staged>> {
+        let keys = self.files.keys().cloned().collect();
+        self.finish(keys).await?;
+        if self.finished.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.staging.sync().await?;
+        std::mem::take(&mut self.finished).iter().map(Token::to_staged).collect()
+    }
+
+    async fn commit(&mut self, staged: &[Staged]) -> Result<()> {
+        self.staging.commit(Token::parse(staged)?).await
+    }
+
+    fn interval(&self) -> Duration {
+        self.rotate_interval
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
