@@ -1,1 +1,7 @@
-//! See ARCHITECTURE.md.
+//! What the tests of logweir stand on: real servers, workloads, the comparison with the source, conformance suites
+//! and the simulation.
+
+pub mod every_type;
+pub mod oracle;
+pub mod servers;
+pub mod workload;

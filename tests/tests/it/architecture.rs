@@ -1,0 +1,72 @@
+//! Who may know whom: `server → runtime | sql | connectors → core`, siblings never each other, DataFusion in `sql` alone,
+//! sockets in the connectors and the server alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Each crate of the workspace and the crates that it names as (not dev- or build-) dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let packages = metadata.packages.into_iter();
+    let packages = packages.map(|package| {
+        let normal = package.dependencies.into_iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        (package.name.to_string(), normal.map(|dependency| dependency.name).collect())
+    });
+    packages.collect()
+}
+
+const CONNECTORS: [&str; 2] = ["logweir-mysql", "logweir-files"];
+
+fn ours(dependencies: &BTreeSet<String>) -> Vec<&str> {
+    dependencies.iter().map(String::as_str).filter(|name| name.starts_with("logweir")).collect()
+}
+
+#[test]
+fn arrows_point_towards_core() {
+    let dependencies = dependencies();
+    assert_eq!(ours(&dependencies["logweir-core"]), [] as [&str; 0]);
+    for name in CONNECTORS.into_iter().chain(["logweir-runtime", "logweir-sql"]) {
+        assert_eq!(ours(&dependencies[name]), ["logweir-core"], "{name} knows core and none of its siblings");
+    }
+}
+
+#[test]
+fn every_crate_has_its_place() {
+    let known = ["logweir", "logweir-benches", "logweir-core", "logweir-files", "logweir-mysql", "logweir-runtime", "logweir-sql", "logweir-tests"];
+    let found = dependencies().into_keys().collect::<Vec<_>>();
+    assert_eq!(found, known, "a new crate needs a line in this file's tests, and one in ARCHITECTURE.md");
+}
+
+#[test]
+fn datafusion_stays_in_sql() {
+    for (name, dependencies) in dependencies() {
+        let found = dependencies.iter().any(|dependency| dependency.starts_with("datafusion"));
+        assert!(!found || ["logweir-sql", "logweir", "logweir-benches"].contains(&name.as_str()), "{name} depends on DataFusion");
+    }
+}
+
+#[test]
+fn sockets_stay_in_connectors_and_server() {
+    let dependencies = dependencies();
+    let sockets = ["axum", "hyper", "mysql_async", "reqwest", "rustls", "tokio-postgres", "tokio-rustls", "tonic"];
+    for name in ["logweir-core", "logweir-runtime", "logweir-sql"] {
+        for socket in sockets {
+            assert!(!dependencies[name].contains(socket), "{name} depends on {socket}");
+        }
+    }
+    // The core has no tasks either, and reads no clock but through its trait.
+    for task in ["tokio", "rayon", "object_store"] {
+        assert!(!dependencies["logweir-core"].contains(task), "core depends on {task}");
+    }
+}
+
+#[test]
+fn one_version_of_the_formats() {
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+    for name in ["arrow-array", "arrow-schema", "parquet", "object_store", "datafusion", "rustls"] {
+        let count = lock.matches(&format!("name = \"{name}\"\n")).count();
+        assert_eq!(count, 1, "{name} is in the dependency tree {count} times");
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests against real servers and of the house as a whole, in one binary: linking DataFusion's relatives once is enough.
+
+#![allow(clippy::unwrap_used)]
+
+mod architecture;
+mod rigs;
