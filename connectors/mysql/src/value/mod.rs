@@ -6,6 +6,7 @@
 use std::fmt;
 
 pub(crate) mod bit;
+pub(crate) mod charset;
 pub(crate) mod decimal;
 pub(crate) mod geometry;
 pub(crate) mod label;
