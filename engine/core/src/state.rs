@@ -14,7 +14,9 @@ use crate::error::Result;
 /// fails or is cut short leaves the old document or the new one, never a part.
 #[async_trait]
 pub trait StateStore: Send + Sync {
-    /// Becomes the owner and returns the newest document, if any. Called once, before any save.
+    /// Becomes the owner and returns the newest document, if any. Called before any save. An owner may call it again to
+    /// read the document anew, after a save whose outcome it does not know; one that has been replaced meanwhile is
+    /// fenced and takes nothing back.
     async fn claim(&mut self) -> Result<Option<Vec<u8>>>;
 
     /// Replaces the document. Only the owner may.
@@ -22,4 +24,7 @@ pub trait StateStore: Send + Sync {
 
     /// The newest document, without becoming the owner: for a look from outside, while an owner may be running.
     async fn peek(&self) -> Result<Option<Vec<u8>>>;
+
+    /// Where the document is, for messages: a path, a URL without credentials.
+    fn location(&self) -> String;
 }

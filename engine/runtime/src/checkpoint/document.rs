@@ -1,0 +1,120 @@
+//! The checkpoint document: one per stream, replaced whole. What it says is what was decided.
+//!
+//! JSON, because a person reads it in an emergency and it is small: schemas, and a line per destination. Its `format`
+//! is raised when an older version could not read it; a newer version reads every older format.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use logweir_core::{Error, LogMark, Relation, Result, Staged, TimestampMicros};
+use serde::{Deserialize, Serialize};
+
+/// The format this version writes, and the newest it reads.
+pub const FORMAT: u32 = 1;
+
+/// Everything a stream needs to go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointDocument {
+    /// The format of the document.
+    pub format: u32,
+    /// The stream's name.
+    pub stream: String,
+    /// The source's relations: of each table the version that holds where the stream resumes, and every later one.
+    pub relations: Vec<Arc<Relation>>,
+    /// How far each destination is, by its name.
+    pub consumers: BTreeMap<String, ConsumerCheckpoint>,
+}
+
+/// How far one destination is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConsumerCheckpoint {
+    /// Number of the decision, from 0, which is the place where the log was opened.
+    pub epoch: u64,
+    /// Everything at or before it is visible, once `staged` is committed.
+    pub mark: LogMark,
+    /// Decided and perhaps not yet visible: to be committed before anything else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<Staged>,
+    /// Rows at or before the mark since the stream began, by relation.
+    #[serde(default)]
+    pub rows: BTreeMap<String, u64>,
+    /// When it was decided, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<TimestampMicros>,
+}
+
+impl CheckpointDocument {
+    /// A document as it is kept.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self).map_err(|error| Error::internal("a checkpoint could not be written as JSON").source(error))
+    }
+
+    /// Reads a document that this or an older version wrote.
+    ///
+    /// There is no older copy to fall back to, on purpose: an older decision would land changes a second time.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        const REMEDY: &str =
+            "restore the document from a copy made after the stream's last run, or remove it to begin anew at the configured start";
+        let corrupt = |error| Error::corrupt("the checkpoint document is not what logweir writes").source(error).remedy(REMEDY);
+        let version: Version = serde_json::from_slice(bytes).map_err(corrupt)?;
+        if version.format > FORMAT {
+            return Err(Error::config("the checkpoint document was written by a newer version of logweir")
+                .context("format", version.format)
+                .context("newest known", FORMAT)
+                .remedy("run that version or a newer one"));
+        }
+        serde_json::from_slice(bytes).map_err(corrupt)
+    }
+
+    /// The mark that every destination has passed: where the stream resumes.
+    pub fn resume(&self) -> Option<&LogMark> {
+        self.consumers.values().map(|consumer| &consumer.mark).min_by_key(|mark| mark.position)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use logweir_core::ErrorKind;
+
+    use super::*;
+
+    /// Written by the first version; it must be read for ever.
+    const FORMAT_1: &str = include_str!("format_1.json");
+
+    #[test]
+    fn the_first_format_is_read() {
+        let document = CheckpointDocument::from_bytes(FORMAT_1.as_bytes()).unwrap();
+        assert_eq!(document.format, 1);
+        assert_eq!(document.stream, "shop");
+        assert_eq!(document.relations[0].name().to_string(), "shop.orders");
+        assert_eq!(document.relations[0].key(), [0]);
+        assert_eq!(document.consumers["lake"].rows["shop.orders"], 41);
+        assert_eq!(document.consumers["lake"].staged.len(), 1);
+        assert_eq!(document.resume().unwrap(), &document.consumers["archive"].mark);
+        // What we write today is still that.
+        let again = CheckpointDocument::from_bytes(&document.to_bytes().unwrap()).unwrap();
+        assert_eq!(again, document);
+    }
+
+    #[test]
+    fn other_bytes_are_refused_and_say_what_to_do() {
+        for (bytes, kind) in [
+            (&b""[..], ErrorKind::Corrupt),
+            (b"{", ErrorKind::Corrupt),
+            (b"{\"format\":1}", ErrorKind::Corrupt),
+            (b"\xff\xfe", ErrorKind::Corrupt),
+            (b"{\"format\":2,\"whatever\":[]}", ErrorKind::Config),
+        ] {
+            let error = CheckpointDocument::from_bytes(bytes).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.get_remedy().is_some());
+        }
+        let half = &FORMAT_1[..FORMAT_1.len() / 2];
+        assert_eq!(CheckpointDocument::from_bytes(half.as_bytes()).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}

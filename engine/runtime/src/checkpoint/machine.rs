@@ -1,0 +1,330 @@
+//! The checkpoint state machine: events in, actions out.
+//!
+//! It knows no task, clock or store, so every order of events and every crash can be tried. Each destination moves at
+//! its own pace: it stages at a mark of its choice, and its part of the document is replaced. One save is under way at
+//! a time; what is staged meanwhile shares the next one. A decision, once saved, is committed; what every destination
+//! has committed is acknowledged to the source.
+//!
+//! * A destination that the document does not know begins where the stream resumes: what lies before, the source may
+//!   have forgotten. It is given its own mark with the next save.
+//! * A destination that is no longer configured leaves the document with the next save. What it had staged and not
+//!   committed can no longer be, and [`Checkpoint::new`] says so.
+//! * Tokens leave the document with the first save after their commit, so that a later recovery does not look for
+//!   files that their reader has moved away since.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use logweir_core::{Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
+
+use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT};
+
+/// What a destination has made durable and wants decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagedCheckpoint {
+    /// The barrier: everything at or before it is staged or was committed earlier.
+    pub mark: LogMark,
+    /// The tokens; none if only the mark moves.
+    pub staged: Vec<Staged>,
+    /// Rows that this checkpoint adds, by relation.
+    pub rows: BTreeMap<String, u64>,
+    /// When it was staged.
+    pub staged_at: TimestampMicros,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The reader announced a relation of the source. Precedes every checkpoint that covers its rows.
+    Relation(Arc<Relation>),
+    /// The log was opened at this mark.
+    Opened(LogMark),
+    /// A destination, by its index, staged. It may do so again once it has committed.
+    Staged(usize, StagedCheckpoint),
+    /// The save asked for last is durable.
+    Saved,
+    /// A destination committed what it was told to.
+    Committed(usize),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Save the document, then say [`Event::Saved`].
+    Save(CheckpointDocument),
+    /// Tell the destination to commit its tokens (perhaps none), then say [`Event::Committed`].
+    Commit(usize, Vec<Staged>),
+    /// Tell the source that it may forget everything at or before the mark.
+    Acknowledge(LogMark),
+}
+
+/// Where a destination stands between two checkpoints.
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// Nothing staged that is not committed.
+    Idle,
+    /// Staged, waiting for the save under way to end.
+    Staged(StagedCheckpoint),
+    /// Part of the save under way.
+    Saving,
+    /// Decided; the writer makes it visible.
+    Committing,
+}
+
+#[derive(Debug, Clone)]
+struct Consumer {
+    name: String,
+    /// What is durable; `None` only until the first save of a new stream.
+    decided: Option<ConsumerCheckpoint>,
+    /// The mark up to which everything is visible.
+    committed: Option<LogMark>,
+    phase: Phase,
+}
+
+/// The state machine of one stream's checkpoints, from one opening of its log to the next.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    stream: String,
+    relations: BTreeMap<(RelationName, u32), Arc<Relation>>,
+    consumers: Vec<Consumer>,
+    saving: Option<CheckpointDocument>,
+    /// The opening mark came while a save was under way, or parts without a save of their own exist.
+    unsaved_parts: bool,
+    acknowledged: Option<LogPosition>,
+    abandoned: Vec<(String, usize)>,
+}
+
+impl Checkpoint {
+    /// Goes on from `document` (`None`: a new stream) with these destinations. [`Sink::recover`](logweir_core::Sink::recover)
+    /// must have brought each to its [`staged`](Self::staged) tokens before the first event.
+    pub fn new(stream: &str, document: Option<CheckpointDocument>, destinations: &[String]) -> Result<Self> {
+        let document = document.unwrap_or(CheckpointDocument {
+            format: FORMAT,
+            stream: stream.to_owned(),
+            relations: Vec::new(),
+            consumers: BTreeMap::new(),
+        });
+        if document.stream != stream {
+            return Err(Error::config("the checkpoint document belongs to another stream")
+                .context("stream", stream)
+                .context("found", &document.stream)
+                .remedy("give every stream a state directory or prefix of its own"));
+        }
+        let resume = document.resume().cloned();
+        let mut known = document.consumers;
+        let consumers = destinations
+            .iter()
+            .map(|name| {
+                let part = known.remove(name);
+                let decided = part.or_else(|| resume.clone().map(ConsumerCheckpoint::begin));
+                Consumer { name: name.clone(), committed: decided.as_ref().map(|part| part.mark.clone()), decided, phase: Phase::Idle }
+            })
+            .collect();
+        Ok(Checkpoint {
+            stream: document.stream,
+            relations: document.relations.into_iter().map(|relation| (version_of(&relation), relation)).collect(),
+            consumers,
+            saving: None,
+            unsaved_parts: false,
+            acknowledged: None,
+            abandoned: known.into_iter().map(|(name, part)| (name, part.staged.len())).collect(),
+        })
+    }
+
+    /// Where the log is to be opened: the least mark of all destinations; `None` for a new stream.
+    pub fn resume(&self) -> Option<&LogMark> {
+        // Of configured destinations alone: nobody needs what only a removed one had not passed.
+        self.consumers.iter().filter_map(|consumer| consumer.decided.as_ref()).map(|part| &part.mark).min_by_key(|mark| mark.position)
+    }
+
+    /// The relations to open the log with.
+    pub fn relations(&self) -> Vec<Arc<Relation>> {
+        self.relations.values().map(Arc::clone).collect()
+    }
+
+    /// What a destination had decided: its own mark, from which on it wants changes, and its counters.
+    pub fn decided(&self, consumer: usize) -> Option<&ConsumerCheckpoint> {
+        self.consumers.get(consumer)?.decided.as_ref()
+    }
+
+    /// The tokens that a destination must bring to light before it is opened.
+    pub fn staged(&self, consumer: usize) -> &[Staged] {
+        self.decided(consumer).map_or(&[], |part| &part.staged)
+    }
+
+    /// Destinations of the document that are configured no more, with the number of tokens lost with each.
+    pub fn abandoned(&self) -> &[(String, usize)] {
+        &self.abandoned
+    }
+
+    /// Everything at or before it is visible in every destination.
+    pub fn committed(&self) -> Option<&LogMark> {
+        let mut least: Option<&LogMark> = None;
+        for consumer in &self.consumers {
+            let mark = consumer.committed.as_ref()?;
+            if least.is_none_or(|least| mark.position < least.position) {
+                least = Some(mark);
+            }
+        }
+        least
+    }
+
+    /// True if no save is under way and nothing waits for one or for a commit.
+    pub fn is_idle(&self) -> bool {
+        self.saving.is_none() && !self.unsaved_parts && self.consumers.iter().all(|consumer| consumer.phase == Phase::Idle)
+    }
+
+    /// At a clean end, when [idle](Self::is_idle): the document without the tokens that are committed, if it still has any.
+    pub fn settle(&mut self) -> Option<Action> {
+        let tokens_left = self.consumers.iter().any(|consumer| consumer.decided.as_ref().is_some_and(|part| !part.staged.is_empty()));
+        (self.is_idle() && tokens_left).then(|| self.save())
+    }
+
+    /// Takes an event and says what to do, in order. An event that cannot come now is a mistake of the caller.
+    pub fn handle(&mut self, event: Event) -> Result<Vec<Action>> {
+        match event {
+            Event::Relation(relation) => {
+                self.relations.insert(version_of(&relation), relation);
+                Ok(Vec::new())
+            }
+            Event::Opened(mark) => Ok(self.opened(mark)),
+            Event::Staged(index, staged) => self.staged_by(index, staged),
+            Event::Saved => self.saved(),
+            Event::Committed(index) => self.committed_by(index),
+        }
+    }
+
+    fn opened(&mut self, mark: LogMark) -> Vec<Action> {
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.decided.is_none()) {
+            // Of all destinations in one document, before any change is decided: otherwise one that has not staged
+            // yet would be taken for a new one after a crash, and begin where another had got to.
+            consumer.decided = Some(ConsumerCheckpoint::begin(mark.clone()));
+            self.unsaved_parts = true;
+        }
+        let mut actions = self.save_if_wanted();
+        // After a crash between commit and acknowledge the source has not heard yet; recovery made it true.
+        actions.extend(self.acknowledge());
+        actions
+    }
+
+    fn staged_by(&mut self, index: usize, staged: StagedCheckpoint) -> Result<Vec<Action>> {
+        let consumer = self.consumers.get_mut(index).ok_or_else(|| Error::internal("an unknown destination staged"))?;
+        let Some(decided) = &consumer.decided else {
+            return Err(Error::internal("a destination staged before the log was opened"));
+        };
+        if consumer.phase != Phase::Idle {
+            return Err(Error::internal("a destination staged twice without a commit"));
+        }
+        if staged.mark.position < decided.mark.position {
+            return Err(Error::internal("a destination staged at a mark that it had passed")
+                .context("mark", staged.mark.position)
+                .context("decided", decided.mark.position));
+        }
+        consumer.phase = Phase::Staged(staged);
+        Ok(self.save_if_wanted())
+    }
+
+    fn saved(&mut self) -> Result<Vec<Action>> {
+        let mut document = self.saving.take().ok_or_else(|| Error::internal("a save ended that was not under way"))?;
+        let mut actions = Vec::new();
+        for (index, consumer) in self.consumers.iter_mut().enumerate() {
+            let Some(part) = document.consumers.remove(&consumer.name) else { continue };
+            if consumer.phase == Phase::Saving {
+                consumer.phase = Phase::Committing;
+                actions.push(Action::Commit(index, part.staged.clone()));
+            } else if consumer.committed.is_none() {
+                // The part that the opening mark made: there was nothing to commit before it.
+                consumer.committed = Some(part.mark.clone());
+            }
+            consumer.decided = Some(part);
+        }
+        actions.extend(self.acknowledge());
+        actions.extend(self.save_if_wanted());
+        Ok(actions)
+    }
+
+    fn committed_by(&mut self, index: usize) -> Result<Vec<Action>> {
+        let consumer = self.consumers.get_mut(index).filter(|consumer| consumer.phase == Phase::Committing);
+        let consumer = consumer.ok_or_else(|| Error::internal("a destination committed what was not decided"))?;
+        consumer.phase = Phase::Idle;
+        consumer.committed = consumer.decided.as_ref().map(|part| part.mark.clone());
+        Ok(self.acknowledge().into_iter().collect())
+    }
+
+    fn acknowledge(&mut self) -> Option<Action> {
+        let mark = self.committed()?;
+        if self.acknowledged.is_some_and(|acknowledged| acknowledged >= mark.position) {
+            return None;
+        }
+        let mark = mark.clone();
+        self.acknowledged = Some(mark.position);
+        Some(Action::Acknowledge(mark))
+    }
+
+    fn save_if_wanted(&mut self) -> Vec<Action> {
+        let staged = self.consumers.iter().any(|consumer| matches!(consumer.phase, Phase::Staged(_)));
+        if self.saving.is_none() && (staged || self.unsaved_parts) { vec![self.save()] } else { Vec::new() }
+    }
+
+    /// The document of now: THE DECISION for every destination that has staged.
+    fn save(&mut self) -> Action {
+        let mut consumers = BTreeMap::new();
+        for consumer in &mut self.consumers {
+            let Some(mut part) = consumer.decided.clone() else { continue };
+            match std::mem::replace(&mut consumer.phase, Phase::Idle) {
+                Phase::Staged(staged) => {
+                    part.epoch += 1;
+                    part.mark = staged.mark;
+                    part.staged = staged.staged;
+                    for (relation, rows) in staged.rows {
+                        *part.rows.entry(relation).or_default() += rows;
+                    }
+                    part.decided_at = Some(staged.staged_at);
+                    consumer.phase = Phase::Saving;
+                }
+                // Visible already: nobody needs to commit them again.
+                Phase::Idle => part.staged.clear(),
+                phase @ (Phase::Committing | Phase::Saving) => consumer.phase = phase,
+            }
+            consumers.insert(consumer.name.clone(), part);
+        }
+        self.unsaved_parts = false;
+        let mut document = CheckpointDocument { format: FORMAT, stream: self.stream.clone(), relations: Vec::new(), consumers };
+        let resume = document.resume().map(|mark| mark.position);
+        self.forget_relations(resume.unwrap_or(LogPosition::MIN));
+        document.relations = self.relations();
+        self.saving = Some(document.clone());
+        Action::Save(document)
+    }
+
+    /// Of each table the newest version at or before the place where the stream would resume is needed, and all later ones.
+    fn forget_relations(&mut self, resume: LogPosition) {
+        let mut current: BTreeMap<&RelationName, u32> = BTreeMap::new();
+        for ((name, version), relation) in &self.relations {
+            if relation.since() <= resume {
+                let newest = current.entry(name).or_insert(*version);
+                *newest = (*newest).max(*version);
+            }
+        }
+        let gone: Vec<_> =
+            self.relations.keys().filter(|(name, version)| current.get(name).is_some_and(|current| version < current)).cloned().collect();
+        for version in gone {
+            self.relations.remove(&version);
+        }
+    }
+}
+
+impl ConsumerCheckpoint {
+    /// The part of a destination that begins at `mark`.
+    fn begin(mark: LogMark) -> Self {
+        ConsumerCheckpoint { epoch: 0, mark, staged: Vec::new(), rows: BTreeMap::new(), decided_at: None }
+    }
+}
+
+fn version_of(relation: &Relation) -> (RelationName, u32) {
+    (relation.name().clone(), relation.version())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

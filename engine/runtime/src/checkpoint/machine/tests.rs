@@ -1,0 +1,1 @@
+//! Every order of events, with a kill after every action.

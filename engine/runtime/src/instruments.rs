@@ -1,0 +1,103 @@
+//! The numbers a stream reports through the `metrics` crate.
+//!
+//! Labels are the stream, the destination and the kind of error: few and bounded. What concerns a single table is in
+//! the [progress](crate::StreamProgress) and the status, because a source may have ten thousand of them.
+
+use std::time::Duration;
+
+use logweir_core::{Clock, ErrorKind};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+
+use crate::progress::ProgressSnapshot;
+
+/// The instruments of a stream's log.
+pub(crate) struct StreamInstruments {
+    pub(crate) rows_read: Counter,
+    pub(crate) bytes_read: Counter,
+    restarts: Counter,
+    memory_held: Gauge,
+    memory_budget: Gauge,
+    running: Gauge,
+    stream: String,
+}
+
+impl StreamInstruments {
+    pub(crate) fn new(stream: &str) -> Self {
+        describe();
+        let stream = stream.to_owned();
+        StreamInstruments {
+            rows_read: counter!("logweir_rows_read_total", "stream" => stream.clone()),
+            bytes_read: counter!("logweir_bytes_read_total", "stream" => stream.clone()),
+            restarts: counter!("logweir_restarts_total", "stream" => stream.clone()),
+            memory_held: gauge!("logweir_memory_held_bytes", "stream" => stream.clone()),
+            memory_budget: gauge!("logweir_memory_budget_bytes", "stream" => stream.clone()),
+            running: gauge!("logweir_stream_running", "stream" => stream.clone()),
+            stream,
+        }
+    }
+
+    pub(crate) fn error(&self, kind: ErrorKind) {
+        counter!("logweir_errors_total", "stream" => self.stream.clone(), "kind" => kind.as_str()).increment(1);
+    }
+
+    pub(crate) fn restart(&self) {
+        self.restarts.increment(1);
+    }
+
+    pub(crate) fn running(&self, running: bool) {
+        self.running.set(if running { 1.0 } else { 0.0 });
+    }
+
+    /// What changes by itself as time goes on.
+    pub(crate) fn refresh(&self, snapshot: &ProgressSnapshot, clock: &dyn Clock) {
+        self.memory_held.set(snapshot.memory_held_bytes as f64);
+        self.memory_budget.set(snapshot.memory_budget_bytes as f64);
+        let now = clock.now();
+        for consumer in &snapshot.consumers {
+            if let Some(freshness) = consumer.freshness(now) {
+                gauge!("logweir_freshness_seconds", "stream" => self.stream.clone(), "destination" => consumer.destination.clone())
+                    .set(freshness.as_secs_f64());
+            }
+        }
+    }
+}
+
+/// The instruments of one destination.
+pub(crate) struct ConsumerInstruments {
+    rows_landed: Counter,
+    checkpoints: Counter,
+    checkpoint_duration: Histogram,
+}
+
+impl ConsumerInstruments {
+    pub(crate) fn new(stream: &str, destination: &str) -> Self {
+        let (stream, destination) = (stream.to_owned(), destination.to_owned());
+        ConsumerInstruments {
+            rows_landed: counter!("logweir_rows_landed_total", "stream" => stream.clone(), "destination" => destination.clone()),
+            checkpoints: counter!("logweir_checkpoints_total", "stream" => stream.clone(), "destination" => destination.clone()),
+            checkpoint_duration: histogram!("logweir_checkpoint_seconds", "stream" => stream, "destination" => destination),
+        }
+    }
+
+    /// A checkpoint became visible, `duration` after its staging began.
+    pub(crate) fn landed(&self, rows: u64, duration: Duration) {
+        self.rows_landed.increment(rows);
+        self.checkpoints.increment(1);
+        self.checkpoint_duration.record(duration.as_secs_f64());
+    }
+}
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("logweir_rows_read_total", "Row changes read from the source's log by this process");
+    describe_counter!("logweir_bytes_read_total", Unit::Bytes, "Bytes of column arrays read from the source's log by this process");
+    describe_counter!("logweir_rows_landed_total", "Row changes made visible in the destination by this process");
+    describe_counter!("logweir_restarts_total", "How often the stream began again at its checkpoint after a fault");
+    describe_counter!("logweir_errors_total", "Errors that ended a run of the stream, by kind");
+    describe_counter!("logweir_checkpoints_total", "Checkpoints made visible in the destination");
+    describe_histogram!("logweir_checkpoint_seconds", Unit::Seconds, "From the beginning of staging until the changes are visible");
+    describe_gauge!("logweir_freshness_seconds", Unit::Seconds, "Now minus the commit time of the newest visible change");
+    describe_gauge!("logweir_memory_held_bytes", Unit::Bytes, "Memory held by batches in flight");
+    describe_gauge!("logweir_memory_budget_bytes", Unit::Bytes, "Bound of the memory held by batches in flight");
+    describe_gauge!("logweir_stream_running", "1 while the stream has everything open and changes flow, else 0");
+}

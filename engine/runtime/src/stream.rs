@@ -1,0 +1,187 @@
+//! A stream: one source, its destinations, and what to do when something fails.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use logweir_core::{Clock, Error, LogMark, Result, Sink, Source, StateStore, TableFilter, Transform};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Mutex;
+
+use crate::instruments::StreamInstruments;
+use crate::pipeline::Run;
+use crate::progress::{StreamProgress, StreamState};
+use crate::reader::Goal;
+use crate::retry::Backoff;
+use crate::shutdown::Shutdown;
+
+/// Makes the transforms of a stream, in order. Called for every opening of the log, because a transform plans a
+/// relation once and the log announces it again.
+pub type TransformFactory = Arc<dyn Fn() -> Result<Vec<Box<dyn Transform>>> + Send + Sync>;
+
+/// Changes pass as they are.
+pub fn no_transforms() -> TransformFactory {
+    Arc::new(|| Ok(Vec::new()))
+}
+
+/// A destination of a stream.
+pub struct Destination {
+    /// Its name, unique in the stream and the same at every start: the checkpoint knows it by it.
+    pub name: String,
+    /// Where changes land.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// What a stream is made of.
+pub struct StreamSpec {
+    /// The stream's name, the same at every start.
+    pub name: String,
+    /// Where changes come from.
+    pub source: Arc<dyn Source>,
+    /// The tables it follows.
+    pub tables: TableFilter,
+    /// What happens to changes before they go anywhere.
+    pub transforms: TransformFactory,
+    /// Where they land; at least one.
+    pub destinations: Vec<Destination>,
+    /// Where the checkpoint is kept; not yet claimed.
+    pub state: Box<dyn StateStore>,
+    /// Bytes that the stream may hold, all in all.
+    pub memory_bytes: usize,
+    /// How long to go on trying before everything was open for the first time.
+    pub connect_timeout: Duration,
+    /// End when everything the source held at the start is visible in every destination.
+    pub until_caught_up: bool,
+    /// Chance: different for every process, the same to replay a failure.
+    pub seed: u64,
+}
+
+/// Runs a stream until its end: of a recorded log, of what there was to catch up with, by a requested shutdown, or by an
+/// error that only a person can mend. Everything whole that came before such an error is landed first.
+///
+/// What may go away by itself is tried again without limit once everything was open, and for
+/// [`connect_timeout`](StreamSpec::connect_timeout) before. Dropping the future is like killing the process: nothing is
+/// lost, and the next start goes on at the checkpoint.
+pub async fn run_stream(spec: StreamSpec, clock: Arc<dyn Clock>, shutdown: Shutdown, progress: Arc<StreamProgress>) -> Result<()> {
+    let instruments = Arc::new(StreamInstruments::new(&spec.name));
+    let result = supervise(spec, clock, shutdown, &progress, &instruments).await;
+    match &result {
+        Ok(()) => progress.set_state(StreamState::Stopped),
+        Err(error) => {
+            instruments.error(error.kind());
+            progress.set_state(StreamState::Failed { error: error.report() });
+        }
+    }
+    result
+}
+
+async fn supervise(
+    mut spec: StreamSpec,
+    clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
+    progress: &Arc<StreamProgress>,
+    instruments: &Arc<StreamInstruments>,
+) -> Result<()> {
+    check(&spec)?;
+    let state = Arc::new(Mutex::new(std::mem::replace(&mut spec.state, Box::new(Taken))));
+    let mut rng = StdRng::seed_from_u64(spec.seed);
+    let mut backoff = Backoff::new(StdRng::seed_from_u64(rng.random()));
+    let goal = if spec.until_caught_up { Goal::CaughtUp(Arc::new(OnceLock::new())) } else { Goal::Follow };
+    let started_at = clock.now();
+    let mut ran = false;
+    // Set when an error has ended the stream and what came before it is still to be landed: up to the mark, then the error.
+    let mut landing: Option<(LogMark, Error)> = None;
+    loop {
+        let began_at = clock.now();
+        let goal = landing.as_ref().map_or_else(|| goal.clone(), |(mark, _)| Goal::Land(mark.clone()));
+        let run = Run { spec: &spec, state: &state, clock: &clock, shutdown: &shutdown, progress, instruments, rng: &mut rng, goal };
+        let outcome = Box::pin(run.run()).await;
+        ran |= outcome.ran;
+        let error = match outcome.result {
+            Ok(()) => return landing.map_or(Ok(()), |(_, error)| Err(error)),
+            Err(error) => error,
+        };
+        if !error.is_transient() {
+            match (landing, outcome.land) {
+                // Its own fault comes second: it may well be the same one again.
+                (Some((_, first)), _) => return Err(first),
+                (None, Some(mark)) => {
+                    landing = Some((mark, error));
+                    continue;
+                }
+                (None, None) => return Err(error),
+            }
+        }
+        instruments.error(error.kind());
+        if shutdown.is_requested() {
+            return stopped(landing, outcome.unlanded, error);
+        }
+        let now = clock.now();
+        if outcome.progressed || now.since(began_at) > Backoff::LONGEST {
+            backoff.reset();
+        }
+        let mut wait = backoff.wait();
+        if !ran {
+            let left = spec.connect_timeout.saturating_sub(now.since(started_at));
+            if left.is_zero() {
+                return Err(error);
+            }
+            wait = wait.min(left);
+        }
+        tracing::warn!(stream = spec.name, error = %error.report(), milliseconds = wait.as_millis() as u64, "trying again");
+        progress.set_state(StreamState::Retrying { error: error.report() });
+        progress.restarted();
+        instruments.restart();
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => return stopped(landing, outcome.unlanded, error),
+            () = clock.sleep(wait) => {}
+        }
+    }
+}
+
+/// The end of a stream that is told to stop while something fails: good only if nothing read was left behind.
+fn stopped(landing: Option<(LogMark, Error)>, unlanded: bool, error: Error) -> Result<()> {
+    match landing {
+        Some((_, first)) => Err(first),
+        None if unlanded => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn check(spec: &StreamSpec) -> Result<()> {
+    if spec.destinations.is_empty() {
+        return Err(Error::config("a stream must have a destination").context("stream", &spec.name));
+    }
+    let mut names: Vec<&str> = spec.destinations.iter().map(|destination| destination.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::config("two destinations of a stream must not have the same name")
+            .context("stream", &spec.name)
+            .context("destination", twice[0]));
+    }
+    Ok(())
+}
+
+/// Stands in the specification for the store that the stream has taken out of it.
+struct Taken;
+
+#[async_trait]
+impl StateStore for Taken {
+    async fn claim(&mut self) -> Result<Option<Vec<u8>>> {
+        Err(Error::internal("a state store was claimed that had been taken"))
+    }
+
+    async fn save(&mut self, _document: &[u8]) -> Result<()> {
+        Err(Error::internal("a checkpoint was saved to a state store that had been taken"))
+    }
+
+    async fn peek(&self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn location(&self) -> String {
+        String::new()
+    }
+}
