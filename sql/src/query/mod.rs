@@ -1,15 +1,44 @@
 //! SQL over what was landed, read-only and within a memory limit.
+//!
+//! The files are the truth: their footers say what they hold, so a query needs neither a checkpoint nor a running process.
+//! What is visible when a query is planned is what it sees.
 
+mod catalog;
+mod error;
+mod form;
+mod inventory;
+mod plan;
+mod scan;
+mod suggest;
+mod unchanged;
+mod unify;
+
+use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
+use datafusion::common::TableReference;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, Relation, RelationName, Result};
 use object_store::ObjectStore;
 use url::Url;
+
+use catalog::{Opened, StreamCatalog, SystemSchema};
+use error::unwrap;
+use inventory::Landed;
+
+/// Consumers of memory that are named when it runs out.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+
+/// The schema that unqualified names are looked up in where a stream follows several; there is none of this name.
+const NO_SCHEMA: &str = "public";
 
 /// A table in a destination: where its files lie, and what is known about it beside them.
 #[derive(Debug, Clone)]
@@ -24,7 +53,8 @@ pub struct LandedTable {
     pub store_url: Url,
     /// Where the files are read from.
     pub store: Arc<dyn ObjectStore>,
-    /// The directory in `store` below which every data file of this table lies, and no other table's.
+    /// The directory in `store` below which every data file of this table lies. Files of other tables and streams may lie
+    /// there too and are told by their footers.
     pub prefix: object_store::path::Path,
     /// The newest version as it is landed (after masks and transforms), if a checkpoint knows it. With it a table that has no
     /// files yet is an empty table.
@@ -39,28 +69,155 @@ pub struct QueryResult {
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
+impl QueryResult {
+    /// Waits for all of it.
+    pub async fn collect(self) -> Result<Vec<RecordBatch>> {
+        self.batches.try_collect().await
+    }
+}
+
+impl fmt::Debug for QueryResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QueryResult({} columns)", self.schema.fields().len())
+    }
+}
+
 /// Answers SQL over landed tables. Cheap to make; files are looked at when a query names their table.
+///
+/// The first stream is the default catalog and, where it follows one schema only, that schema is the default too.
 #[derive(Debug)]
 pub struct QueryEngine {
-    tables: Vec<LandedTable>,
-    memory_bytes: usize,
+    tables: Vec<(Arc<Landed>, ObjectStoreUrl)>,
+    runtime: Arc<RuntimeEnv>,
+    sort_spill_bytes: usize,
 }
 
 impl QueryEngine {
-    /// An engine over `tables` whose queries hold at most `memory_bytes` together, and spill beyond.
+    /// An engine over `tables`, in the order of their streams and destinations, whose queries hold at most `memory_bytes`
+    /// together; sorts and aggregates spill to the system's temporary directory beyond that.
     pub fn new(tables: Vec<LandedTable>, memory_bytes: usize) -> Result<Self> {
-        Ok(QueryEngine { tables, memory_bytes })
+        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes), CONSUMERS_NAMED);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc().map_err(unwrap)?;
+        let tables = tables
+            .into_iter()
+            .enumerate()
+            .map(|(i, table)| {
+                // A name of our own: two destinations may be one bucket under two credentials.
+                let url = ObjectStoreUrl::parse(format!("landed://table-{i}")).map_err(unwrap)?;
+                runtime.register_object_store(url.as_ref(), Arc::clone(&table.store));
+                Ok((Arc::new(Landed::new(table)), url))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        // What a sort keeps back for merging its spills, per partition; by default more than a small limit has.
+        let sort_spill_bytes = (memory_bytes / 16).min(10 << 20);
+        Ok(QueryEngine { tables, runtime, sort_spill_bytes })
     }
 
-    /// Runs one read-only statement.
+    /// Plans one read-only statement and begins to run it.
+    ///
+    /// An error of kind `Config` is for the person who wrote the query: a name that does not exist, a statement that
+    /// writes, more memory needed than there is.
     pub async fn sql(&self, text: &str) -> Result<QueryResult> {
-        let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
-        let frame = session.sql(text).await.map_err(|error| Error::config("bad SQL").source(error))?;
-        let stream = frame.execute_stream().await.map_err(|error| Error::config("bad SQL").source(error))?;
-        let _ = (&self.tables, self.memory_bytes);
-        Ok(QueryResult {
-            schema: stream.schema(),
-            batches: stream.map(|batch| batch.map_err(|error| Error::data("query failed").source(error))).boxed(),
-        })
+        let session = Session::new(self);
+        let state = session.context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let statement = state.sql_to_statement(text, &dialect).map_err(unwrap)?;
+        for reference in state.resolve_table_references(&statement).map_err(unwrap)? {
+            session.check(reference).await?;
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(unwrap)?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|error| {
+            Error::config("the statement does more than read").remedy("use SELECT, SHOW, DESCRIBE or EXPLAIN").source(error)
+        })?;
+        let frame = session.context.execute_logical_plan(plan).await.map_err(unwrap)?;
+        let stream = frame.execute_stream().await.map_err(unwrap)?;
+        Ok(QueryResult { schema: stream.schema(), batches: stream.map_err(unwrap).boxed() })
+    }
+}
+
+/// One query's view of the tables.
+struct Session {
+    context: SessionContext,
+    catalogs: Vec<(String, Arc<StreamCatalog>)>,
+}
+
+impl Session {
+    fn new(engine: &QueryEngine) -> Self {
+        let opened: Vec<Arc<Opened>> =
+            engine.tables.iter().map(|(landed, url)| Arc::new(Opened::new(Arc::clone(landed), url.clone()))).collect();
+        let system = Arc::new(SystemSchema::new(opened.clone()));
+        let mut catalogs: Vec<(String, Arc<StreamCatalog>)> = Vec::new();
+        let add = |catalogs: &mut Vec<(String, Arc<StreamCatalog>)>, name: String, holds: &dyn Fn(&LandedTable) -> bool| {
+            if !catalogs.iter().any(|(known, _)| *known == name) {
+                let tables = opened.iter().filter(|table| holds(&table.landed.table)).map(Arc::clone);
+                catalogs.push((name, Arc::new(StreamCatalog::new(tables, &system))));
+            }
+        };
+        for table in engine.tables.iter().map(|(landed, _)| &landed.table) {
+            add(&mut catalogs, table.stream.clone(), &|other| other.stream == table.stream);
+        }
+        for table in engine.tables.iter().map(|(landed, _)| &landed.table) {
+            let name = format!("{}/{}", table.stream, table.destination);
+            add(&mut catalogs, name, &|other| other.stream == table.stream && other.destination == table.destination);
+        }
+        if catalogs.is_empty() {
+            catalogs.push((catalog::SYSTEM_SCHEMA.to_owned(), Arc::new(StreamCatalog::new(std::iter::empty(), &system))));
+        }
+
+        let (catalog, schema) = (&catalogs[0].0, catalogs[0].1.only_schema().unwrap_or(NO_SCHEMA));
+        let mut config = SessionConfig::new()
+            .with_information_schema(true)
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(catalog, schema);
+        config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
+        let context = SessionContext::new_with_config_rt(config, Arc::clone(&engine.runtime));
+        for (name, catalog) in &catalogs {
+            context.register_catalog(name, Arc::clone(catalog) as _);
+        }
+        Session { context, catalogs }
+    }
+
+    /// Looks at a table that the query names, so that a mistake in the name is answered in the words of this house.
+    async fn check(&self, reference: TableReference) -> Result<()> {
+        let asked = reference.to_string();
+        let state = self.context.state();
+        let defaults = &state.config_options().catalog;
+        let reference = reference.resolve(&defaults.default_catalog, &defaults.default_schema);
+        if &*reference.schema == "information_schema" {
+            return Ok(());
+        }
+        let Some((_, catalog)) = self.catalogs.iter().find(|(name, _)| **name == *reference.catalog) else {
+            let streams: Vec<&str> = self.catalogs.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Error::config("there is no such stream")
+                .context("stream", &reference.catalog)
+                .remedy(format!("there is {}", streams.join(", "))));
+        };
+        match catalog.find(&reference.schema, &reference.table) {
+            Some(Some(table)) if table.inventory().await?.is_none() => {
+                let landed = &table.landed.table;
+                Err(Error::config("no files of the table have been landed yet")
+                    .context("table", &landed.name)
+                    .context("destination", &landed.store_url)
+                    .remedy("start the stream with logweir run, and wait for its first checkpoint"))
+            }
+            Some(_) => Ok(()),
+            None => Err(self.unknown_table(&asked, catalog)),
+        }
+    }
+
+    fn unknown_table(&self, asked: &str, catalog: &StreamCatalog) -> Error {
+        let error = Error::config("there is no such table").context("table", asked);
+        let names: Vec<String> = catalog.names().collect();
+        let last_words = names.iter().filter_map(|name| name.rsplit('.').next());
+        let probable = suggest::nearest(asked, names.iter().map(String::as_str)).map(str::to_owned).or_else(|| {
+            let table = asked.rsplit('.').next().unwrap_or(asked);
+            let table = suggest::nearest(table, last_words)?;
+            names.iter().find(|name| name.rsplit('.').next() == Some(table)).cloned()
+        });
+        match probable {
+            Some(name) => error.remedy(format!("did you mean {name}? SHOW TABLES lists all")),
+            None => error.remedy("SHOW TABLES lists all there are"),
+        }
     }
 }

@@ -1,0 +1,60 @@
+//! Errors between DataFusion and the house.
+
+use datafusion::error::DataFusionError;
+use logweir_core::{Error, ErrorKind};
+
+/// Carries one of our errors through DataFusion.
+pub(super) fn wrap(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// What a failed query says. `Config` is for the person who wrote it.
+pub(super) fn unwrap(error: DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(error) => match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::data("could not answer the query").source(error),
+        },
+        DataFusionError::Context(_, error) | DataFusionError::Diagnostic(_, error) => unwrap(*error),
+        DataFusionError::Shared(error) => match our_error(&error) {
+            Some(ours) => copy(ours),
+            None => classify(DataFusionError::Shared(error)),
+        },
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => unwrap(errors.swap_remove(0)),
+        other => classify(other),
+    }
+}
+
+fn classify(error: DataFusionError) -> Error {
+    let kind = match error.find_root() {
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Configuration(_) => {
+            return Error::config("the query cannot be planned").source(error);
+        }
+        DataFusionError::ResourcesExhausted(_) => {
+            return Error::config("the query needs more memory than it may have")
+                .remedy("raise memory in the configuration, or read fewer rows or columns")
+                .source(error);
+        }
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Transient,
+        DataFusionError::ParquetError(_) => ErrorKind::Corrupt,
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
+        _ => ErrorKind::Data,
+    };
+    Error::new(kind, "could not answer the query").source(error)
+}
+
+fn our_error(error: &DataFusionError) -> Option<&Error> {
+    match error.find_root() {
+        DataFusionError::External(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// The same words; the cause stays with the shared original.
+fn copy(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+}

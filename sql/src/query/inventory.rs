@@ -1,0 +1,268 @@
+//! What lies in a destination for a table: its files, and what their footers say.
+//!
+//! A file is read by its footer alone, so that a query needs no checkpoint: which relation and version, which key, how many rows,
+//! and whether it can hold a truncate or an unchanged column, without which the current state is much cheaper to find.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use datafusion::parquet::errors::ParquetError;
+use datafusion::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use futures::{StreamExt, TryStreamExt};
+use logweir_core::{Error, Relation, RelationName, Result};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+
+use super::LandedTable;
+use super::form::{METADATA_PREFIX, UNCHANGED, footer, metadata_fields};
+
+/// Footers read at a time: enough to hide the latency of a bucket, few enough not to be throttled.
+const FOOTER_READS_MAX: usize = 16;
+
+/// Read from the end of a file in the hope that it holds the whole footer, which then costs one request.
+const FOOTER_GUESS_BYTES: u64 = 64 * 1024;
+
+/// A table and the footers that were read of it. Files never change, so a footer is read once.
+#[derive(Debug)]
+pub(super) struct Landed {
+    pub(super) table: LandedTable,
+    /// By path; `None` for a file that is not this table's.
+    footers: Mutex<Arc<Footers>>,
+}
+
+type Footers = HashMap<Path, Option<Arc<DataFile>>>;
+
+/// A file of a table.
+#[derive(Debug)]
+pub(super) struct DataFile {
+    pub(super) meta: ObjectMeta,
+    version: u32,
+    /// The columns, dictionaries unpacked.
+    schema: SchemaRef,
+    key: Vec<String>,
+    rows: u64,
+    /// The position of its last change, as text.
+    last: String,
+    /// False if it holds no truncate, or no unchanged value, for sure.
+    truncates: bool,
+    unchanged: bool,
+}
+
+/// Files with the same columns and key.
+#[derive(Debug)]
+pub(super) struct FileGroup {
+    pub(super) version: u32,
+    /// The columns in the files, dictionaries unpacked.
+    pub(super) schema: SchemaRef,
+    /// The names of the declared key's columns; empty if there is none.
+    pub(super) key: Vec<String>,
+    pub(super) files: Vec<Arc<DataFile>>,
+    /// True if a file may hold a truncate.
+    pub(super) truncates: bool,
+    /// True if a file may hold an unchanged value.
+    pub(super) unchanged: bool,
+}
+
+/// What lies there at one moment.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    /// Oldest first. Never empty; the newest may have no files if the relation is known otherwise.
+    pub(super) groups: Vec<FileGroup>,
+}
+
+impl Landed {
+    pub(super) fn new(table: LandedTable) -> Self {
+        Landed { table, footers: Mutex::default() }
+    }
+
+    fn known(&self) -> Arc<Footers> {
+        Arc::clone(&self.footers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lists the files and reads the footers not read before. `None` if nothing is known of the table.
+    pub(super) async fn inventory(&self) -> Result<Option<Inventory>> {
+        let listed: Vec<ObjectMeta> = self
+            .table
+            .store
+            .list(Some(&self.table.prefix))
+            .try_filter(|meta| std::future::ready(is_data(&self.table.prefix, &meta.location)))
+            .try_collect()
+            .await
+            .map_err(|error| self.failed("could not list the files of a table", error))?;
+        let known = self.known();
+        let read: Vec<(Path, Option<Arc<DataFile>>)> = futures::stream::iter(listed)
+            .map(|meta| {
+                let known = known.get(&meta.location).cloned();
+                async move {
+                    let location = meta.location.clone();
+                    match known {
+                        Some(file) => Ok((location, file)),
+                        None => Ok((location, self.read_footer(meta).await?.map(Arc::new))),
+                    }
+                }
+            })
+            .buffer_unordered(FOOTER_READS_MAX)
+            .try_collect()
+            .await?;
+        let files = read.iter().filter_map(|(_, file)| file.clone()).collect();
+        // Only what is there now: files that compaction took away are forgotten.
+        *self.footers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(read.into_iter().collect());
+        Ok(Inventory::new(files, self.table.relation.as_ref()))
+    }
+
+    /// A file of this table and stream, or `None` if it belongs to others.
+    async fn read_footer(&self, meta: ObjectMeta) -> Result<Option<DataFile>> {
+        let parquet = self.read_parquet_metadata(&meta).await.map_err(|error| error.context("file", &meta.location))?;
+        let arrow = ArrowReaderMetadata::try_new(Arc::new(parquet), ArrowReaderOptions::new())
+            .map_err(|error| Error::corrupt("a file's schema cannot be read").context("file", &meta.location).source(error))?;
+        let file = DataFile::new(meta, arrow.metadata(), arrow.schema(), &self.table)?;
+        Ok(file)
+    }
+
+    async fn read_parquet_metadata(&self, meta: &ObjectMeta) -> Result<ParquetMetaData> {
+        let mut tail_bytes = FOOTER_GUESS_BYTES.min(meta.size);
+        loop {
+            let tail = self.table.store.get_range(&meta.location, meta.size - tail_bytes..meta.size).await;
+            let tail = tail.map_err(|error| self.failed("could not read a file's footer", error))?;
+            let mut reader = ParquetMetaDataReader::new();
+            match reader.try_parse_sized(&tail, meta.size).and_then(|()| reader.finish()) {
+                Ok(metadata) => return Ok(metadata),
+                Err(ParquetError::NeedMoreData(needed)) if needed as u64 > tail_bytes && needed as u64 <= meta.size => {
+                    tail_bytes = needed as u64;
+                }
+                Err(error) => return Err(Error::corrupt("a file is not whole Parquet").source(error)),
+            }
+        }
+    }
+
+    fn failed(&self, message: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::transient(message).context("table", &self.table.name).context("destination", &self.table.store_url).source(error)
+    }
+}
+
+/// True for what a reader of a lake takes for data: neither the file nor a folder on the way is hidden.
+fn is_data(prefix: &Path, location: &Path) -> bool {
+    let Some(mut parts) = location.prefix_match(prefix) else { return false };
+    location.as_ref().ends_with(".parquet") && !parts.any(|part| part.as_ref().starts_with(['_', '.']))
+}
+
+impl DataFile {
+    fn new(meta: ObjectMeta, parquet: &ParquetMetaData, schema: &Schema, table: &LandedTable) -> Result<Option<Self>> {
+        let pairs = parquet.file_metadata().key_value_metadata();
+        let value = |name: &str| pairs.into_iter().flatten().find(|pair| pair.key == name).and_then(|pair| pair.value.as_deref());
+        let (Some(relation), Some(stream)) = (value(footer::RELATION), value(footer::STREAM)) else { return Ok(None) };
+        let bad = |what: &'static str| {
+            Error::corrupt("a file's footer is not as logweir writes it").context("file", &meta.location).context("entry", what)
+        };
+        let relation: RelationName = serde_json::from_str(relation).map_err(|error| bad(footer::RELATION).source(error))?;
+        if relation != table.name || stream != table.stream {
+            return Ok(None);
+        }
+        let version = value(footer::SCHEMA_VERSION).and_then(|text| text.parse().ok()).ok_or_else(|| bad(footer::SCHEMA_VERSION))?;
+        let key = value(footer::KEY).ok_or_else(|| bad(footer::KEY))?;
+        let key: Vec<String> = serde_json::from_str(key).map_err(|error| bad(footer::KEY).source(error))?;
+        let last = value(footer::LAST).or_else(|| value(footer::FIRST)).ok_or_else(|| bad(footer::LAST))?.to_owned();
+        let schema: SchemaRef = Arc::new(Schema::new(schema.fields().iter().map(unpacked).collect::<Vec<_>>()));
+        let rows = u64::try_from(parquet.file_metadata().num_rows()).unwrap_or(0);
+
+        let holds_no_null = |name: &str| nulls(parquet, name) == Some(0);
+        // In a truncate every column is NULL, so one that never is rules truncates out.
+        let truncates = !schema.fields().iter().any(|field| !is_metadata(field) && holds_no_null(field.name()));
+        let unchanged = nulls(parquet, UNCHANGED) != Some(rows);
+        Ok(Some(DataFile { meta, version, schema, key, rows, last, truncates, unchanged }))
+    }
+}
+
+/// NULLs in a column of a file, if the statistics say.
+fn nulls(parquet: &ParquetMetaData, column: &str) -> Option<u64> {
+    let leaf = parquet
+        .file_metadata()
+        .schema_descr()
+        .columns()
+        .iter()
+        .position(|leaf| leaf.path().parts().first().is_some_and(|part| part == column))?;
+    parquet.row_groups().iter().map(|group| group.column(leaf).statistics()?.null_count_opt()).sum()
+}
+
+/// Without dictionaries, which are the writer's way of saving space.
+fn unpacked(field: &FieldRef) -> FieldRef {
+    fn unpacked_type(data_type: &DataType) -> DataType {
+        match data_type {
+            DataType::Dictionary(_, value) => unpacked_type(value),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(unpacked).collect()),
+            DataType::List(item) => DataType::List(unpacked(item)),
+            other => other.clone(),
+        }
+    }
+    Arc::new(Field::clone(field).with_data_type(unpacked_type(field.data_type())))
+}
+
+pub(super) fn is_metadata(field: &Field) -> bool {
+    field.name().starts_with(METADATA_PREFIX)
+}
+
+impl FileGroup {
+    pub(super) fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.meta.size).sum()
+    }
+
+    fn last(&self) -> &str {
+        self.files.iter().map(|file| file.last.as_str()).max().unwrap_or_default()
+    }
+}
+
+impl Inventory {
+    fn new(files: Vec<Arc<DataFile>>, relation: Option<&Relation>) -> Option<Self> {
+        let mut groups: Vec<FileGroup> = Vec::new();
+        for file in files {
+            // Not by version alone: a mask that was added to the configuration makes other columns of the same version.
+            let group =
+                groups.iter_mut().find(|group| group.version == file.version && group.schema == file.schema && group.key == file.key);
+            let group = match group {
+                Some(group) => group,
+                None => {
+                    let (version, schema, key) = (file.version, Arc::clone(&file.schema), file.key.clone());
+                    groups.push(FileGroup { version, schema, key, files: Vec::new(), truncates: false, unchanged: false });
+                    groups.last_mut()?
+                }
+            };
+            group.truncates |= file.truncates;
+            group.unchanged |= file.unchanged;
+            group.files.push(file);
+        }
+        // By place in the log, not by version, which begins anew with a new checkpoint.
+        groups.sort_by(|a, b| (a.last(), a.version).cmp(&(b.last(), b.version)));
+        for group in &mut groups {
+            group.files.sort_by(|a, b| a.meta.location.cmp(&b.meta.location));
+        }
+        if let Some(relation) = relation
+            && groups.last().is_none_or(|newest| newest.last() < relation.since().to_string().as_str())
+        {
+            groups.push(without_files(relation));
+        }
+        (!groups.is_empty()).then_some(Inventory { groups })
+    }
+
+    /// The group that says what the table is now.
+    pub(super) fn newest(&self) -> &FileGroup {
+        self.groups.last().expect("an inventory has a group")
+    }
+}
+
+/// A version that no change was landed under yet.
+fn without_files(relation: &Relation) -> FileGroup {
+    let columns: Vec<FieldRef> = relation.columns().iter().map(|column| unpacked(&column.field)).collect();
+    let key = if relation.key_declared() {
+        relation.key().iter().map(|&i| relation.columns()[i].name().to_owned()).collect()
+    } else {
+        Vec::new()
+    };
+    let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata_fields().iter().map(Arc::clone)).collect::<Vec<_>>()));
+    FileGroup { version: relation.version(), schema, key, files: Vec::new(), truncates: false, unchanged: false }
+}

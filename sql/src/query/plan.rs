@@ -1,0 +1,149 @@
+//! A landed table as logical plans: every change, and the current state.
+//!
+//! ```text
+//! changes   union of the files of each schema, columns cast to their common type
+//! state     changes ─ after the last truncate ─ unchanged values filled in ─ last row per key ─ not deleted
+//! ```
+//!
+//! The two steps in the middle are left out where the footers say that there is nothing to do, which is the rule. Built of
+//! DataFusion's own operators, the plan spills, and a filter on the key reaches the files.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::prelude::ident;
+use logweir_core::ChangeType;
+
+use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
+use super::inventory::{FileGroup, Inventory, is_metadata};
+use super::scan::GroupScan;
+use super::unchanged::Resolved;
+use super::unify::{Columns, UnifiedColumn, cast_to_common, unify};
+
+/// The floor's columns: the place of the last truncate.
+const FLOOR_TIMESTAMP: &str = "_logweir_floor_timestamp";
+const FLOOR_SEQUENCE: &str = "_logweir_floor_sequence";
+/// The number of a row among those of its key, newest first.
+const AGE: &str = "_logweir_age";
+
+/// Plans over what lies in `store`.
+#[derive(Debug)]
+pub(super) struct TablePlans<'a> {
+    pub(super) store: &'a ObjectStoreUrl,
+    pub(super) inventory: &'a Inventory,
+}
+
+impl TablePlans<'_> {
+    /// Every change, as landed: the columns of every version, and the metadata.
+    pub(super) fn changes(&self) -> Result<LogicalPlan> {
+        let mut columns = self.columns(Columns::Ever);
+        columns.extend(unify(&self.schemas(is_metadata), Columns::Ever));
+        self.union(&columns, |_| true)
+    }
+
+    /// One row per key that is there now, with the columns there are now.
+    pub(super) fn state(&self) -> Result<LogicalPlan> {
+        let columns = self.columns(Columns::Current);
+        let names: Vec<&str> = columns.iter().map(|column| column.field.name().as_str()).collect();
+        let newest = self.inventory.newest();
+        // Without a declared key all columns are one, and equal rows are one row.
+        let key: Vec<&str> = if newest.key.is_empty() { names.clone() } else { newest.key.iter().map(String::as_str).collect() };
+
+        let truncates = self.inventory.groups.iter().any(|group| group.truncates);
+        let unchanged = self.inventory.groups.iter().any(|group| group.unchanged);
+        let wanted: &[&str] =
+            if unchanged { &[TIMESTAMP, SEQUENCE, CHANGE_TYPE, DELETED, UNCHANGED] } else { &[TIMESTAMP, SEQUENCE, CHANGE_TYPE, DELETED] };
+        let mut read = columns.clone();
+        read.extend(unify(&self.schemas(|field| wanted.contains(&field.name().as_str())), Columns::Ever));
+
+        let mut rows = LogicalPlanBuilder::from(self.union(&read, |_| true)?);
+        if truncates {
+            rows = self.after_last_truncate(rows)?;
+        }
+        if unchanged {
+            let resolved = Resolved::new(rows.build()?, key.iter().map(ToString::to_string).collect());
+            rows = LogicalPlanBuilder::scan("resolved", provider_as_source(Arc::new(resolved)), None)?;
+        }
+        let newest_first = vec![ident(TIMESTAMP).sort(false, false), ident(SEQUENCE).sort(false, false)];
+        let age = row_number().partition_by(key.iter().map(|name| ident(*name)).collect()).order_by(newest_first).build()?;
+        rows.window([age.alias(AGE)])?
+            .filter(ident(AGE).eq(lit(1_u64)))?
+            .filter(!ident(DELETED))?
+            .project(names.iter().map(|name| ident(*name)))?
+            .build()
+    }
+
+    /// Rows after the newest TRUNCATE, which is itself among the rows that go.
+    fn after_last_truncate(&self, rows: LogicalPlanBuilder) -> Result<LogicalPlanBuilder> {
+        let place = unify(&self.schemas(|field| [TIMESTAMP, SEQUENCE, CHANGE_TYPE].contains(&field.name().as_str())), Columns::Ever);
+        let truncate = || lit(ChangeType::Truncate.name());
+        // The two maxima are of one row: both rise along the log.
+        let floor = LogicalPlanBuilder::from(self.union(&place, |group| group.truncates)?)
+            .filter(ident(CHANGE_TYPE).eq(truncate()))?
+            .aggregate(Vec::<Expr>::new(), [max(ident(TIMESTAMP)).alias(FLOOR_TIMESTAMP), max(ident(SEQUENCE)).alias(FLOOR_SEQUENCE)])?
+            .build()?;
+        let columns: Vec<Expr> = rows.schema().columns().into_iter().map(Expr::Column).collect();
+        let above = ident(TIMESTAMP)
+            .gt(ident(FLOOR_TIMESTAMP))
+            .or(ident(TIMESTAMP).eq(ident(FLOOR_TIMESTAMP)).and(ident(SEQUENCE).gt(ident(FLOOR_SEQUENCE))));
+        rows.cross_join(floor)?.filter(ident(FLOOR_TIMESTAMP).is_null().or(above))?.project(columns)
+    }
+
+    fn columns(&self, columns: Columns) -> Vec<UnifiedColumn> {
+        unify(&self.schemas(|field| !is_metadata(field)), columns)
+    }
+
+    /// The fields of each group that `wanted` names.
+    fn schemas(&self, wanted: impl Fn(&Field) -> bool) -> Vec<Vec<FieldRef>> {
+        self.inventory
+            .groups
+            .iter()
+            .map(|group| group.schema.fields().iter().filter(|field| wanted(field)).map(Arc::clone).collect())
+            .collect()
+    }
+
+    /// The rows of all groups that have files and `wanted`, as `columns`.
+    fn union(&self, columns: &[UnifiedColumn], wanted: impl Fn(&FileGroup) -> bool) -> Result<LogicalPlan> {
+        let mut union: Option<LogicalPlanBuilder> = None;
+        for (i, group) in self.inventory.groups.iter().enumerate() {
+            if group.files.is_empty() || !wanted(group) {
+                continue;
+            }
+            let scan = Arc::new(GroupScan::new(self.store.clone(), group));
+            let scan = LogicalPlanBuilder::scan(format!("v{}", group.version), provider_as_source(scan), None)?;
+            let values = columns.iter().map(|column| value(column, i, group)).collect::<Result<Vec<Expr>>>()?;
+            let rows = scan.project(values)?;
+            union = Some(match union {
+                Some(union) => union.union(rows.build()?)?,
+                None => rows,
+            });
+        }
+        match union {
+            Some(union) => union.build(),
+            None => {
+                let fields: Vec<FieldRef> = columns.iter().map(|column| Arc::clone(&column.field)).collect();
+                let empty = Arc::new(EmptyTable::new(Arc::new(Schema::new(fields))));
+                LogicalPlanBuilder::scan("empty", provider_as_source(empty), None)?.build()
+            }
+        }
+    }
+}
+
+/// A column's value in the rows of group `i`.
+fn value(column: &UnifiedColumn, i: usize, group: &FileGroup) -> Result<Expr> {
+    let name = column.field.name();
+    let target: &DataType = column.field.data_type();
+    let value = if column.present[i] {
+        cast_to_common(Expr::Column(Column::new_unqualified(name)), group.schema.field_with_name(name)?.data_type(), target)
+    } else {
+        Expr::Literal(ScalarValue::try_from(target)?, None)
+    };
+    Ok(value.alias(name))
+}

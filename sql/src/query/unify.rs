@@ -1,0 +1,227 @@
+//! One table from files of several schema versions.
+//!
+//! A column has the type that holds every value landed under any version: the wider one where one is wider, else text. So a
+//! retyped column never fails a query and never silently loses a value. A column that was dropped and added again is
+//! another column: what was landed before is not shown under the new one.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::logical_expr::{Expr, cast};
+
+/// The type that both types' values can be cast to without loss, at worst their text.
+pub(super) fn common_type(a: &DataType, b: &DataType) -> DataType {
+    use DataType::*;
+    if a == b {
+        return a.clone();
+    }
+    if let (Some(a), Some(b)) = (Exact::of(a), Exact::of(b)) {
+        return a.widest(b).data_type();
+    }
+    match (a, b) {
+        (Null, other) | (other, Null) => other.clone(),
+        (Float32, Float64) | (Float64, Float32) => Float64,
+        (float @ (Float32 | Float64), other) | (other, float @ (Float32 | Float64)) => {
+            // A double holds every whole number of 32 bits, a float of 16.
+            let digits_max = if *float == Float64 { 10 } else { 5 };
+            match Exact::of(other) {
+                Some(exact) if exact.integer.is_some() && exact.whole_digits <= digits_max => float.clone(),
+                Some(exact) if exact.integer.is_some() && exact.whole_digits <= 10 => Float64,
+                _ => Utf8,
+            }
+        }
+        (Binary | FixedSizeBinary(_), Binary | FixedSizeBinary(_)) => Binary,
+        (LargeBinary | Binary | FixedSizeBinary(_), LargeBinary | Binary | FixedSizeBinary(_)) => LargeBinary,
+        // Bytes need not be text, but text is bytes.
+        (Binary | FixedSizeBinary(_), _) | (_, Binary | FixedSizeBinary(_)) => Binary,
+        (LargeBinary, _) | (_, LargeBinary) => LargeBinary,
+        (LargeUtf8, Utf8) | (Utf8, LargeUtf8) => LargeUtf8,
+        (Date32, Timestamp(unit, None)) | (Timestamp(unit, None), Date32) => Timestamp(*unit, None),
+        (Timestamp(a, zone), Timestamp(b, other)) if zone == other => Timestamp(finer(*a, *b), zone.clone()),
+        (Duration(a), Duration(b)) => Duration(finer(*a, *b)),
+        _ => Utf8,
+    }
+}
+
+/// `expr` of type `from` as a value of its common type `to`.
+pub(super) fn cast_to_common(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+    use DataType::*;
+    match (from, to) {
+        (from, to) if from == to => expr,
+        // Arrow casts a number to its bytes in memory; here bytes are those of its text.
+        (Utf8 | LargeUtf8 | Binary | LargeBinary | FixedSizeBinary(_), Binary | LargeBinary) => cast(expr, to.clone()),
+        (_, Binary | LargeBinary) => cast(cast(expr, Utf8), to.clone()),
+        _ => cast(expr, to.clone()),
+    }
+}
+
+fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
+    a.max(b)
+}
+
+/// Exact numbers: whole ones and decimals.
+#[derive(Clone, Copy)]
+struct Exact {
+    /// Digits before the point, at most.
+    whole_digits: u8,
+    /// Digits behind it.
+    scale: u8,
+    /// Signed or not and bits, if it is an integer type.
+    integer: Option<(bool, u8)>,
+}
+
+impl Exact {
+    fn of(data_type: &DataType) -> Option<Self> {
+        use DataType::*;
+        let integer = |signed, bits, whole_digits| Some(Exact { whole_digits, scale: 0, integer: Some((signed, bits)) });
+        match data_type {
+            Int8 => integer(true, 8, 3),
+            Int16 => integer(true, 16, 5),
+            Int32 => integer(true, 32, 10),
+            Int64 => integer(true, 64, 19),
+            UInt8 => integer(false, 8, 3),
+            UInt16 => integer(false, 16, 5),
+            UInt32 => integer(false, 32, 10),
+            UInt64 => integer(false, 64, 20),
+            Decimal32(precision, scale) | Decimal64(precision, scale) | Decimal128(precision, scale) | Decimal256(precision, scale) => {
+                let scale = u8::try_from(*scale).ok()?;
+                Some(Exact { whole_digits: precision.saturating_sub(scale), scale, integer: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn widest(self, other: Exact) -> Exact {
+        let integer = match (self.integer, other.integer) {
+            (Some((a_signed, a_bits)), Some((b_signed, b_bits))) if a_signed == b_signed => Some((a_signed, a_bits.max(b_bits))),
+            (Some((a_signed, a_bits)), Some((_, b_bits))) => {
+                // The unsigned one needs a bit more for the sign.
+                let (signed_bits, unsigned_bits) = if a_signed { (a_bits, b_bits) } else { (b_bits, a_bits) };
+                let bits = signed_bits.max(unsigned_bits.saturating_mul(2));
+                (bits <= 64).then_some((true, bits))
+            }
+            _ => None,
+        };
+        Exact { whole_digits: self.whole_digits.max(other.whole_digits), scale: self.scale.max(other.scale), integer }
+    }
+
+    fn data_type(self) -> DataType {
+        let precision = u16::from(self.whole_digits) + u16::from(self.scale);
+        match (self.integer, precision) {
+            (Some((true, 8)), _) => DataType::Int8,
+            (Some((true, 16)), _) => DataType::Int16,
+            (Some((true, 32)), _) => DataType::Int32,
+            (Some((true, _)), _) => DataType::Int64,
+            (Some((false, 8)), _) => DataType::UInt8,
+            (Some((false, 16)), _) => DataType::UInt16,
+            (Some((false, 32)), _) => DataType::UInt32,
+            (Some((false, _)), _) => DataType::UInt64,
+            (None, ..=38) => DataType::Decimal128(precision as u8, self.scale as i8),
+            (None, ..=76) => DataType::Decimal256(precision as u8, self.scale as i8),
+            (None, _) => DataType::Utf8,
+        }
+    }
+}
+
+/// A column of a table over all its files.
+#[derive(Debug, Clone)]
+pub(super) struct UnifiedColumn {
+    /// Name and common type.
+    pub(super) field: FieldRef,
+    /// For each schema, in their order: whether its column of this name is this column.
+    pub(super) present: Vec<bool>,
+}
+
+/// Which columns a table has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Columns {
+    /// Those of the newest schema: what the table has now.
+    Current,
+    /// Those of any schema, the newest's first: what was ever landed.
+    Ever,
+}
+
+/// The columns that `schemas`, oldest first, add up to.
+pub(super) fn unify(schemas: &[Vec<FieldRef>], columns: Columns) -> Vec<UnifiedColumn> {
+    let mut unified: Vec<UnifiedColumn> = Vec::new();
+    for (age, schema) in schemas.iter().rev().enumerate() {
+        for field in schema.iter() {
+            if unified.iter().any(|column| column.field.name() == field.name()) || (columns == Columns::Current && age > 0) {
+                continue;
+            }
+            unified.push(unified_column(schemas, field, columns));
+        }
+    }
+    unified
+}
+
+fn unified_column(schemas: &[Vec<FieldRef>], newest: &FieldRef, columns: Columns) -> UnifiedColumn {
+    let mut present = vec![false; schemas.len()];
+    let mut data_type = newest.data_type().clone();
+    for (i, schema) in schemas.iter().enumerate().rev() {
+        match schema.iter().find(|field| field.name() == newest.name()) {
+            Some(field) => {
+                present[i] = true;
+                data_type = common_type(&data_type, field.data_type());
+            }
+            // Older ones of this name are another column.
+            None if columns == Columns::Current => break,
+            None => {}
+        }
+    }
+    let metadata = newest.metadata().clone();
+    UnifiedColumn { field: Arc::new(Field::new(newest.name(), data_type, true).with_metadata(metadata)), present }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DataType::*;
+
+    #[test]
+    fn the_common_type_holds_both() {
+        for (a, b, expected) in [
+            (Int32, Int64, Int64),
+            (UInt32, Int32, Int64),
+            (UInt8, Int8, Int16),
+            (UInt64, Int64, Decimal128(20, 0)),
+            (Int32, Decimal128(10, 2), Decimal128(12, 2)),
+            (Decimal128(10, 2), Decimal128(8, 4), Decimal128(12, 4)),
+            (Decimal128(38, 2), Decimal256(60, 30), Decimal256(66, 30)),
+            (Decimal256(76, 0), Decimal256(76, 30), Utf8),
+            (Float32, Float64, Float64),
+            (Int32, Float64, Float64),
+            (Int32, Float32, Float64),
+            (Int16, Float32, Float32),
+            (Int64, Float64, Utf8),
+            (Int32, Utf8, Utf8),
+            (Utf8, Binary, Binary),
+            (Int32, Binary, Binary),
+            (FixedSizeBinary(16), Binary, Binary),
+            (Date32, Timestamp(TimeUnit::Microsecond, None), Timestamp(TimeUnit::Microsecond, None)),
+            (Timestamp(TimeUnit::Microsecond, None), Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Utf8),
+            (Duration(TimeUnit::Second), Duration(TimeUnit::Microsecond), Duration(TimeUnit::Microsecond)),
+        ] {
+            assert_eq!(common_type(&a, &b), expected, "{a} {b}");
+            assert_eq!(common_type(&b, &a), expected, "{b} {a}");
+        }
+    }
+
+    fn fields(columns: &[(&str, DataType)]) -> Vec<FieldRef> {
+        columns.iter().map(|(name, data_type)| Arc::new(Field::new(*name, data_type.clone(), true))).collect()
+    }
+
+    #[test]
+    fn a_column_added_again_is_another_one() {
+        let versions = [
+            fields(&[("id", Int32), ("note", Int32), ("old", Utf8)]),
+            fields(&[("id", Int64)]),
+            fields(&[("id", Int64), ("note", Date32)]),
+        ];
+        let show = |columns| -> Vec<String> {
+            unify(&versions, columns).iter().map(|c| format!("{} {} {:?}", c.field.name(), c.field.data_type(), c.present)).collect()
+        };
+        assert_eq!(show(Columns::Current), ["id Int64 [true, true, true]", "note Date32 [false, false, true]"]);
+        assert_eq!(show(Columns::Ever), ["id Int64 [true, true, true]", "note Utf8 [true, false, true]", "old Utf8 [true, false, false]"]);
+    }
+}
