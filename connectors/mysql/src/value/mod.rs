@@ -7,9 +7,12 @@ use std::fmt;
 
 pub(crate) mod bit;
 pub(crate) mod charset;
+pub(crate) mod compressed;
 pub(crate) mod decimal;
 pub(crate) mod geometry;
+pub(crate) mod json;
 pub(crate) mod label;
+pub(crate) mod network;
 pub(crate) mod temporal;
 pub(crate) mod vector;
 
