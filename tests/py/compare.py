@@ -324,12 +324,12 @@ def reduce_with_duckdb(paths, columns, key):
     # An added column may be missing from older files, and hidden from DuckDB by the name of a partition.
     sql = f"""
         WITH changes AS (SELECT * FROM read_parquet({[str(path) for path in paths]!r}, union_by_name = true, hive_partitioning = false)),
-        floor AS (SELECT max((_metadata_timestamp, _metadata_sequence)) AS at FROM changes WHERE _metadata_change_type = 'TRUNCATE'),
+        floor AS (SELECT max((_metadata_timestamp, _metadata_sequence)) AS last_one FROM changes WHERE _metadata_change_type = 'TRUNCATE'),
         latest AS (
             SELECT * FROM changes WHERE _metadata_change_type <> 'TRUNCATE'
             QUALIFY row_number() OVER (PARTITION BY {', '.join(map(quoted, key))} ORDER BY _metadata_timestamp DESC, _metadata_sequence DESC) = 1)
         SELECT {', '.join(quoted(name) for name, _ in readable)} FROM latest
-        WHERE NOT _metadata_deleted AND ((SELECT at FROM floor) IS NULL OR (_metadata_timestamp, _metadata_sequence) > (SELECT at FROM floor))"""
+        WHERE NOT _metadata_deleted AND ((SELECT last_one FROM floor) IS NULL OR (_metadata_timestamp, _metadata_sequence) > (SELECT last_one FROM floor))"""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     result = connection.execute(sql).arrow()

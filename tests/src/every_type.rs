@@ -117,7 +117,10 @@ const MYSQL: &[TypeCase] = &[
 
 const MARIADB: &[TypeCase] = &[
     ("JSON", &["'{\"a\": [1, 2.5, \"ü\"]}'", "'null'"]),
-    ("UUID", &["'123e4567-e89b-12d3-a456-426655440000'", "'f47ac10b-58cc-4372-a567-0e02b2c3d479'", "'00000000-0000-0000-0000-000000000000'"]),
+    (
+        "UUID",
+        &["'123e4567-e89b-12d3-a456-426655440000'", "'f47ac10b-58cc-4372-a567-0e02b2c3d479'", "'00000000-0000-0000-0000-000000000000'"],
+    ),
     ("INET6", &["'2001:db8::ff00:42:8329'", "'::1'", "'::ffff:192.0.2.1'", "'::'"]),
     ("INET4", &["'192.0.2.255'", "'0.0.0.0'"]),
     ("TEXT COMPRESSED", &["REPEAT('compressible ', 500)", "'short'", "''"]),
@@ -154,7 +157,9 @@ pub async fn create_and_fill(server: &DatabaseServer) -> Vec<String> {
     }
     // All of them in one row. Rows are bounded to 64 KiB, which none of these comes near.
     let columns = cases.iter().enumerate().map(|(number, (definition, _))| format!("c{number:02} {definition}")).collect::<Vec<_>>();
-    server.execute(&format!("CREATE TABLE types.every_type (id BIGINT NOT NULL PRIMARY KEY, {}) ROW_FORMAT=DYNAMIC", columns.join(", "))).await;
+    server
+        .execute(&format!("CREATE TABLE types.every_type (id BIGINT NOT NULL PRIMARY KEY, {}) ROW_FORMAT=DYNAMIC", columns.join(", ")))
+        .await;
     for round in 0..4 {
         let values = cases.iter().map(|(_, values)| values[round % values.len()]).collect::<Vec<_>>();
         server.execute(&format!("INSERT INTO types.every_type VALUES ({round}, {})", values.join(", "))).await;

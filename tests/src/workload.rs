@@ -164,7 +164,9 @@ impl Workload {
     fn account_value(&mut self, column: usize) -> Value {
         let rng = &mut self.rng;
         match column {
-            2 => format!("{}.{:04}", rng.random_range(-9_999_999_999_999_999i64..=9_999_999_999_999_999), rng.random_range(0..10_000)).into(),
+            2 => {
+                format!("{}.{:04}", rng.random_range(-9_999_999_999_999_999i64..=9_999_999_999_999_999), rng.random_range(0..10_000)).into()
+            }
             3 => (rng.random_range(-1.0..1.0f64) * 10f64.powi(rng.random_range(-300..300))).into(),
             4 => (rng.random_range(-1.0..1.0f32) * 10f32.powi(rng.random_range(-30..30))).into(),
             5 => rng.random::<i8>().into(),
@@ -197,7 +199,23 @@ impl Workload {
     async fn update_accounts(&mut self, connection: &mut Conn) {
         let column = self.rng.random_range(2..18);
         let name = [
-            "", "", "balance", "rate", "score", "level", "visits", "status", "flags", "born", "opened", "seen", "pause", "year", "mask", "photo", "bio",
+            "",
+            "",
+            "balance",
+            "rate",
+            "score",
+            "level",
+            "visits",
+            "status",
+            "flags",
+            "born",
+            "opened",
+            "seen",
+            "pause",
+            "year",
+            "mask",
+            "photo",
+            "bio",
             "attributes",
         ][column];
         let value = if self.rng.random_ratio(1, 8) { Value::NULL } else { self.account_value(column) };
@@ -270,7 +288,12 @@ impl Workload {
             }
             _ => {
                 // To an equal value: the server writes no change at all.
-                run(connection, "UPDATE shop.ledger SET amount = -amount, memo = memo WHERE account_id = ? AND entry = ?", key(account, entry)).await;
+                run(
+                    connection,
+                    "UPDATE shop.ledger SET amount = -amount, memo = memo WHERE account_id = ? AND entry = ?",
+                    key(account, entry),
+                )
+                .await;
             }
         }
     }
@@ -337,7 +360,8 @@ impl Workload {
     async fn count(&mut self, connection: &mut Conn) {
         let day = format!("2026-0{}-1{}", self.rng.random_range(1..10), self.rng.random_range(0..10));
         let name = *["in", "out", "Größe", "数"].choose(&mut self.rng).expect("there are names");
-        let sql = "INSERT INTO shop.counters VALUES (?,?,1) ON DUPLICATE KEY UPDATE value = value * 3 + 1 - (value > 1000000000) * value * 3";
+        let sql =
+            "INSERT INTO shop.counters VALUES (?,?,1) ON DUPLICATE KEY UPDATE value = value * 3 + 1 - (value > 1000000000) * value * 3";
         run(connection, sql, vec![day.into(), name.into()]).await;
     }
 
@@ -365,7 +389,8 @@ impl Workload {
             _ => ("INT UNSIGNED", "4294967295"),
         };
         run(connection, &format!("ALTER TABLE shop.accounts ADD COLUMN extra{number} {column} NULL {place}"), Vec::new()).await;
-        run(connection, &format!("UPDATE shop.accounts SET extra{number} = {value}, revision = revision + 1 WHERE id % 3 = 0"), Vec::new()).await;
+        run(connection, &format!("UPDATE shop.accounts SET extra{number} = {value}, revision = revision + 1 WHERE id % 3 = 0"), Vec::new())
+            .await;
     }
 
     fn new_key(&mut self) -> u64 {

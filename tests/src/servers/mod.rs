@@ -8,7 +8,9 @@ mod mariadb;
 mod moto;
 mod mysql;
 mod process;
+mod proxy;
 
 pub use database::{BinlogCounts, DatabaseServer, Flavour};
 pub use moto::MotoServer;
 pub use process::{free_port, rigs_directory, wait_for_port};
+pub use proxy::FaultyProxy;

@@ -34,7 +34,8 @@ fn arrows_point_towards_core() {
 
 #[test]
 fn every_crate_has_its_place() {
-    let known = ["logweir", "logweir-benches", "logweir-core", "logweir-files", "logweir-mysql", "logweir-runtime", "logweir-sql", "logweir-tests"];
+    let known =
+        ["logweir", "logweir-benches", "logweir-core", "logweir-files", "logweir-mysql", "logweir-runtime", "logweir-sql", "logweir-tests"];
     let found = dependencies().into_keys().collect::<Vec<_>>();
     assert_eq!(found, known, "a new crate needs a line in this file's tests, and one in ARCHITECTURE.md");
 }

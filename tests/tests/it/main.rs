@@ -3,4 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod faults;
+mod kill;
+mod live;
+mod mariadb;
+mod mysql;
 mod rigs;

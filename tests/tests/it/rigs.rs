@@ -1,7 +1,7 @@
 //! The rigs themselves: servers start, workloads run, and the oracle notices what it must notice.
 
 use logweir_tests::every_type;
-use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer};
+use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer, rigs_directory};
 use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
 
 async fn workload_runs(flavour: Flavour) {
@@ -36,4 +36,12 @@ async fn the_workload_runs_on_mysql() {
 #[test]
 fn the_s3_emulator_has_a_bucket() {
     assert_eq!(MotoServer::start().unfinished_uploads(), 0);
+}
+
+#[test]
+fn the_comparison_notices_what_is_wrong() {
+    let python = rigs_directory().join("venv/bin/python");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/py/test_compare.py");
+    let output = std::process::Command::new(python).arg(script).output().expect("run scripts/install-test-tools first");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
