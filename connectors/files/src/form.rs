@@ -131,6 +131,15 @@ impl Form {
                     .remedy("exclude the column, or rename it in a transform"));
             }
         }
+        for column in relation.columns() {
+            if !is_writable(column.field.data_type()) {
+                return Err(Error::schema("a column has a type that Parquet cannot hold")
+                    .context("relation", relation.name())
+                    .context("column", column.name())
+                    .context("type", column.field.data_type())
+                    .remedy("exclude the column, or cast it in a transform"));
+            }
+        }
         let with = |metadata: &[FieldRef]| {
             let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
             Arc::new(Schema::new(columns.chain(metadata.iter().map(Arc::clone)).collect::<Vec<_>>()))
@@ -228,6 +237,23 @@ impl Form {
         }
         let list: ListArray = list.finish();
         Arc::new(list)
+    }
+}
+
+/// True if the encoder takes the type. It ends the process on some others, so they are sorted out here.
+fn is_writable(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) | DataType::RunEndEncoded(..) | DataType::Interval(_) => false,
+        DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| is_writable(field.data_type())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
+            is_writable(item.data_type())
+        }
+        DataType::ListView(_) | DataType::LargeListView(_) => false,
+        // Dictionaries of text and bytes, and of what a column of its own may be, but not of dictionaries.
+        DataType::Dictionary(_, value) => value.is_primitive() || value.is_string() || value.is_binary(),
+        DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_) | DataType::Date32 | DataType::Date64 => true,
+        DataType::Duration(_) | DataType::Boolean | DataType::Null => true,
+        _ => data_type.is_numeric() || data_type.is_string() || data_type.is_binary() || matches!(data_type, DataType::FixedSizeBinary(_)),
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct FilesWriter {
     rotate_interval: Duration,
     rotate_bytes: u64,
     memory_bytes: usize,
+    /// Bytes of a file that wait before they are encoded.
+    step_bytes: usize,
     staging: Staging,
     forms: HashMap<RelationName, Arc<Form>>,
     files: HashMap<FileKey, OpenFile>,
@@ -91,8 +93,8 @@ impl OpenFile {
             + self.staged.as_ref().map_or(0, StagedFile::memory_bytes)
     }
 
-    fn is_step_due(&self) -> bool {
-        self.waiting_rows >= STEP_ROWS || self.waiting_bytes >= STEP_BYTES
+    fn is_step_due(&self, step_bytes: usize) -> bool {
+        self.waiting_rows >= STEP_ROWS || self.waiting_bytes >= step_bytes
     }
 
     /// Encodes what waits. Runs on the pool.
@@ -134,6 +136,8 @@ impl FilesWriter {
             template,
             rotate_interval: options.rotate_interval,
             rotate_bytes: options.rotate_bytes,
+            // A file ends between two steps, so a step must not be larger than a file shall be.
+            step_bytes: usize::try_from(options.rotate_bytes).map_or(STEP_BYTES, |bytes| bytes.min(STEP_BYTES)),
             staging,
             forms: HashMap::new(),
             files: HashMap::new(),
@@ -299,7 +303,7 @@ impl Writer for FilesWriter {
         // Gives back the right to memory before anything is waited for.
         drop(batch);
         for key in keys {
-            if self.files.get(&key).is_some_and(OpenFile::is_step_due) {
+            if self.files.get(&key).is_some_and(|file| file.is_step_due(self.step_bytes)) {
                 self.encode(&key, false).await?;
             }
         }

@@ -240,8 +240,11 @@ impl Upload {
         let note = serde_json::to_vec(&Note { path: self.path.clone(), upload: upload.clone() })
             .map_err(|error| Error::internal("could not note an upload").source(error))?;
         let note_path = self.shared.note_path(&self.path)?;
-        let noted = self.shared.store.put(&note_path, PutPayload::from(note)).await;
-        noted.map_err(|error| store_error(error, "could not note an upload", &note_path))?;
+        if let Err(error) = self.shared.store.put(&note_path, PutPayload::from(note)).await {
+            // Nobody else will know of it. Should this fail too, what stays holds no bytes.
+            let _ = self.shared.multipart.abort_multipart(&path, &upload).await;
+            return Err(store_error(error, "could not note an upload", &note_path));
+        }
         Ok(self.begun.insert((path, upload)).clone())
     }
 
