@@ -12,8 +12,9 @@ use super::{ValueError, ValueResult, big_endian};
 const GROUP_DIGITS: u8 = 9;
 /// Bytes of a group, by its digits.
 const GROUP_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
-/// The most digits of a `DECIMAL`.
-const PRECISION_MAX: u8 = 65;
+/// The most digits that an `i256` holds whatever they are. A column has at most 65, but a decimal inside a JSON document
+/// says a few more than it has: the server rounds the digits before the point up to whole groups.
+const PRECISION_I256: u8 = 76;
 /// The most digits that an `i128` holds whatever they are.
 const PRECISION_I128: u8 = 38;
 
@@ -61,7 +62,7 @@ pub(crate) fn decode_i128(bytes: &[u8], precision: u8, scale: u8) -> ValueResult
     Ok(if negative { -number } else { number })
 }
 
-/// The unscaled number of a `DECIMAL` of at most 65 digits.
+/// The unscaled number of a `DECIMAL` of at most 76 digits.
 pub(crate) fn decode_i256(bytes: &[u8], precision: u8, scale: u8) -> ValueResult<i256> {
     let mut mantissa = i256::ZERO;
     let mut low = 0u128;
@@ -78,7 +79,7 @@ pub(crate) fn decode_i256(bytes: &[u8], precision: u8, scale: u8) -> ValueResult
         low_power *= power;
         low_digits += digits;
     })?;
-    // 65 digits take 216 bits: nothing wraps.
+    // 76 digits take 253 bits: nothing wraps.
     mantissa = mantissa.wrapping_mul(wide(low_power)).wrapping_add(wide(low));
     Ok(if negative { mantissa.wrapping_neg() } else { mantissa })
 }
@@ -86,7 +87,7 @@ pub(crate) fn decode_i256(bytes: &[u8], precision: u8, scale: u8) -> ValueResult
 /// Hands every group with its number of digits to `each`, from the left, and returns whether the number is negative.
 #[inline]
 fn groups(bytes: &[u8], precision: u8, scale: u8, mut each: impl FnMut(u32, u8)) -> ValueResult<bool> {
-    if precision > PRECISION_MAX || scale > precision {
+    if precision > PRECISION_I256 || scale > precision {
         return Err(TYPE);
     }
     if bytes.len() != decimal_bytes(precision, scale) {
@@ -115,13 +116,13 @@ fn groups(bytes: &[u8], precision: u8, scale: u8, mut each: impl FnMut(u32, u8))
     };
 
     let whole = precision - scale;
-    if whole % GROUP_DIGITS > 0 {
+    if !whole.is_multiple_of(GROUP_DIGITS) {
         group(whole % GROUP_DIGITS)?;
     }
     for _ in 0..whole / GROUP_DIGITS + scale / GROUP_DIGITS {
         group(GROUP_DIGITS)?;
     }
-    if scale % GROUP_DIGITS > 0 {
+    if !scale.is_multiple_of(GROUP_DIGITS) {
         group(scale % GROUP_DIGITS)?;
     }
     Ok(negative)
@@ -183,7 +184,7 @@ mod tests {
     fn what_is_no_decimal_is_refused() {
         assert_eq!(decode_i128(&[0x80], 14, 4), Err(LENGTH));
         assert_eq!(decode_i128(&[0x80; 20], 39, 0), Err(TYPE));
-        assert_eq!(decode_i256(&[0x80; 20], 66, 0), Err(TYPE));
+        assert_eq!(decode_i256(&[0x80; 20], 77, 0), Err(TYPE));
         assert_eq!(decode_i256(&[0x80], 1, 2), Err(TYPE));
         // 100 in a group of two digits.
         assert_eq!(decode_i128(&[0x80 | 100], 2, 0), Err(DIGITS));
@@ -193,7 +194,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_packed_decimal_decodes_to_its_digits(
-            (precision, scale, digits) in (1u8..=65).prop_flat_map(|precision| {
+            (precision, scale, digits) in (1u8..=76).prop_flat_map(|precision| {
                 (Just(precision), 0..=precision.min(30), proptest::collection::vec(prop_oneof![Just(0u8), Just(9), 0u8..10], usize::from(precision)))
             }),
             negative: bool,

@@ -95,8 +95,8 @@ mod tests {
             line.clone(),
             polygon.clone(),
             several(4, &[point(), point()]),
-            several(5, &[line.clone()]),
-            several(6, &[polygon.clone()]),
+            several(5, std::slice::from_ref(&line)),
+            several(6, std::slice::from_ref(&polygon)),
             several(7, &[]),
             several(7, &[point(), line, several(7, &[polygon])]),
         ] {

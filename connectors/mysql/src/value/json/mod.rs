@@ -185,3 +185,136 @@ fn number<const N: usize>(bytes: &[u8], place: usize) -> ValueResult<usize> {
     let bytes = bytes.get(place..place + N).ok_or(SHORT)?;
     Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Read;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(bytes: &[u8]) -> ValueResult<String> {
+        let mut out = String::new();
+        write_json(bytes, &mut out).map(|()| out)
+    }
+
+    /// What MySQL 9.7 logged for documents of every kind, and the text it gave for each: see `testdata/json_answers.py`.
+    fn answers() -> Vec<(Vec<u8>, String)> {
+        let mut text = String::new();
+        let answers = include_bytes!("../../../testdata/json.txt.gz");
+        flate2::read::GzDecoder::new(&answers[..]).read_to_string(&mut text).unwrap();
+        text.split_terminator('\n')
+            .map(|line| {
+                let (bytes, text) = line.split_once(' ').unwrap();
+                let bytes = bytes.as_bytes().chunks(2).map(|byte| u8::from_str_radix(std::str::from_utf8(byte).unwrap(), 16).unwrap());
+                (bytes.collect(), text.to_owned())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn documents_read_as_the_server_writes_them() {
+        let answers = answers();
+        assert!(answers.len() > 300);
+        for (number, (bytes, text)) in answers.iter().enumerate() {
+            assert!(written(bytes).as_ref() == Ok(text), "document {number}: {:.2000?} instead of {text:.2000}", written(bytes));
+            serde_json::from_str::<serde_json::Value>(text).unwrap();
+        }
+        for kind in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07, 0x09, 0x0a, 0x0b, 0x0c, 0x0f] {
+            assert!(answers.iter().any(|(bytes, _)| bytes[0] == kind), "no document of type {kind:#x}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_null() {
+        assert_eq!(written(&[]).unwrap(), "null");
+    }
+
+    #[test]
+    fn every_cut_of_a_document_is_an_error() {
+        for (bytes, _) in answers().iter().filter(|(bytes, _)| bytes.len() < 2_000) {
+            for length in 1..bytes.len() {
+                // A cut can end exactly behind the last byte in use, if a hole follows; documents just stored have none.
+                assert!(written(&bytes[..length]).is_err(), "{length} of {}", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn deep_documents_end() {
+        // Each array holds the next one; the innermost is empty.
+        let nested = |levels: usize| {
+            let mut array = vec![0, 0, 4, 0];
+            for _ in 1..levels {
+                let size = (array.len() + 7) as u16;
+                array = [&[1, 0][..], &size.to_le_bytes(), &[2, 7, 0], &array].concat();
+            }
+            [vec![2], array].concat()
+        };
+        assert_eq!(written(&nested(100)).unwrap(), format!("{}{}", "[".repeat(100), "]".repeat(100)));
+        assert_eq!(written(&nested(101)), Err(DEEP));
+    }
+
+    #[test]
+    fn a_document_that_names_one_value_again_and_again_is_refused() {
+        // An array whose elements are all the same string, of most of its bytes.
+        let (elements, string) = (1_000u16, 30_000u16);
+        let header = 4 + 3 * elements;
+        let mut bytes = vec![2];
+        bytes.extend([elements.to_le_bytes(), (header + 3 + string).to_le_bytes()].concat());
+        for _ in 0..elements {
+            bytes.push(kind::STRING);
+            bytes.extend(header.to_le_bytes());
+        }
+        bytes.extend([0xb0, 0xea, 0x01]);
+        bytes.extend(vec![b'x'; usize::from(string)]);
+        let mut out = String::new();
+        assert_eq!(write_json(&bytes, &mut out), Err(OVERLAP));
+        assert!(out.len() < 2 * bytes.len());
+
+        // An array that is its own element.
+        assert!(written(&[2, 1, 0, 7, 0, 2, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        for (bytes, expected) in [
+            (&[0x0du8][..], TYPE),
+            (&[0x04, 3], TYPE),
+            (&[0x04], SHORT),
+            (&[0x0c, 1, 0xff], NOT_UTF8),
+            (&[0x0c, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01], SHORT),
+            (&[0x02, 0xff, 0xff, 4, 0], SHORT),
+            (&[0x0f, 12, 1, 0], SHORT),
+        ] {
+            let found = written(bytes);
+            assert!(found == Err(expected) || found == Err(OVERLAP), "{bytes:02x?}: {found:?}");
+        }
+        assert!(written(&[&[0x0b][..], &f64::NAN.to_le_bytes()].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_json_or_an_error(bytes in proptest::collection::vec(prop_oneof![0u8..16, any::<u8>()], 0..200)) {
+            let mut out = String::new();
+            if write_json(&bytes, &mut out).is_ok() {
+                prop_assert!(out.len() <= 16 + 350 * bytes.len());
+            }
+        }
+
+        #[test]
+        fn a_damaged_document_is_json_or_an_error(number: prop::sample::Index, place: prop::sample::Index, byte: u8) {
+            let answers = ANSWERS.get_or_init(|| answers().into_iter().map(|(bytes, _)| bytes).filter(|bytes| bytes.len() < 5_000).collect());
+            let mut bytes = number.get(answers).clone();
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            let mut out = String::new();
+            let _ = write_json(&bytes, &mut out);
+            prop_assert!(out.len() <= 16 + 350 * bytes.len());
+        }
+    }
+
+    static ANSWERS: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
+}

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{SHORT, TYPE};
+use super::SHORT;
 use crate::value::{ValueError, ValueResult, decimal};
 
 /// Column types that opaque values have a text of their own for; others are base64.
@@ -17,7 +17,8 @@ mod column_type {
     pub(super) const NEWDECIMAL: u8 = 246;
 }
 
-/// The decimal point may stand so many places before or behind the first digit before an exponent is written.
+/// The decimal point may stand so many places before or behind the first digit before an exponent is written, and
+/// farther behind it where digits come after the point.
 const POINT_PLACES_MAX: i32 = 15;
 
 const NOT_FINITE: ValueError = ValueError::new("a JSON document has a number that is not finite");
@@ -63,9 +64,10 @@ pub(super) fn write_double(double: f64, out: &mut String) -> ValueResult<()> {
     // Rust finds the same digits as the server, and the exponent that the choice hangs on.
     let start = out.len();
     let _ = write!(out, "{double:e}");
-    let exponent: i32 = out[start..].rsplit_once('e').and_then(|(_, exponent)| exponent.parse().ok()).ok_or(NOT_FINITE)?;
-    let point = exponent + 1;
-    if (1 - POINT_PLACES_MAX..=POINT_PLACES_MAX).contains(&point) {
+    let (digits, exponent) = out[start..].rsplit_once('e').ok_or(NOT_FINITE)?;
+    let point = exponent.parse::<i32>().map_err(|_| NOT_FINITE)? + 1;
+    let digits = digits.bytes().filter(u8::is_ascii_digit).count() as i32;
+    if point > -POINT_PLACES_MAX && (point <= POINT_PLACES_MAX || digits > point) {
         out.truncate(start);
         let _ = write!(out, "{double}");
         if !out[start..].contains('.') {
@@ -130,7 +132,7 @@ fn write_decimal(data: &[u8], out: &mut String) -> ValueResult<()> {
         out.push('-');
     }
     let whole = digits.len().saturating_sub(scale);
-    out.push_str(if whole == 0 { "0" } else { digits.get(..whole).ok_or(TYPE)? });
+    out.push_str(if whole == 0 { "0" } else { &digits[..whole] });
     if scale > 0 {
         out.push('.');
         for _ in digits.len()..scale {
