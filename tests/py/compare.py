@@ -32,6 +32,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pymysql
+import pymysql.converters
 
 DIFFERENCES_SHOWN = 20
 decimal.getcontext().prec = 100
@@ -143,7 +144,7 @@ def show(value):
 class Source:
     def __init__(self, host, port, flavour):
         self.flavour = flavour
-        self.connection = pymysql.connect(host=host, port=port, user="root", charset="utf8mb4", conv={}, init_command="SET time_zone = '+00:00'")
+        self.connection = pymysql.connect(host=host, port=port, user="root", charset="utf8mb4", conv=pymysql.converters.encoders, autocommit=True, init_command="SET time_zone = '+00:00'")
 
     def query(self, sql, *values):
         with self.connection.cursor() as cursor:

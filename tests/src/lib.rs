@@ -5,4 +5,5 @@ pub mod engine;
 pub mod every_type;
 pub mod oracle;
 pub mod servers;
+pub mod sim;
 pub mod workload;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -197,6 +197,19 @@ impl DatabaseServer {
     pub async fn binlog_files(&self) -> Vec<String> {
         let rows: Vec<mysql_async::Row> = self.query("SHOW BINARY LOGS").await;
         rows.iter().filter_map(|row| row.get::<String, _>(0)).collect()
+    }
+
+    /// Applies recorded binlog files of a server of the same flavour, by its own tools.
+    pub fn replay(&self, files: &[PathBuf]) {
+        let (mut tool, mut client) = match self.flavour {
+            Flavour::MariaDb => (mariadb::binlog_tool(), mariadb::client()),
+            Flavour::MySql => (mysql::binlog_tool(), mysql::client()),
+        };
+        let mut tool = tool.args(files).stdout(Stdio::piped()).spawn().expect("the binlog tool can be run");
+        client.args(["--host=127.0.0.1", "--user=root"]).arg(format!("--port={}", self.port));
+        let status = client.stdin(tool.stdout.take().expect("standard output is piped")).status().expect("the client can be run");
+        let read = tool.wait().expect("the binlog tool ends");
+        assert!(status.success() && read.success(), "the recording could not be replayed");
     }
 
     /// The row changes that the server's own tool finds in its binlog, by table: how much must arrive.

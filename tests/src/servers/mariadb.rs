@@ -31,6 +31,13 @@ pub(super) fn binlog_tool() -> Command {
     command
 }
 
+/// The command of `mariadb`, the client.
+pub(super) fn client() -> Command {
+    let mut command = Command::new(program("mariadb"));
+    command.arg("--no-defaults");
+    command
+}
+
 /// Settings beyond those that every server gets.
 pub(super) const OPTIONS: &[&str] =
     &["gtid_strict_mode=ON", "gtid_domain_id=7", "innodb_log_file_size=32M", "innodb_doublewrite=0", "default_time_zone=+00:00"];

@@ -43,6 +43,13 @@ pub(super) fn binlog_tool() -> Command {
     command
 }
 
+/// The command of `mysql`, the client.
+pub(super) fn client() -> Command {
+    let mut command = tool("bin/mysql");
+    command.arg("--no-defaults");
+    command
+}
+
 /// Settings beyond those that every server gets.
 pub(super) fn options() -> Vec<String> {
     let root = root();

@@ -1,5 +1,7 @@
 //! The scenarios that every server flavour goes through.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use logweir_tests::engine::Engine;
@@ -71,6 +73,21 @@ pub(crate) async fn recorded(flavour: Flavour) {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     server.restart().await;
     println!("{}", assert_equal(&server, engine.destination(), SCHEMA, &TABLES, true).await);
+}
+
+/// The recording that the quickstart runs on, compressed as it is, against a server that replays it with its own tools.
+pub(crate) async fn shop_recording() {
+    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/captures/shop").canonicalize().unwrap();
+    let plain = tempfile::NamedTempFile::new().unwrap();
+    let status = Command::new("zstd").args(["-dqf", "-o"]).arg(plain.path()).arg(captures.join("mysql-bin.000001.zst")).status();
+    assert!(status.is_ok_and(|status| status.success()), "zstd failed; run scripts/install-test-tools");
+    let server = DatabaseServer::mariadb(&["gtid_domain_id=0"]).await;
+    server.replay(&[plain.path().to_owned()]);
+
+    let engine = Engine::recorded(&captures.join("mysql-bin.*"), "shop");
+    engine.catch_up();
+    let tables = ["customers", "orders", "order_lines", "payments"];
+    println!("{}", assert_equal(&server, engine.destination(), "shop", &tables, true).await);
 }
 
 /// Binlog files end and the server goes away for a while, as servers do.

@@ -9,3 +9,4 @@ mod live;
 mod mariadb;
 mod mysql;
 mod rigs;
+mod simulation;

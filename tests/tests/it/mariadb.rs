@@ -41,6 +41,11 @@ async fn a_recording_gives_what_the_live_server_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shop_recording_lands_as_a_server_replays_it() {
+    live::shop_recording().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn following_goes_on_over_rotations_and_a_restart_of_the_server() {
     live::rotations_and_restarts(SERVER).await;
 }
