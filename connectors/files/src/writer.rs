@@ -41,7 +41,10 @@ const OPEN_FILES_MAX: usize = 256;
 const FINISH_FILES: usize = 64;
 
 /// Of those, how many are written or uploaded at a time.
-const FINISH_IN_FLIGHT: usize = 8;
+const FINISH_IN_FLIGHT: usize = 32;
+
+/// Rows of a batch that are taken together: the text of their positions must fit into one array.
+const PART_ROWS_MAX: usize = 1 << 20;
 
 /// Writes the files of one consumer.
 pub(crate) struct FilesWriter {
@@ -56,6 +59,10 @@ pub(crate) struct FilesWriter {
     staging: Staging,
     forms: HashMap<RelationName, Arc<Form>>,
     files: HashMap<FileKey, OpenFile>,
+    /// Bytes that `files` hold together, as of the last look at each.
+    held_bytes: usize,
+    /// How many of `files` have begun to be staged.
+    begun_files: usize,
     /// Finished since the last stage.
     finished: Vec<Token>,
     /// Numbers the files of this run.
@@ -80,6 +87,8 @@ struct OpenFile {
     parts: Vec<Part>,
     waiting_rows: usize,
     waiting_bytes: usize,
+    /// What this file adds to the writer's count.
+    held_bytes: usize,
     /// From the first step on.
     encoder: Option<FileEncoder>,
     /// From the first bytes on.
@@ -141,6 +150,8 @@ impl FilesWriter {
             staging,
             forms: HashMap::new(),
             files: HashMap::new(),
+            held_bytes: 0,
+            begun_files: 0,
             finished: Vec::new(),
             number: 0,
         }
@@ -178,6 +189,7 @@ impl FilesWriter {
                     parts: Vec::new(),
                     waiting_rows: 0,
                     waiting_bytes: 0,
+                    held_bytes: 0,
                     encoder: None,
                     staged: None,
                 })
@@ -186,7 +198,10 @@ impl FilesWriter {
         file.last = batch.position(offset + length - 1);
         file.rows += length as u64;
         file.waiting_rows += length;
-        file.waiting_bytes += batch.bytes() * length / batch.rows();
+        let bytes = batch.bytes() * length / batch.rows();
+        file.waiting_bytes += bytes;
+        file.held_bytes += bytes;
+        self.held_bytes += bytes;
         file.parts.push(Part {
             columns: batch.records.columns().iter().map(|column| column.slice(offset, length)).collect(),
             unchanged: batch.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
@@ -197,7 +212,7 @@ impl FilesWriter {
 
     /// Encodes what waits in a file, and moves what that finished out of memory.
     async fn encode(&mut self, key: &FileKey, close_row_group: bool) -> Result<()> {
-        let Some(mut file) = self.files.remove(key) else { return Ok(()) };
+        let Some(mut file) = self.take(key) else { return Ok(()) };
         let settings = self.settings.clone();
         let (mut file, bytes) = on_pool(move || {
             let encoder = file.encode(&settings)?;
@@ -211,7 +226,7 @@ impl FilesWriter {
         .context("consumer", &self.context.consumer)?;
         file.append(&self.staging, bytes).await?;
         let bytes = file.encoder.as_ref().map_or(0, FileEncoder::file_bytes);
-        self.files.insert(key.clone(), file);
+        self.put_back(key.clone(), file);
         if bytes >= self.rotate_bytes {
             self.finish(vec![key.clone()]).await?;
         }
@@ -222,7 +237,7 @@ impl FilesWriter {
     async fn finish(&mut self, keys: Vec<FileKey>) -> Result<()> {
         let mut keys = keys.into_iter();
         loop {
-            let files: Vec<OpenFile> = keys.by_ref().take(FINISH_FILES).filter_map(|key| self.files.remove(&key)).collect();
+            let files: Vec<OpenFile> = keys.by_ref().take(FINISH_FILES).filter_map(|key| self.take(&key)).collect();
             if files.is_empty() {
                 return Ok(());
             }
@@ -257,23 +272,37 @@ impl FilesWriter {
     /// Brings memory and open files below their bounds, the largest file first.
     async fn relieve(&mut self) -> Result<()> {
         loop {
-            let held: usize = self.files.values().map(OpenFile::memory_bytes).sum();
-            let open = self.files.values().filter(|file| file.staged.is_some()).count();
-            if held <= self.memory_bytes && open <= OPEN_FILES_MAX {
+            if self.begun_files > OPEN_FILES_MAX {
+                let begun = self.files.iter().filter(|(_, file)| file.staged.is_some());
+                let Some(key) = begun.max_by_key(|(_, file)| file.held_bytes).map(|(key, _)| key.clone()) else { return Ok(()) };
+                self.finish(vec![key]).await?;
+            } else if self.held_bytes > self.memory_bytes {
+                let largest = self.files.iter().max_by_key(|(_, file)| file.held_bytes);
+                let Some((key, before)) = largest.map(|(key, file)| (key.clone(), file.held_bytes)) else { return Ok(()) };
+                self.encode(&key, true).await?;
+                // Bytes short of a part of an upload stay in memory; then only the end of the file frees them.
+                if self.files.get(&key).is_some_and(|file| file.held_bytes > before / 2) {
+                    self.finish(vec![key]).await?;
+                }
+            } else {
                 return Ok(());
             }
-            let Some((key, largest)) = self.files.iter().max_by_key(|(_, file)| file.memory_bytes()) else { return Ok(()) };
-            let (key, before) = (key.clone(), largest.memory_bytes());
-            if open > OPEN_FILES_MAX {
-                self.finish(vec![key]).await?;
-                continue;
-            }
-            self.encode(&key, true).await?;
-            // Bytes short of a part of an upload stay in memory; then only the end of the file frees them.
-            if self.files.get(&key).is_some_and(|file| file.memory_bytes() > before / 2) {
-                self.finish(vec![key]).await?;
-            }
         }
+    }
+
+    /// Takes a file out of the count, to work on it.
+    fn take(&mut self, key: &FileKey) -> Option<OpenFile> {
+        let file = self.files.remove(key)?;
+        self.held_bytes -= file.held_bytes;
+        self.begun_files -= usize::from(file.staged.is_some());
+        Some(file)
+    }
+
+    fn put_back(&mut self, key: FileKey, mut file: OpenFile) {
+        file.held_bytes = file.memory_bytes();
+        self.held_bytes += file.held_bytes;
+        self.begun_files += usize::from(file.staged.is_some());
+        self.files.insert(key, file);
     }
 }
 
@@ -296,7 +325,7 @@ impl Writer for FilesWriter {
             let period = self.template.period(timestamps[start]).context("relation", batch.relation.name())?;
             // Time never falls along a log, so the whole rest mostly lies in the period; rows of a backfill are alike in this.
             let rest = &timestamps[start..];
-            let length = rest.iter().position(|&time| !period.contains(time)).unwrap_or(rest.len());
+            let length = rest.iter().position(|&time| !period.contains(time)).unwrap_or(rest.len()).min(PART_ROWS_MAX);
             keys.push(self.add(&form, &batch, period, start, length)?);
             start += length;
         }

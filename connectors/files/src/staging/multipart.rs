@@ -22,11 +22,15 @@ use super::{Token, foreign_token};
 use crate::error::store_error;
 use crate::layout::private_folder;
 
-/// Parts on their way at a time, over all files of a writer: what one connection cannot carry, four can.
+/// Full parts on their way at a time, over all files of a writer: what one connection cannot carry, four can. Counted in
+/// bytes, so that many small files go up side by side in the same memory.
 const PARTS_IN_FLIGHT: usize = 4;
 
-/// Completions, aborts and removals on their way at a time.
-const REQUESTS_IN_FLIGHT: usize = 16;
+/// The grain of that count, and the least a part counts.
+const IN_FLIGHT_UNIT_BYTES: usize = 256 * 1024;
+
+/// Completions, aborts and removals on their way at a time: each waits for an answer and holds next to nothing.
+const REQUESTS_IN_FLIGHT: usize = 32;
 
 /// S3 takes no more parts than this in an upload.
 const PARTS_MAX: usize = 10_000;
@@ -83,7 +87,7 @@ impl MultipartStaging {
         part_bytes: usize,
     ) -> Self {
         let notes = private_folder("uploads", consumer);
-        let in_flight = Arc::new(Semaphore::new(PARTS_IN_FLIGHT));
+        let in_flight = Arc::new(Semaphore::new(PARTS_IN_FLIGHT * units(part_bytes)));
         MultipartStaging { shared: Arc::new(Shared { store, multipart, prefix, notes, part_bytes, in_flight }) }
     }
 
@@ -169,6 +173,10 @@ impl MultipartStaging {
     }
 }
 
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(IN_FLIGHT_UNIT_BYTES).max(1)
+}
+
 /// True if the store does not know the upload any more.
 fn is_upload_gone(error: &object_store::Error) -> bool {
     match error {
@@ -217,7 +225,8 @@ impl Upload {
             return Err(Error::internal("a file has more parts than a store takes").context("path", path));
         }
         self.parts.push(None);
-        let permit = Arc::clone(&self.shared.in_flight).acquire_owned().await;
+        let units = u32::try_from(units(part.len())).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.shared.in_flight).acquire_many_owned(units).await;
         let permit = permit.map_err(|error| Error::internal("uploads have ended").source(error))?;
         let multipart = Arc::clone(&self.shared.multipart);
         self.sending.spawn(async move {

@@ -110,6 +110,30 @@ async fn a_small_memory_is_kept_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn more_tables_than_files_may_be_open_are_written() {
+    let folder = Folder::new();
+    let relations: Vec<_> = (0..600).map(|i| relation(&format!("t{i}"), 1)).collect();
+    // So little memory that every table has a row group on disk soon.
+    let mut writer = folder.sink().open(context(1, 16 * 1024)).await.unwrap();
+    for round in 0..2 {
+        for (i, relation) in relations.iter().enumerate() {
+            let start = (round * 600 + i as i64) * 5;
+            writer.write(inserts(relation, start..start + 5, MIDNIGHT)).await.unwrap();
+        }
+    }
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
+        let target = entry.as_ref().ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
+        target.is_some_and(|target| target.starts_with(folder.folder.path()))
+    });
+    let open = open.count();
+    assert!((100..=256).contains(&open), "{open} files are open");
+    let staged = writer.stage().await.unwrap();
+    assert!(staged.len() > 600, "some files ended early: {}", staged.len());
+    writer.commit(&staged).await.unwrap();
+    assert_eq!(all_ids(&folder.files().await), (0..6000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn large_steps_and_many_row_groups_keep_every_row() {
     let folder = Folder::new();
     let relation = relation("orders", 1);
