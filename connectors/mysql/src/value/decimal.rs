@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn the_widest_decimal_as_mysql_logged_it() {
+        let logged = hex("7f439eb1ca484078caf1cb3fd0f8a086d788ca0dde26af34e4c5f3ebfea6");
+        let text = "-12345678901234567890123456789012345678901234567890123456789012345";
+        assert_eq!(decode_i256(&logged, 65, 30), Ok(i256::from_string(text).unwrap()));
+    }
+
+    #[test]
     fn lengths_are_those_of_the_manual() {
         let lengths =
             [(10, 0, 5), (10, 2, 5), (14, 4, 7), (18, 9, 8), (20, 6, 10), (38, 10, 18), (65, 30, 30), (65, 0, 29), (1, 1, 1), (1, 0, 1)];

@@ -268,8 +268,23 @@ mod tests {
 
     #[test]
     fn packed_forms_as_servers_wrote_them() {
-        // '2024-12-31 23:59:59.123456'.
-        assert_eq!(datetime2(&hex("99b53f7efb01e240"), 6), Ok(20_088 * DAY + 86_399 * SECOND + 123_456));
+        // Of a row that MySQL 9.7 and MariaDB 10.11 logged in the same bytes.
+        let second = 20_088 * DAY + 86_399 * SECOND;
+        assert_eq!(date(&hex("9fd10f")), Ok(20_088));
+        assert_eq!(datetime2(&hex("99b53f7efb"), 0), Ok(second));
+        assert_eq!(datetime2(&hex("99b53f7efb04ce"), 3), Ok(second + 123_000));
+        assert_eq!(datetime2(&hex("99b53f7efb01e240"), 6), Ok(second + 123_456));
+        assert_eq!(timestamp2(&hex("6774857f"), 0), Ok(second));
+        assert_eq!(timestamp2(&hex("6774857f5a"), 1), Ok(second + 900_000));
+        assert_eq!(timestamp2(&hex("6774857f01e240"), 6), Ok(second + 123_456));
+        let longest = (838 * 3600 + 59 * 60 + 59) * SECOND;
+        assert_eq!(time2(&hex("4b9105"), 0), Ok(-longest));
+        assert_eq!(time2(&hex("7fffffce"), 1), Ok(-500_000));
+        assert_eq!(time2(&hex("7ffffeff"), 2), Ok(-1_010_000));
+        assert_eq!(time2(&hex("7f3747e12e"), 3), Ok(-((12 * 3600 + 34 * 60 + 56) * SECOND + 789_000)));
+        assert_eq!(time2(&hex("b46efb0000"), 4), Ok(longest));
+        assert_eq!(time2(&hex("7ffffffffff6"), 5), Ok(-10));
+        assert_eq!(time2(&hex("4b9105ffffff"), 6), Ok(-(longest - SECOND + 1)));
         // The examples of the server's source: -00:00:00.01 and its neighbours in TIME(2).
         assert_eq!(time2(&hex("80000000"), 2), Ok(0));
         assert_eq!(time2(&hex("7fffffff"), 2), Ok(-10_000));
