@@ -139,6 +139,13 @@ impl Form {
                     .context("type", column.field.data_type())
                     .remedy("exclude the column, or cast it in a transform"));
             }
+            if let DataType::Decimal256(39.., _) = column.field.data_type() {
+                tracing::warn!(
+                    relation = %relation.name(),
+                    column = column.name(),
+                    "a decimal of more than 38 digits is read wrongly by DuckDB 1.5 and refused by Spark; cast it if they read these files"
+                );
+            }
         }
         let with = |metadata: &[FieldRef]| {
             let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
