@@ -200,6 +200,7 @@ impl<T> ResultExt<T> for Result<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -170,6 +170,7 @@ impl fmt::Debug for Relation {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use arrow_schema::DataType;

@@ -411,6 +411,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    #[allow(clippy::disallowed_methods, reason = "paused time")]
     async fn the_appender_waits_for_the_slowest_consumer_and_a_dropped_one_holds_nobody() {
         let (mut appender, log) = change_log(2);
         let (mut a, b) = (log.consumer(name("a"), None), log.consumer(name("b"), None));

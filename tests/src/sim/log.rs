@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// Tables of a log.
-pub const TABLES: usize = 3;
+pub(super) const TABLES: usize = 3;
 /// Bytes that a transaction takes in the log: positions need only rise.
 const TRANSACTION_BYTES: u64 = 100;
 

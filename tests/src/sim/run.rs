@@ -195,6 +195,17 @@ impl World {
         self.assert_blameless();
     }
 
+    /// After a kill, which may have come between two files of a commit: nothing is there twice or was never in the log.
+    pub fn assert_nothing_twice(&self) {
+        let log = self.log.changes(self.log.transactions.len());
+        for lake in self.lakes.iter() {
+            let rows = lake.rows();
+            assert!(rows.windows(2).all(|pair| pair[0].position < pair[1].position), "a change landed twice");
+            assert!(rows.iter().all(|row| log.binary_search_by_key(&row.position, |change| change.position).is_ok_and(|at| log[at] == *row)));
+        }
+        self.assert_blameless();
+    }
+
     /// How many whole transactions a destination shows; what it shows must be the log's beginning.
     pub fn landed_transactions(&self, destination: usize) -> usize {
         let rows = self.lakes[destination].rows();

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::clock::SimClock;
-use super::log::{Change, SimLog};
+use super::log::{Change, SimLog, TABLES};
 use super::run::{Life, Setting, World};
 
 /// A source as one process sees it.
@@ -106,8 +106,10 @@ impl SimReader {
                 None => by_relation.push(vec![change]),
             }
         }
-        // Between two marks the relations may come in any order.
-        by_relation.shuffle(&mut self.rng);
+        // Between two marks the relations may come in any order; one relation's versions keep theirs.
+        let mut order: Vec<usize> = (0..TABLES).collect();
+        order.shuffle(&mut self.rng);
+        by_relation.sort_by_key(|group| order[group[0].table]);
         for group in by_relation {
             if self.announced.insert((group[0].table, group[0].version)) {
                 let relation = &self.log.relations[group[0].table][group[0].version as usize - 1];

@@ -48,9 +48,7 @@ fn killed_at_every_step_nothing_is_missing_or_twice() {
                         *finished = true;
                     }
                     Ending::Killed => {
-                        for destination in 0..2 {
-                            world.landed_transactions(destination);
-                        }
+                        world.assert_nothing_twice();
                         assert_done(&world.live(None).await.0);
                     }
                 }
@@ -87,10 +85,7 @@ fn killed_again_and_again_in_bad_weather_everything_lands_once() {
                     result.unwrap();
                     break;
                 }
-                for destination in 0..world.setting.destinations {
-                    world.landed_transactions(destination);
-                }
-                world.assert_blameless();
+                world.assert_nothing_twice();
             }
             assert_done(&world.live(None).await.0);
             world.assert_landed(world.setting.transactions);
@@ -169,15 +164,8 @@ fn a_drain_lands_what_was_read_and_the_next_start_goes_on() {
     for seed in seeds() {
         simulate(seed, |seed| async move {
             let mut rng = StdRng::seed_from_u64(seed);
-            let world = World::new(seed, Setting { slow: rng.random_bool(0.3).then_some(1), ..Setting::default() });
-            let shutdown = Shutdown::new();
-            let (clock, request, after) = (world.clock, shutdown.clone(), Duration::from_millis(rng.random_range(0..8_000)));
-            let ask = async move {
-                clock.sleep(after).await;
-                request.request();
-            };
-            let ((ending, _), ()) = tokio::join!(world.live_with(None, no_transforms(), shutdown), ask);
-            assert_done(&ending);
+            let world = World::new(seed, Setting::default());
+            assert_done(&drained(&world, Duration::from_millis(rng.random_range(0..8_000))).await);
             let landed: Vec<_> = (0..2).map(|destination| world.lakes[destination].rows().len()).collect();
             assert_eq!(landed[0], landed[1], "a drain ends where every destination has everything");
             world.assert_blameless();
@@ -185,6 +173,31 @@ fn a_drain_lands_what_was_read_and_the_next_start_goes_on() {
             world.assert_landed(60);
         });
     }
+}
+
+/// Lives until a shutdown is requested after some time.
+async fn drained(world: &Arc<World>, after: Duration) -> Ending {
+    let shutdown = Shutdown::new();
+    let (clock, request) = (world.clock, shutdown.clone());
+    let ask = async move {
+        clock.sleep(after).await;
+        request.request();
+    };
+    tokio::join!(world.live_with(None, no_transforms(), shutdown), ask).0.0
+}
+
+#[test]
+fn a_drain_that_a_slow_destination_holds_up_is_given_up_in_time_and_loses_nothing() {
+    simulate(3, |seed| async move {
+        let world = World::new(seed, Setting { slow: Some(1), memory_bytes: 1 << 24, ..Setting::default() });
+        let began = world.clock.now();
+        let error = error_of(drained(&world, Duration::from_secs(5)).await);
+        assert_eq!(error.get_context("seconds"), Some("60"), "{error}");
+        let took = world.clock.now().since(began);
+        assert!((Duration::from_secs(65)..Duration::from_secs(75)).contains(&took), "{took:?}");
+        assert_done(&world.live(None).await.0);
+        world.assert_landed(60);
+    });
 }
 
 #[test]
