@@ -52,6 +52,10 @@ fn io_error_kind(kind: io::ErrorKind, doing: &'static str, path: impl Display) -
             .context("while", doing)
             .context("path", path)
             .remedy("free some space; the stream goes on by itself"),
+        K::FileTooLarge => Error::transient("a file may not grow any further")
+            .context("while", doing)
+            .context("path", path)
+            .remedy("raise the limit on file sizes (ulimit -f), or choose a smaller rotate size"),
         K::PermissionDenied | K::ReadOnlyFilesystem => {
             Error::denied(doing).context("path", path).remedy("give the user that runs logweir the right to write there")
         }
