@@ -17,8 +17,8 @@ use arrow_array::{
 };
 use arrow_schema::{Field, Schema};
 use logweir_core::{
-    ChangeBatch, ChangeType, Column, ConsumerName, LogPosition, MemoryPermit, MetadataBuilder, Relation, RelationName, Sink,
-    SourcePlace, TimestampMicros, WriterContext,
+    ChangeBatch, ChangeType, Column, ConsumerName, LogPosition, MemoryPermit, MetadataBuilder, Relation, RelationName, Sink, SourcePlace,
+    TimestampMicros, WriterContext,
 };
 use logweir_files::{FilesOptions, FilesSink};
 use parquet::arrow::ArrowWriter;
