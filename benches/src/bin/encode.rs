@@ -98,7 +98,7 @@ fn batches(rows: usize) -> Result<Vec<(Arc<Relation>, RecordBatch, LogPosition)>
                 transaction: Some(metadata.intern_transaction(&format!("0-1-{transaction}"))),
             };
             let position = LogPosition::new(0, 1, place.log_position, ordinal + 1, true);
-            let change = if row % 3 == 0 { ChangeType::UpdateInsert } else { ChangeType::Insert };
+            let change = if row.is_multiple_of(3) { ChangeType::UpdateInsert } else { ChangeType::Insert };
             let time = TimestampMicros(1_790_000_000_000_000 + transaction as i64 * 900);
             metadata.push(time, position, change, TimestampMicros(1_790_000_100_000_000 + done as i64), place);
         }
