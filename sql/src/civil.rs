@@ -121,7 +121,7 @@ mod tests {
     fn spans_reach_the_ends() {
         assert_eq!(text(|t| write_time(t, -3_020_399_000_000, TimeUnit::Microsecond)), "-838:59:59");
         assert_eq!(text(|t| write_time(t, i64::MIN, TimeUnit::Nanosecond)), "-2562047:47:16.854775808");
-        assert!(text(|t| write_timestamp(t, i64::MIN, TimeUnit::Second, false)).ends_with("15:30:08"));
+        assert!(text(|t| write_timestamp(t, i64::MIN, TimeUnit::Second, false)).ends_with("08:29:52"));
         assert_eq!(text(|t| write_time(t, i64::MIN + 1, TimeUnit::Second)), "-2562047788015215:30:07");
     }
 }

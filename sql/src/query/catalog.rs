@@ -25,6 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, Result};
 use tokio::sync::OnceCell;
 
+use super::LandedTable;
 use super::error::wrap;
 use super::form::CHANGES_SUFFIX;
 use super::inventory::{Inventory, Landed};
@@ -195,7 +196,7 @@ impl SystemSchema {
         let looks: Vec<_> = self.tables.iter().map(|table| table.inventory()).collect();
         let inventories: Vec<Option<&Inventory>> = futures::stream::iter(looks).buffered(INVENTORIES_MAX).try_collect().await?;
         let rows = || self.tables.iter().map(|table| &table.landed.table).zip(&inventories);
-        let text = |value: fn(&super::LandedTable) -> String| -> ArrayRef {
+        let text = |value: fn(&LandedTable) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rows().map(|(table, _)| value(table))))
         };
         let count = |value: &dyn Fn(&Inventory) -> u64| -> ArrayRef {
@@ -223,8 +224,11 @@ impl SystemSchema {
 }
 
 /// Where a table lies, as a person writes it.
-fn location(table: &super::LandedTable) -> String {
-    format!("{}/{}", table.store_url.as_str().trim_end_matches('/'), table.prefix)
+fn location(table: &LandedTable) -> String {
+    let mut url = table.store_url.clone();
+    url.set_path(table.prefix.as_ref());
+    url.set_query(None);
+    url.into()
 }
 
 #[async_trait]

@@ -32,19 +32,24 @@ fn classify(error: DataFusionError) -> Error {
         | DataFusionError::SchemaError(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Configuration(_) => {
-            return Error::config("the query cannot be planned").source(error);
+            return Error::config("the query cannot be planned").source(words(&error));
         }
         DataFusionError::ResourcesExhausted(_) => {
             return Error::config("the query needs more memory than it may have")
                 .remedy("raise memory in the configuration, or read fewer rows or columns")
-                .source(error);
+                .source(words(&error));
         }
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Transient,
         DataFusionError::ParquetError(_) => ErrorKind::Corrupt,
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
         _ => ErrorKind::Data,
     };
-    Error::new(kind, "could not answer the query").source(error)
+    Error::new(kind, "could not answer the query").source(words(&error))
+}
+
+/// What DataFusion says, once: its errors repeat the causes that they also name as their source.
+pub(super) fn words(error: &DataFusionError) -> String {
+    error.strip_backtrace()
 }
 
 fn our_error(error: &DataFusionError) -> Option<&Error> {

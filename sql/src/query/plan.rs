@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -141,7 +141,7 @@ fn value(column: &UnifiedColumn, i: usize, group: &FileGroup) -> Result<Expr> {
     let name = column.field.name();
     let target: &DataType = column.field.data_type();
     let value = if column.present[i] {
-        cast_to_common(Expr::Column(Column::new_unqualified(name)), group.schema.field_with_name(name)?.data_type(), target)
+        cast_to_common(ident(name), group.schema.field_with_name(name)?.data_type(), target)
     } else {
         Expr::Literal(ScalarValue::try_from(target)?, None)
     };

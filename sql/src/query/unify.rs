@@ -20,6 +20,9 @@ pub(super) fn common_type(a: &DataType, b: &DataType) -> DataType {
     }
     match (a, b) {
         (Null, other) | (other, Null) => other.clone(),
+        // Bytes need not be text, but text is bytes.
+        (LargeBinary, _) | (_, LargeBinary) => LargeBinary,
+        (Binary | FixedSizeBinary(_), _) | (_, Binary | FixedSizeBinary(_)) => Binary,
         (Float32, Float64) | (Float64, Float32) => Float64,
         (float @ (Float32 | Float64), other) | (other, float @ (Float32 | Float64)) => {
             // A double holds every whole number of 32 bits, a float of 16.
@@ -30,11 +33,6 @@ pub(super) fn common_type(a: &DataType, b: &DataType) -> DataType {
                 _ => Utf8,
             }
         }
-        (Binary | FixedSizeBinary(_), Binary | FixedSizeBinary(_)) => Binary,
-        (LargeBinary | Binary | FixedSizeBinary(_), LargeBinary | Binary | FixedSizeBinary(_)) => LargeBinary,
-        // Bytes need not be text, but text is bytes.
-        (Binary | FixedSizeBinary(_), _) | (_, Binary | FixedSizeBinary(_)) => Binary,
-        (LargeBinary, _) | (_, LargeBinary) => LargeBinary,
         (LargeUtf8, Utf8) | (Utf8, LargeUtf8) => LargeUtf8,
         (Date32, Timestamp(unit, None)) | (Timestamp(unit, None), Date32) => Timestamp(*unit, None),
         (Timestamp(a, zone), Timestamp(b, other)) if zone == other => Timestamp(finer(*a, *b), zone.clone()),
@@ -197,6 +195,7 @@ mod tests {
             (Int32, Utf8, Utf8),
             (Utf8, Binary, Binary),
             (Int32, Binary, Binary),
+            (Float64, Binary, Binary),
             (FixedSizeBinary(16), Binary, Binary),
             (Date32, Timestamp(TimeUnit::Microsecond, None), Timestamp(TimeUnit::Microsecond, None)),
             (Timestamp(TimeUnit::Microsecond, None), Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Utf8),

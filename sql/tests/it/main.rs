@@ -1,0 +1,8 @@
+//! Masks and queries from the outside: changes in, masked changes out; files in, rows out.
+#![allow(clippy::unwrap_used)]
+
+mod history;
+mod lake;
+mod masks;
+mod queries;
+mod types;

@@ -1,0 +1,507 @@
+//! What queries answer over landed files.
+
+use arrow::datatypes::DataType::{Date32, Decimal128, Int32, Int64, Utf8};
+use expect_test::{Expect, expect};
+use logweir_core::ChangeType::{Delete, Insert, Read, Truncate, UpdateDelete, UpdateInsert};
+use logweir_core::{Column, LogPosition, Relation, RelationName};
+use logweir_sql::{LandedTable, QueryEngine};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use crate::lake::{Change, Lake, MEMORY_BYTES, Version, answer, change};
+
+async fn check(engine: &QueryEngine, sql: &str, expected: Expect) {
+    expected.assert_eq(&answer(engine, sql).await);
+}
+
+/// A table whose files are given in the order in which they are written, which is not their order in the log.
+async fn lake(files: &[(&str, &Version, &[Change])]) -> Lake {
+    let lake = Lake::new();
+    for (name, version, changes) in files {
+        lake.write(&format!("shop/orders/dt=2026-11-20/{name}.parquet"), "orders", version, changes).await;
+    }
+    lake
+}
+
+fn orders() -> Version {
+    Version::new(1, &[("id", Int32), ("note", Utf8)], &["id"])
+}
+
+#[tokio::test]
+async fn the_last_change_of_a_key_holds() {
+    let later =
+        [change(4, UpdateInsert, [Some("1"), Some("b")]), change(5, Delete, [Some("2"), Some("x")]), change(6, Insert, [Some("4"), None])];
+    let earlier =
+        [change(1, Insert, [Some("1"), Some("a")]), change(2, Insert, [Some("2"), Some("x")]), change(3, Insert, [Some("3"), Some("y")])];
+    // Written last, named first: neither says anything about the order of changes.
+    let lake = lake(&[("a", &orders(), &later), ("b", &orders(), &earlier)]).await;
+    let engine = lake.engine(&["orders"]);
+    check(
+        &engine,
+        "select * from shop.orders order by id",
+        expect![[r#"
+            id | note
+            1 | b
+            3 | y
+            4 | NULL
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select id, note, _metadata_change_type, _metadata_deleted, _metadata_timestamp, _metadata_sequence
+         from shop_changes.orders where id < 3 order by _metadata_sequence",
+        expect![[r#"
+            id | note | _metadata_change_type | _metadata_deleted | _metadata_timestamp | _metadata_sequence
+            1 | a | INSERT | false | 1970-01-01T00:00:01Z | 0000000000000001/0000000000000001/0000000000000003
+            2 | x | INSERT | false | 1970-01-01T00:00:02Z | 0000000000000001/0000000000000002/0000000000000003
+            1 | b | UPDATE-INSERT | false | 1970-01-01T00:00:04Z | 0000000000000001/0000000000000004/0000000000000003
+            2 | x | DELETE | true | 1970-01-01T00:00:05Z | 0000000000000001/0000000000000005/0000000000000003
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select _metadata_source['table'] as t, _metadata_source['log_position'] as p from shop_changes.orders
+         where note = 'b' and _metadata_source['schema'] = 'shop'",
+        expect![[r#"
+            t | p
+            orders | 4
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn names_are_found_at_every_length_and_case() {
+    let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
+    let engine = lake.engine(&["orders"]);
+    for name in ["orders", "shop.orders", "shop.shop.orders", "Shop.Orders", "\"ORDERS\"", "`orders`"] {
+        assert_eq!(answer(&engine, &format!("select id from {name}")).await, "id\n1\n", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_change_moves_the_row() {
+    let changes = [
+        change(1, Insert, [Some("1"), Some("a")]),
+        change(2, UpdateDelete, [Some("1"), Some("a")]),
+        change(2, UpdateInsert, [Some("7"), Some("b")]),
+    ];
+    let lake = lake(&[("a", &orders(), &changes)]).await;
+    check(
+        &lake.engine(&["orders"]),
+        "select * from orders",
+        expect![[r#"
+            id | note
+            7 | b
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_truncate_is_a_floor() {
+    let files: [&[Change]; 3] = [
+        &[change(1, Insert, [Some("1"), Some("a")]), change(2, Insert, [Some("2"), Some("a")])],
+        &[change(3, Truncate, [None, None]), change(4, Insert, [Some("2"), Some("b")]), change(5, Truncate, [None, None])],
+        &[change(6, Insert, [Some("3"), Some("c")])],
+    ];
+    let version = orders();
+    let lake = lake(&[("c", &version, files[0]), ("a", &version, files[1]), ("b", &version, files[2])]).await;
+    let engine = lake.engine(&["orders"]);
+    check(
+        &engine,
+        "select * from orders",
+        expect![[r#"
+            id | note
+            3 | c
+        "#]],
+    )
+    .await;
+    assert_eq!(answer(&engine, "select count(*) as n from shop_changes.orders").await, "n\n6\n");
+    assert_eq!(answer(&engine, "select * from orders where id = 2").await, "id | note\n");
+}
+
+#[tokio::test]
+async fn a_backfilled_row_yields_to_the_log() {
+    let changes = [
+        change(5, Read, [Some("1"), Some("old")]),
+        change(5, Read, [Some("2"), Some("kept")]),
+        change(6, UpdateInsert, [Some("1"), Some("new")]),
+    ];
+    let lake = lake(&[("a", &orders(), &changes)]).await;
+    check(
+        &lake.engine(&["orders"]),
+        "select * from orders order by id",
+        expect![[r#"
+            id | note
+            1 | new
+            2 | kept
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn unchanged_values_come_from_the_previous_version() {
+    let version = Version::new(1, &[("id", Int32), ("note", Utf8), ("body", Utf8)], &["id"]);
+    let first = [
+        change(1, Insert, [Some("1"), Some("a"), Some("long")]),
+        change(2, Insert, [Some("2"), Some("a"), None]),
+        change(3, UpdateInsert, [Some("1"), Some("b"), None]).unchanged(&["body"]),
+        change(4, UpdateInsert, [Some("2"), Some("b"), None]).unchanged(&["body"]),
+        // Over two changes of the key, with a before image that lacks the value.
+        change(5, UpdateDelete, [Some("1"), None, None]).unchanged(&["note", "body"]),
+        change(5, UpdateInsert, [Some("5"), None, None]).unchanged(&["note", "body"]),
+    ];
+    let second = [
+        change(6, UpdateDelete, [Some("5"), None, None]).unchanged(&["note", "body"]),
+        change(6, UpdateInsert, [Some("6"), Some("c"), None]).unchanged(&["body"]),
+        // A key used again begins anew.
+        change(7, Insert, [Some("1"), Some("d"), None]),
+        change(8, UpdateInsert, [Some("1"), Some("e"), None]).unchanged(&["body"]),
+        // The log begins after the row did.
+        change(9, UpdateInsert, [Some("9"), Some("f"), None]).unchanged(&["body"]),
+    ];
+    let lake = lake(&[("b", &version, &first), ("a", &version, &second)]).await;
+    let engine = lake.engine(&["orders"]);
+    check(
+        &engine,
+        "select * from orders order by id",
+        expect![[r#"
+            id | note | body
+            1 | e | NULL
+            2 | b | NULL
+            6 | c | long
+            9 | f | NULL
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select body, id from orders where note = 'c' limit 1",
+        expect![[r#"
+            body | id
+            long | 6
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select id, _metadata_unchanged from shop_changes.orders where id = 5",
+        expect![[r#"
+            id | _metadata_unchanged
+            5 | [note, body]
+            5 | [note, body]
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_newest_schema_is_shown() {
+    let v1 = Version::new(1, &[("id", Int32), ("price", Decimal128(6, 2)), ("gone", Utf8), ("day", Utf8)], &["id"]);
+    let v2 = Version::new(2, &[("id", Int64), ("day", Utf8), ("price", Decimal128(10, 4)), ("added", Int32)], &["id"]);
+    // The column `gone` is back, as another one; `day` became a date, which not every text is.
+    let v3 = Version::new(3, &[("id", Int64), ("day", Date32), ("price", Decimal128(10, 4)), ("added", Int32), ("gone", Int32)], &["id"]);
+    let lake = lake(&[
+        (
+            "c",
+            &v1,
+            &[
+                change(1, Insert, [Some("1"), Some("1.25"), Some("x"), Some("yesterday")]),
+                change(2, Insert, [Some("2"), Some("2.50"), Some("x"), None]),
+            ],
+        ),
+        ("b", &v2, &[change(3, Insert, [Some("9000000000"), None, Some("0.0001"), Some("7")])]),
+        ("a", &v3, &[change(4, UpdateInsert, [Some("2"), Some("2026-11-20"), Some("3"), None, Some("5")])]),
+    ])
+    .await;
+    let engine = lake.engine(&["orders"]);
+    assert_eq!(
+        answer(&engine, "select _metadata_source['table'] as t, count(*) as n from shop_changes.orders where price > 1 group by t").await,
+        "t | n\norders | 3\n"
+    );
+    check(
+        &engine,
+        "select *, arrow_typeof(price) as price_type from orders order by id",
+        expect![[r#"
+            id | day | price | added | gone | price_type
+            1 | yesterday | 1.2500 | NULL | NULL | Decimal128(10, 4)
+            2 | 2026-11-20 | 3.0000 | NULL | 5 | Decimal128(10, 4)
+            9000000000 | NULL | 0.0001 | 7 | NULL | Decimal128(10, 4)
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select id, day, price, added, gone from shop_changes.orders order by _metadata_sequence",
+        expect![[r#"
+            id | day | price | added | gone
+            1 | yesterday | 1.2500 | NULL | x
+            2 | NULL | 2.5000 | NULL | x
+            9000000000 | NULL | 0.0001 | 7 | NULL
+            2 | 2026-11-20 | 3.0000 | NULL | 5
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn keys_may_be_composite_or_absent() {
+    let lake = Lake::new();
+    let composite = Version::new(1, &[("a", Int32), ("v", Utf8), ("b", Utf8)], &["b", "a"]);
+    let changes = [
+        change(1, Insert, [Some("1"), Some("one"), Some("x")]),
+        change(2, Insert, [Some("1"), Some("two"), Some("y")]),
+        change(3, UpdateInsert, [Some("1"), Some("three"), Some("x")]),
+    ];
+    lake.write("shop/composite/f.parquet", "composite", &composite, &changes).await;
+    let keyless = Version::new(1, &[("a", Int32), ("b", Utf8)], &[]);
+    let changes = [
+        change(1, Insert, [Some("1"), None]),
+        change(2, Insert, [None, None]),
+        change(3, Insert, [Some("2"), Some("x")]),
+        change(4, Delete, [Some("1"), None]),
+        change(5, Truncate, [None, None]),
+        change(6, Insert, [None, None]),
+        change(7, Insert, [None, Some("y")]),
+        change(8, Delete, [None, Some("y")]),
+    ];
+    lake.write("shop/keyless/f.parquet", "keyless", &keyless, &changes).await;
+    let engine = lake.engine(&["composite", "keyless"]);
+    check(
+        &engine,
+        "select * from composite order by b",
+        expect![[r#"
+            a | v | b
+            1 | three | x
+            1 | two | y
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "select * from keyless",
+        expect![[r#"
+            a | b
+            NULL | NULL
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn only_data_files_of_the_table_are_read() {
+    let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
+    let other = Version::new(1, &[("id", Int32)], &["id"]);
+    lake.write("shop/orders/other.parquet", "other", &other, &[change(1, Insert, [Some("8")])]).await;
+    for hidden in ["shop/orders/_tmp/b.parquet", "shop/orders/.b.parquet", "shop/orders_old/b.parquet", "shop/orders/dt=1/_b.parquet"] {
+        lake.write(hidden, "orders", &orders(), &[change(1, Insert, [Some("9"), Some("hidden")])]).await;
+    }
+    lake.store.put(&Path::from("shop/orders/readme.txt"), "not Parquet".into()).await.unwrap();
+    let engine = lake.engine(&["orders"]);
+    assert_eq!(answer(&engine, "select id from orders").await, "id\n1\n");
+    // A new file is seen by the next query.
+    lake.write("shop/orders/b.parquet", "orders", &orders(), &[change(2, Insert, [Some("2"), None])]).await;
+    assert_eq!(answer(&engine, "select id from orders order by id").await, "id\n1\n2\n");
+    lake.store.put(&Path::from("shop/orders/broken.parquet"), "PAR1".into()).await.unwrap();
+    check(
+        &engine,
+        "select id from orders",
+        expect![[r#"
+            Corrupt: a file is not whole Parquet (file: shop/orders/broken.parquet): EOF: Parquet file too small. Size is 4 but need 8
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn mistakes_are_answered_in_plain_words() {
+    let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
+    let engine = lake.engine(&["orders", "customers"]);
+    for (sql, expected) in [
+        (
+            "select * from shop.ordres",
+            expect![[r#"
+                Config: there is no such table (table: shop.ordres); did you mean shop.orders? SHOW TABLES lists all
+            "#]],
+        ),
+        (
+            "select * from order_lines",
+            expect![[r#"
+                Config: there is no such table (table: order_lines); SHOW TABLES lists all there are
+            "#]],
+        ),
+        (
+            "select * from warehouse.orders",
+            expect![[r#"
+                Config: there is no such table (table: warehouse.orders); did you mean shop.orders? SHOW TABLES lists all
+            "#]],
+        ),
+        (
+            "select * from shoop.shop.orders",
+            expect![[r#"
+                Config: there is no such stream (stream: shoop); there is shop
+            "#]],
+        ),
+        (
+            "select * from customers",
+            expect![[r#"
+                Config: no files of the table have been landed yet (table: shop.customers, destination: memory:///); start the stream with logweir run, and wait for its first checkpoint
+            "#]],
+        ),
+        (
+            "select nope from orders",
+            expect![[r#"
+                Config: the query cannot be planned: Schema error: No field named nope. Did you mean 'orders.note'?
+                Valid fields are orders.id, orders.note.
+            "#]],
+        ),
+        (
+            "selec 1",
+            expect![[r#"
+                Config: the query cannot be planned: SQL error: ParserError("Expected: an SQL statement, found: selec at Line: 1, Column: 1")
+            "#]],
+        ),
+        (
+            "select 1; select 2",
+            expect![[r#"
+                Config: the query cannot be planned: This feature is not implemented: The context currently only supports a single SQL statement
+            "#]],
+        ),
+    ] {
+        check(&engine, sql, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_can_be_written() {
+    let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
+    let engine = lake.engine(&["orders"]);
+    for sql in [
+        "create table t as select 1",
+        "create external table t stored as parquet location '/etc'",
+        "create view v as select 1",
+        "drop table orders",
+        "insert into shop.orders values (2, 'b')",
+        "delete from shop.orders",
+        "update shop.orders set note = 'b'",
+        "copy shop.orders to '/tmp/stolen.parquet'",
+        "set datafusion.execution.batch_size = 1",
+    ] {
+        let error = engine.sql(sql).await.map(drop).unwrap_err();
+        assert_eq!(error.message(), "the statement does more than read", "{sql}: {}", error.report());
+    }
+    assert!(engine.sql("select * from '/etc/passwd'").await.is_err());
+    assert_eq!(answer(&engine, "select * from orders").await, "id | note\n1 | a\n");
+}
+
+#[tokio::test]
+async fn the_tables_can_be_listed() {
+    let lake = lake(&[
+        ("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")]), change(2, Insert, [Some("2"), Some("a")])]),
+        ("b", &orders(), &[change(3, Insert, [Some("3"), Some("a")])]),
+    ])
+    .await;
+    let engine = lake.engine(&["orders", "customers"]);
+    check(
+        &engine,
+        "select stream, destination, schema, \"table\", version, key, files, rows, bytes > 0 as has_bytes, location from logweir.tables",
+        expect![[r#"
+            stream | destination | schema | table | version | key | files | rows | has_bytes | location
+            shop | lake | shop | orders | 1 | id | 2 | 3 | true | memory:///shop/orders
+            shop | lake | shop | customers | NULL | NULL | 0 | 0 | false | memory:///shop/customers
+        "#]],
+    )
+    .await;
+    let tables = answer(&engine, "show tables").await;
+    assert!(tables.contains("shop | shop | orders | VIEW") && tables.contains("shop | shop_changes | orders | BASE TABLE"), "{tables}");
+    check(
+        &engine,
+        "show columns from shop.orders",
+        expect![[r#"
+            table_catalog | table_schema | table_name | column_name | data_type | is_nullable
+            shop | shop | orders | id | Int32 | YES
+            shop | shop | orders | note | Utf8 | YES
+        "#]],
+    )
+    .await;
+    check(
+        &engine,
+        "describe shop.orders",
+        expect![[r#"
+            column_name | data_type | is_nullable
+            id | Int32 | YES
+            note | Utf8 | YES
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_known_table_without_files_is_empty() {
+    let lake = Lake::new();
+    let column = |name: &str, data_type| Column {
+        field: std::sync::Arc::new(arrow::datatypes::Field::new(name, data_type, true)),
+        source_type: "x".into(),
+        detail: serde_json::Value::Null,
+    };
+    let relation = |version, commit| {
+        let columns = vec![column("id", Int32), column("note", Utf8), column("added", Date32)];
+        Relation::new(RelationName::new("shop", "orders"), version, LogPosition::new(0, 1, commit, 0, false), columns, vec![0])
+    };
+    let engine = |relation| QueryEngine::new(vec![LandedTable { relation: Some(relation), ..lake.table("orders") }], MEMORY_BYTES).unwrap();
+    let empty = engine(relation(1, 1));
+    assert_eq!(answer(&empty, "select * from orders").await, "id | note | added\n");
+    assert_eq!(answer(&empty, "select count(*) as n, max(_metadata_sequence) as m from shop_changes.orders").await, "n | m\n0 | NULL\n");
+
+    // The checkpoint knows of a column that no file has yet, but not of one that the files are ahead of.
+    lake.write("shop/orders/a.parquet", "orders", &orders(), &[change(5, Insert, [Some("1"), Some("a")])]).await;
+    assert_eq!(answer(&engine(relation(2, 6)), "select * from orders").await, "id | note | added\n1 | a | NULL\n");
+    assert_eq!(answer(&engine(relation(1, 2)), "select * from orders").await, "id | note\n1 | a\n");
+}
+
+#[tokio::test]
+async fn of_two_destinations_the_first_is_read() {
+    let (first, second) = (Lake::new(), Lake::new());
+    first.write("shop/orders/a.parquet", "orders", &orders(), &[change(1, Insert, [Some("1"), None])]).await;
+    second.write("shop/orders/a.parquet", "orders", &orders(), &[change(1, Insert, [Some("2"), None])]).await;
+    let tables = vec![first.table("orders"), LandedTable { destination: "cold".into(), ..second.table("orders") }];
+    let engine = QueryEngine::new(tables, MEMORY_BYTES).unwrap();
+    assert_eq!(answer(&engine, "select id from orders").await, "id\n1\n");
+    assert_eq!(answer(&engine, "select id from \"shop/cold\".shop.orders").await, "id\n2\n");
+    assert_eq!(answer(&engine, "select count(*) as n from logweir.tables").await, "n\n2\n");
+}
+
+#[tokio::test]
+async fn a_filter_on_the_key_reaches_the_files() {
+    let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
+    let plan = answer(&lake.engine(&["orders"]), "explain select note from orders where id = 1").await;
+    let scan = plan.lines().find(|line| line.contains("DataSourceExec")).unwrap_or_else(|| panic!("{plan}"));
+    assert!(scan.contains("predicate=id"), "{plan}");
+    // And one on another column does not: it would bring back rows that are no more.
+    let plan = answer(&lake.engine(&["orders"]), "explain select id from orders where note = 'a'").await;
+    let scan = plan.lines().find(|line| line.contains("DataSourceExec")).unwrap_or_else(|| panic!("{plan}"));
+    assert!(!scan.contains("predicate"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_large_table_spills_within_its_memory() {
+    const ROWS: u64 = 60_000;
+    let lake = Lake::new();
+    let version = orders();
+    let note = "n".repeat(200);
+    for file in 0..4 {
+        let changes: Vec<Change> = (0..ROWS / 4)
+            .map(|i| change(file * ROWS + i + 1, Insert, [Some((i * 4 + file).to_string().as_str()), Some(note.as_str())]))
+            .collect();
+        lake.write(&format!("shop/orders/{file}.parquet"), "orders", &version, &changes).await;
+    }
+    let engine = QueryEngine::new(vec![lake.table("orders")], 16 << 20).unwrap();
+    assert_eq!(answer(&engine, "select count(*) as n, sum(length(note)) as l from orders").await, "n | l\n60000 | 12000000\n");
+    let tiny = QueryEngine::new(vec![lake.table("orders")], 64 << 10).unwrap();
+    let answer = answer(&tiny, "select count(*) as n, max(note) as l from orders").await;
+    assert!(answer.contains("Config: the query needs more memory than it may have"), "{answer}");
+}
