@@ -6,4 +6,5 @@ pub mod every_type;
 pub mod oracle;
 pub mod servers;
 pub mod sim;
+pub mod suite;
 pub mod workload;

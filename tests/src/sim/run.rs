@@ -201,7 +201,9 @@ impl World {
         for lake in self.lakes.iter() {
             let rows = lake.rows();
             assert!(rows.windows(2).all(|pair| pair[0].position < pair[1].position), "a change landed twice");
-            assert!(rows.iter().all(|row| log.binary_search_by_key(&row.position, |change| change.position).is_ok_and(|at| log[at] == *row)));
+            assert!(
+                rows.iter().all(|row| log.binary_search_by_key(&row.position, |change| change.position).is_ok_and(|at| log[at] == *row))
+            );
         }
         self.assert_blameless();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
+use arrow_array::{Array, Int64Array};
 use async_trait::async_trait;
 use logweir_core::{ChangeBatch, ConsumerName, Error, Finding, LogPosition, Relation, Result, Sink, Staged, Writer, WriterContext};
 use serde_json::json;
@@ -90,14 +91,15 @@ impl Sink for SimSink {
         Ok(Vec::new())
     }
 
-    async fn recover(&self, _: &ConsumerName, staged: &[Staged]) -> Result<()> {
+    async fn recover(&self, consumer: &ConsumerName, staged: &[Staged]) -> Result<()> {
         for token in staged {
             self.life.step().await;
             self.life.weather("a decided file could not be published")?;
             publish(&self.world, self.lake(), file_of(token)?)?;
         }
         self.life.step().await;
-        self.lake().files().staged.clear();
+        let own = format!("{consumer}/");
+        self.lake().files().staged.retain(|file, _| !file.starts_with(&own));
         Ok(())
     }
 
@@ -108,6 +110,7 @@ impl Sink for SimSink {
             world: Arc::clone(&self.world),
             life: Arc::clone(&self.life),
             index: self.index,
+            consumer: context.consumer,
             run: context.run,
             files: 0,
             accepted: BTreeMap::new(),
@@ -122,6 +125,7 @@ struct SimWriter {
     world: Arc<World>,
     life: Arc<Life>,
     index: usize,
+    consumer: ConsumerName,
     run: String,
     files: u64,
     accepted: BTreeMap<String, Vec<Row>>,
@@ -169,15 +173,16 @@ impl SimWriter {
         if self.evolved.get(&name) != Some(&batch.relation.version()) {
             self.world.blame(format!("a batch of {name} v{} without evolve", batch.relation.version()));
         }
-        let ids = batch.records.column(0).as_primitive::<Int64Type>();
-        let values = batch.records.column(1).as_primitive::<Int64Type>();
-        let table = name.trim_start_matches("sim.t").parse().map_err(|_| Error::internal("not a table of the simulation"))?;
+        let integers = |column: usize| batch.records.column(column).as_primitive_opt::<Int64Type>();
+        let (ids, values) = (integers(0), integers(1));
+        let table = batch.relation.name().table.trim_start_matches('t').parse();
+        let table = table.map_err(|_| Error::internal("a table of the simulation is called t and a number"))?;
         for row in 0..batch.rows() {
             let position = batch.position(row);
             if Some(position) == self.world.setting.bad_row {
                 return Err(Error::data("the destination cannot hold a value"));
             }
-            let value = |array: &arrow_array::Int64Array| (!arrow_array::Array::is_null(array, row)).then(|| array.value(row));
+            let value = |column: Option<&Int64Array>| column.filter(|column| column.is_valid(row)).map(|column| column.value(row));
             let version = batch.relation.version();
             let change_type = batch.change_type_codes()[row];
             let row = Row { table, version, position, change_type, id: value(ids), value: value(values) };
@@ -196,7 +201,7 @@ impl SimWriter {
                 self.world.blame(format!("changes of {name} came out of order"));
             }
             self.files += 1;
-            let file = format!("{name}-{}-{}", self.run, self.files);
+            let file = format!("{}/{name}-{}-{}", self.consumer, self.run, self.files);
             self.lake().files().staged.insert(file.clone(), rows);
             tokens.push(Staged(json!({ "file": file })));
         }

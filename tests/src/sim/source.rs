@@ -55,6 +55,7 @@ impl Source for SimSource {
             queue: VecDeque::from([LogEvent::Mark(resume)]),
             announced: HashSet::new(),
             rng: StdRng::seed_from_u64(self.life.chance()),
+            tables: start.tables,
             memory: start.memory,
             clock: self.world.clock,
             failed: false,
@@ -72,6 +73,7 @@ struct SimReader {
     log: Arc<SimLog>,
     setting: Setting,
     clock: SimClock,
+    tables: TableFilter,
     memory: MemoryBudget,
     rng: StdRng,
     next: usize,
@@ -98,6 +100,7 @@ impl SimReader {
                 marked = false;
             }
         }
+        changes.retain(|change| self.tables.accepts(self.log.relations[change.table][0].name()));
         let time = self.log.transactions.get(end.max(1) - 1).and_then(|transaction| transaction.mark.commit_time);
         let mut by_relation: Vec<Vec<&Change>> = Vec::new();
         for change in changes {

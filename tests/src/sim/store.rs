@@ -71,6 +71,9 @@ impl StateStore for SimStore {
     }
 
     async fn save(&mut self, document: &[u8]) -> Result<()> {
+        if self.owner.is_none() {
+            return Err(Error::internal("a checkpoint was saved before its store was claimed"));
+        }
         self.life.step().await;
         self.life.stall().await;
         self.life.weather("the checkpoint could not be written")?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod conformance;
 mod faults;
 mod kill;
 mod live;

@@ -1,0 +1,212 @@
+//! The contract of [`LogReader`](logweir_core::LogReader), over a log that ends.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use logweir_core::{
+    LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MetadataColumn, Relation, RelationName, Source, TableFilter,
+};
+
+/// Marks at which the log is opened again: more would only take longer.
+const RESTARTS_MAX: usize = 6;
+/// A budget that most logs exceed many times.
+const MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Longer than any reader takes for its next event.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A change as it must come again at every reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadRow {
+    /// Its schema version.
+    pub version: u32,
+    /// Where it stands.
+    pub position: LogPosition,
+    /// `_metadata_timestamp`.
+    pub timestamp: i64,
+    /// The code of its type.
+    pub change_type: i8,
+    /// The table's columns: one row.
+    pub values: RecordBatch,
+    /// Indexes of columns that are unchanged.
+    pub unchanged: Vec<usize>,
+}
+
+/// Everything a reader handed out.
+#[derive(Debug, Default)]
+pub struct ReadLog {
+    /// Every mark.
+    pub marks: Vec<LogMark>,
+    /// Every change, by table, in order.
+    pub rows: BTreeMap<RelationName, Vec<ReadRow>>,
+    /// Every relation announced or met, by table and version.
+    pub relations: BTreeMap<(RelationName, u32), Arc<Relation>>,
+}
+
+/// Reads a log to its end and checks all that one reading can show.
+pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<LogMark>, relations: Vec<Arc<Relation>>) -> ReadLog {
+    let memory = MemoryBudget::new(MEMORY_BYTES);
+    let known: HashSet<(RelationName, u32)> = relations.iter().map(|relation| (relation.name().clone(), relation.version())).collect();
+    let start = LogStart { resume: resume.clone(), relations, tables: tables.clone(), memory: memory.clone() };
+    let mut reader = source.open_log(start).await.expect("the log can be opened");
+    assert_eq!(reader.end().await.expect("the end can be asked for"), None, "a recorded log ends by itself");
+    let mut log = ReadLog::default();
+    let mut newest: HashMap<RelationName, LogPosition> = HashMap::new();
+    // Since the last mark: the greatest position and timestamp.
+    let mut since_mark: Option<(LogPosition, i64)> = None;
+    while let Some(event) = next(reader.as_mut()).await {
+        match event {
+            LogEvent::Mark(mark) => {
+                if let (Some(resume), true) = (&resume, log.marks.is_empty()) {
+                    assert_eq!(mark.position, resume.position, "the log begins where it was opened");
+                }
+                if let Some(last) = log.marks.last() {
+                    assert!(mark.position >= last.position, "marks do not go back");
+                    assert!(mark.commit_time >= last.commit_time, "the log's clock does not go back");
+                }
+                if let Some((position, timestamp)) = since_mark.take() {
+                    assert!(position <= mark.position, "a change before a mark lies at or before it");
+                    assert!(mark.commit_time.is_some_and(|time| time.0 >= timestamp), "a mark has the greatest timestamp handed out");
+                }
+                log.marks.push(mark);
+            }
+            LogEvent::Relation(relation) => {
+                assert!(!log.marks.is_empty(), "the first event is a mark");
+                assert!(tables.accepts(relation.name()), "{} was not asked for", relation.name());
+                log.relations.insert((relation.name().clone(), relation.version()), relation);
+            }
+            LogEvent::Changes(batch) => {
+                let mark = log.marks.last().expect("the first event is a mark");
+                let relation = Arc::clone(&batch.relation);
+                assert!(batch.rows() > 0, "a batch has a row");
+                assert_eq!(&batch.records.schema(), relation.schema(), "a batch has its relation's schema");
+                assert!(batch.memory.bytes() > 0, "a batch has acquired its memory");
+                let version = (relation.name().clone(), relation.version());
+                assert!(known.contains(&version) || log.relations.contains_key(&version), "{version:?} was not announced");
+                log.relations.entry(version).or_insert_with(|| Arc::clone(&relation));
+                let timestamps = batch.metadata(MetadataColumn::Timestamp).as_primitive::<TimestampMicrosecondType>();
+                let rows = log.rows.entry(relation.name().clone()).or_default();
+                for row in 0..batch.rows() {
+                    let (position, timestamp) = (batch.position(row), timestamps.value(row));
+                    assert!(position > mark.position, "nothing after a mark lies at or before it");
+                    assert!(mark.commit_time.is_none_or(|time| time.0 <= timestamp), "timestamps do not fall");
+                    assert!(position >= relation.since(), "a change lies at or after its version's beginning");
+                    let newest = newest.entry(relation.name().clone()).or_insert(LogPosition::MIN);
+                    assert!(position > *newest, "positions of a relation rise");
+                    *newest = position;
+                    if let Some(last) = rows.last() {
+                        assert!(timestamp >= last.timestamp, "timestamps of a relation do not fall");
+                    }
+                    since_mark = since_mark.max(Some((position, timestamp)));
+                    let columns: Vec<usize> = (0..relation.columns().len()).collect();
+                    let values = batch.records.project(&columns).expect("a relation's columns come first").slice(row, 1);
+                    let unchanged = batch.unchanged.as_ref().map_or_else(Vec::new, |unchanged| {
+                        columns.iter().copied().filter(|column| unchanged.is_unchanged(*column, row)).collect()
+                    });
+                    let change_type = batch.change_type_codes()[row];
+                    rows.push(ReadRow { version: relation.version(), position, timestamp, change_type, values, unchanged });
+                }
+                assert_eq!(batch.last, batch.position(batch.rows() - 1), "a batch knows its last position");
+            }
+        }
+    }
+    assert!(since_mark.is_none(), "a log ends with a mark");
+    assert!(!log.marks.is_empty(), "the first event is a mark");
+    drop(reader);
+    assert_eq!(memory.available_bytes(), memory.total_bytes(), "all memory is given back");
+    log
+}
+
+async fn next(reader: &mut dyn LogReader) -> Option<LogEvent> {
+    let event = tokio::time::timeout(PATIENCE, reader.next()).await.expect("a reader of a recorded log goes on");
+    event.expect("the log can be read")
+}
+
+/// Runs the suite over a recorded log that holds changes of `tables`; what its first reading gave.
+pub async fn log_reader(source: &dyn Source, tables: &TableFilter) -> ReadLog {
+    let log = read_log(source, tables, None, Vec::new()).await;
+    assert!(!log.rows.is_empty(), "a suite over an empty log shows nothing");
+    again_at_marks(source, tables, &log).await;
+    waits_for_memory(source, tables, &log).await;
+    nothing_unwanted(source, &log).await;
+    // Last, because the source may now forget.
+    acknowledged(source, tables, &log).await;
+    log
+}
+
+/// Opened at a mark, the same changes come again: same positions, versions, timestamps, values.
+async fn again_at_marks(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
+    let step = (log.marks.len() / RESTARTS_MAX).max(1);
+    let last = log.marks.last().into_iter();
+    for mark in log.marks.iter().step_by(step).chain(last) {
+        // As the checkpoint keeps them: all that may still be met, and what a later version will not change.
+        let relations = log.relations.values().filter(|relation| relation.since() <= mark.position).map(Arc::clone).collect();
+        let again = read_log(source, tables, Some(mark.clone()), relations).await;
+        for (name, rows) in &log.rows {
+            let expected = &rows[rows.partition_point(|row| row.position <= mark.position)..];
+            let found = again.rows.get(name).map_or(&[][..], Vec::as_slice);
+            assert_eq!(found.len(), expected.len(), "changes of {name} after {}", mark.position);
+            for (found, expected) in found.iter().zip(expected) {
+                assert_eq!(found, expected, "a change of {name} after {}", mark.position);
+            }
+        }
+        assert_eq!(again.marks.last().map(|mark| mark.position), log.marks.last().map(|mark| mark.position), "the end is the end");
+    }
+}
+
+/// While memory is spent a reader waits, and loses nothing by it, also when its wait is cancelled.
+async fn waits_for_memory(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
+    let memory = MemoryBudget::new(1024);
+    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory: memory.clone() };
+    let mut reader = source.open_log(start).await.expect("the log can be opened");
+    let mut rows = 0;
+    let mut held = None;
+    loop {
+        // With the only permit held no further batch may come; whatever else comes, comes first.
+        let wait = if held.is_some() { Duration::from_millis(5) } else { PATIENCE };
+        match tokio::time::timeout(wait, reader.next()).await {
+            Err(_) => assert!(held.take().is_some(), "a reader of a recorded log goes on"),
+            Ok(event) => match event.expect("the log can be read") {
+                Some(LogEvent::Changes(batch)) => {
+                    assert!(held.is_none(), "a batch came although all memory was held");
+                    rows += batch.rows();
+                    held = Some(batch);
+                }
+                Some(_) => {}
+                None => break,
+            },
+        }
+    }
+    assert_eq!(rows, log.rows.values().map(Vec::len).sum::<usize>(), "nothing was lost in waiting");
+}
+
+/// A table that is excluded does not come.
+async fn nothing_unwanted(source: &dyn Source, log: &ReadLog) {
+    let Some(unwanted) = log.rows.keys().next() else { return };
+    let mut tables = TableFilter::all();
+    tables.exclude.push(logweir_core::Pattern::new(unwanted.to_string()));
+    let again = read_log(source, &tables, None, Vec::new()).await;
+    assert!(!again.rows.contains_key(unwanted), "{unwanted} was excluded");
+    for (name, rows) in log.rows.iter().filter(|(name, _)| *name != unwanted) {
+        assert_eq!(again.rows.get(name).map(Vec::len), Some(rows.len()), "{name} comes as before");
+    }
+}
+
+/// Marks can be acknowledged while reading and at the end, and the log can be opened again at the last.
+async fn acknowledged(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
+    let memory = MemoryBudget::new(MEMORY_BYTES);
+    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory };
+    let mut reader = source.open_log(start).await.expect("the log can be opened");
+    while let Some(event) = next(reader.as_mut()).await {
+        if let LogEvent::Mark(mark) = event {
+            reader.acknowledge(&mark).await.expect("a mark can be acknowledged");
+        }
+    }
+    drop(reader);
+    let relations = log.relations.values().map(Arc::clone).collect();
+    let rest = read_log(source, tables, log.marks.last().cloned(), relations).await;
+    assert!(rest.rows.is_empty(), "nothing comes after the end");
+}
