@@ -90,7 +90,7 @@ impl Lake {
             .columns
             .iter()
             .zip(columns)
-            .map(|((name, data_type), array)| (Arc::new(Field::new(name, data_type.clone(), true)), array))
+            .map(|((name, data_type), array)| (Arc::new(field(name, data_type)), array))
             .chain(metadata(table, changes))
             .unzip();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
@@ -127,6 +127,17 @@ impl Lake {
     pub(crate) fn engine(&self, tables: &[&str]) -> QueryEngine {
         QueryEngine::new(tables.iter().map(|table| self.table(table)).collect(), MEMORY_BYTES).unwrap()
     }
+}
+
+/// A column's field, with what the source would say of it beside its type.
+fn field(name: &str, data_type: &DataType) -> Field {
+    let said: &[(&str, &str)] = match name {
+        "json" => &[("ARROW:extension:name", "arrow.json"), ("ARROW:extension:metadata", "")],
+        "geometry" => &[("logweir.srid", "4326")],
+        _ => &[],
+    };
+    let metadata = said.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    Field::new(name, data_type.clone(), true).with_metadata(metadata.collect())
 }
 
 fn metadata(table: &str, changes: &[Change]) -> Vec<(FieldRef, ArrayRef)> {

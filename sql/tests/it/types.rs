@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Float32Type, TimeUnit, i256};
 use expect_test::expect;
-use logweir_core::ChangeType::Insert;
+use logweir_core::ChangeType::{Insert, UpdateInsert};
 
 use crate::lake::{Lake, Version, answer, change};
 
@@ -81,6 +81,27 @@ async fn a_retyped_column_never_fails_a_query() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_column_does_not_stand_in_the_way() {
+    use DataType::{Binary, Int32, Utf8};
+    let lake = Lake::new();
+    let columns = [("id", Int32), ("json", Utf8), ("geometry", Binary)];
+    let retyped = [("id", DataType::Int64), ("json", Utf8), ("geometry", Utf8)];
+    let row = |n, id| change(n, Insert, [Some(id), Some(r#"{"a": 1}"#), Some("wkb")]);
+    let not_logged = change(4, UpdateInsert, [Some("1"), None, Some("wkb")]).unchanged(&["json"]);
+    lake.write("shop/t/1.parquet", "t", &Version::new(1, &columns, &["id"]), &[row(1, "1"), row(2, "2")]).await;
+    let engine = lake.engine(&["t"]);
+    for changes in [vec![row(3, "3")], vec![not_logged]] {
+        let sql = "select id, json, geometry from shop.t where json like '%1%' order by id limit 1";
+        assert_eq!(answer(&engine, sql).await, "id | json | geometry\n1 | {\"a\": 1} | 776b62\n");
+        lake.write(&format!("shop/t/{}.parquet", changes[0].timestamp), "t", &Version::new(2, &retyped, &["id"]), &changes).await;
+    }
+    let sql = "select id, json, geometry from shop.t where json like '%1%' order by id limit 1";
+    assert_eq!(answer(&engine, sql).await, "id | json | geometry\n1 | {\"a\": 1} | 776b62\n");
+    let sql = "select count(*) as n, count(distinct json) as d, max(geometry) as g from shop_changes.t";
+    assert_eq!(answer(&engine, sql).await, "n | d | g\n4 | 1 | 776b62\n");
 }
 
 /// One value that is not NULL.
