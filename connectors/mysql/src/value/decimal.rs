@@ -85,7 +85,7 @@ pub(crate) fn decode_i256(bytes: &[u8], precision: u8, scale: u8) -> ValueResult
 }
 
 /// Hands every group with its number of digits to `each`, from the left, and returns whether the number is negative.
-#[inline]
+#[inline(always)]
 fn groups(bytes: &[u8], precision: u8, scale: u8, mut each: impl FnMut(u32, u8)) -> ValueResult<bool> {
     if precision > PRECISION_I256 || scale > precision {
         return Err(TYPE);

@@ -124,9 +124,9 @@ fn days(year: u32, month: u32, day: u32) -> ValueResult<i32> {
     if month == 0 || day == 0 {
         return Err(if year == 0 && month == 0 && day == 0 { ZERO_DATE } else { PARTIAL_DATE });
     }
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let Some(length) = LENGTHS.get(month as usize - 1) else { return Err(NOT_A_DAY) };
-    if year > 9999 || day > length + u32::from(leap && month == 2) {
+    let leap = || year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    if year > 9999 || (day > *length && !(day == 29 && month == 2 && leap())) {
         return Err(NOT_A_DAY);
     }
     // Years begin in March here, so that the leap day is the last of one. 400 years more keep year 0 above zero.
