@@ -208,6 +208,8 @@ impl DatabaseServer {
         let mut tool = tool.args(files).stdout(Stdio::piped()).spawn().expect("the binlog tool can be run");
         client.args(["--host=127.0.0.1", "--user=root"]).arg(format!("--port={}", self.port));
         let status = client.stdin(tool.stdout.take().expect("standard output is piped")).status().expect("the client can be run");
+        // It holds the pipe's other end; with it gone, a tool that still writes ends.
+        drop(client);
         let read = tool.wait().expect("the binlog tool ends");
         assert!(status.success() && read.success(), "the recording could not be replayed");
     }

@@ -164,13 +164,14 @@ impl SimLog {
     }
 
     /// Changes of one table at one version, as a batch.
-    pub fn batch(&self, changes: &[&Change], time: TimestampMicros) -> ChangeBatch {
+    pub fn batch(&self, changes: &[&Change]) -> ChangeBatch {
         let first = changes[0];
         let relation = Arc::clone(&self.relations[first.table][first.version as usize - 1]);
         let mut metadata = MetadataBuilder::new("simulation");
         for change in changes {
             let place = SourcePlace { log_position: change.position.commit(), log_file: None, transaction: None };
             let change_type = ChangeType::from_code(change.change_type).expect("a change has a known type");
+            let time = self.transactions[self.after(change.position)].mark.commit_time.expect("a transaction has a time");
             metadata.push(time, change.position, change_type, time, place);
         }
         let last = metadata.last_position().expect("a batch has a change");

@@ -101,7 +101,6 @@ impl SimReader {
             }
         }
         changes.retain(|change| self.tables.accepts(self.log.relations[change.table][0].name()));
-        let time = self.log.transactions.get(end.max(1) - 1).and_then(|transaction| transaction.mark.commit_time);
         let mut by_relation: Vec<Vec<&Change>> = Vec::new();
         for change in changes {
             match by_relation.iter_mut().find(|group| (group[0].table, group[0].version) == (change.table, change.version)) {
@@ -121,7 +120,7 @@ impl SimReader {
             let mut rest = &group[..];
             while !rest.is_empty() {
                 let (part, after) = rest.split_at(self.rng.random_range(1..=rest.len()));
-                self.queue.push_back(LogEvent::Changes(self.log.batch(part, time.expect("a change has a time"))));
+                self.queue.push_back(LogEvent::Changes(self.log.batch(part)));
                 rest = after;
             }
         }

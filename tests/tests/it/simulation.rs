@@ -293,6 +293,32 @@ fn what_a_transform_drops_lands_nowhere_and_holds_nothing_up() {
     }
 }
 
+struct Panics;
+
+impl Transform for Panics {
+    fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>> {
+        Ok(vec![Arc::clone(relation)])
+    }
+
+    fn apply(&self, _: ChangeBatch) -> Result<Vec<ChangeBatch>> {
+        panic!("a mistake of ours")
+    }
+}
+
+#[test]
+fn a_panic_in_a_task_ends_the_stream_with_an_error() {
+    simulate(1, |seed| async move {
+        let world = World::new(seed, Setting::default());
+        let transforms = Arc::new(|| Ok(vec![Box::new(Panics) as Box<dyn Transform>]));
+        let error = error_of(world.live_with(None, transforms, Shutdown::new()).await.0);
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error:?}");
+        assert!(!error.report().contains("a mistake of ours"), "a panic's text may hold values");
+        // What was wrong is put right, and nothing was lost by it.
+        assert_done(&world.live(None).await.0);
+        world.assert_landed(60);
+    });
+}
+
 #[test]
 fn progress_tells_what_was_read_and_landed_also_over_a_restart() {
     simulate(3, |seed| async move {
