@@ -62,9 +62,9 @@ impl BinlogOffset {
 
 /// The number behind the last dot of a binlog file's name, which orders the files of a server.
 pub fn file_number(file: &str) -> Result<u32> {
-    file.rsplit_once('.').and_then(|(_, number)| number.parse().ok()).ok_or_else(|| {
-        Error::config("the name of a binlog file must end in a dot and the file's number").context("file", file)
-    })
+    file.rsplit_once('.')
+        .and_then(|(_, number)| number.parse().ok())
+        .ok_or_else(|| Error::config("the name of a binlog file must end in a dot and the file's number").context("file", file))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of everything that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -53,14 +54,17 @@ impl ErrorKind {
 /// What went wrong, with what, and what mends it.
 ///
 /// Displayed on one line: `message (name: value, …); remedy`. The cause is the [`source`](std::error::Error::source).
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     context: Vec<(&'static str, String)>,
     remedy: Option<Cow<'static, str>>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    // Shared, so that who has failed for good can say so again.
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 macro_rules! constructors {
@@ -116,7 +120,7 @@ impl Error {
     /// Wraps the cause.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
