@@ -59,6 +59,12 @@ fn masked(with: MaskKind, column: ArrayRef) -> ArrayRef {
     Arc::clone(batches[0].records.column(1))
 }
 
+/// One text under one mask.
+pub(crate) fn masked_text(with: MaskKind, text: &str) -> String {
+    let masked = masked(with, Arc::new(StringArray::from(vec![text])));
+    masked.as_string::<i32>().value(0).to_owned()
+}
+
 fn texts(array: &ArrayRef) -> Vec<Option<&str>> {
     array.as_string::<i32>().iter().collect()
 }
