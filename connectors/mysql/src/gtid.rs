@@ -144,19 +144,6 @@ impl MysqlGtidSet {
         self.sources.is_empty()
     }
 
-    /// Per source UUID, the untagged ranges as `[first, last]`; `None` if there is a tag.
-    ///
-    /// This is all that the dump command of servers before 8.3 can be told.
-    pub fn untagged(&self) -> Option<Vec<([u8; 16], &[(u64, u64)])>> {
-        self.sources
-            .iter()
-            .map(|(uuid, tags)| match (tags.len(), tags.get("")) {
-                (1, Some(intervals)) => Some((*uuid, intervals.0.as_slice())),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// Every source and tag with its ranges, in the order of the text form.
     pub fn ranges(&self) -> impl Iterator<Item = (&[u8; 16], &str, &[(u64, u64)])> {
         self.sources.iter().flat_map(|(uuid, tags)| tags.iter().map(move |(tag, intervals)| (uuid, tag.as_str(), intervals.0.as_slice())))
@@ -383,12 +370,6 @@ mod tests {
             both.merge(&left);
             assert!(left.is_subset(&both) && right.is_subset(&both));
         }
-    }
-
-    #[test]
-    fn only_sets_without_tags_have_an_untagged_form() {
-        assert_eq!(MysqlGtidSet::parse(&format!("{A}:1-3:5")).unwrap().untagged().unwrap()[0].1, &[(1, 3), (5, 5)]);
-        assert!(MysqlGtidSet::parse(&format!("{A}:1-3:t:5")).unwrap().untagged().is_none());
     }
 
     #[test]

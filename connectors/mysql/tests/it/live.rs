@@ -1,0 +1,307 @@
+//! Reading a live log: every start, every restart, every fault.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use logweir_core::{ErrorKind, LogEvent, LogMark, LogReader, Source};
+use logweir_mysql::options::Start;
+
+use crate::rig::{Flavour, PATIENCE, Reading, Rig, catch_up, open, read_to, start, tables};
+
+const INSERT: i8 = 0;
+
+async fn insert(rig: &Rig, ids: std::ops::Range<u32>) {
+    let values: Vec<String> = ids.map(|id| format!("({id}, 'n{id}')")).collect();
+    rig.execute(&format!("INSERT INTO shop.a VALUES {}", values.join(", "))).await;
+}
+
+async fn with_table(flavour: Flavour, options: &[&str]) -> Rig {
+    let rig = Rig::start(flavour, options).await;
+    rig.execute("CREATE TABLE shop.a (id INT PRIMARY KEY, name VARCHAR(20))").await;
+    rig.execute("CREATE TABLE shop.b (id INT PRIMARY KEY, n INT)").await;
+    rig
+}
+
+fn row(id: u32) -> String {
+    format!("shop.a {INSERT} {id} n{id}")
+}
+
+async fn opening_mark(reader: &mut dyn LogReader) -> LogMark {
+    match tokio::time::timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap() {
+        LogEvent::Mark(mark) => mark,
+        event => panic!("the first event is a mark, not {event:?}"),
+    }
+}
+
+async fn starts(flavour: Flavour) {
+    let rig = with_table(flavour, &[]).await;
+    insert(&rig, 0..3).await;
+    rig.execute("FLUSH BINARY LOGS").await;
+    insert(&rig, 3..6).await;
+
+    // From the beginning: everything.
+    let mut reader = open(&rig.source(Start::Earliest), start(None)).await;
+    let mut reading = Reading::default();
+    catch_up(reader.as_mut(), &mut reading).await;
+    assert_eq!(reading.texts(), (0..6).map(row).collect::<Vec<_>>());
+    drop(reader);
+
+    // Now is pinned by the opening mark, before anything is read.
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mark = opening_mark(reader.as_mut()).await;
+    assert!(mark.position >= reading.last().position);
+    drop(reader);
+    insert(&rig, 6..8).await;
+    let now = Reading { marks: vec![mark], ..Reading::default() };
+    let mut later = Reading::default();
+    let mut reader = open(&rig.source(Start::Now), start(Some(&now))).await;
+    catch_up(reader.as_mut(), &mut later).await;
+    assert_eq!(later.texts(), [row(6), row(7)]);
+    drop(reader);
+
+    // At a file and position: those of the second file.
+    let first = reading.marks.iter().find(|mark| mark.position.file() == later.last().position.file()).unwrap();
+    let position = Start::Position { file: first.offset.0["file"].as_str().unwrap().into(), position: 4 };
+    let mut second = Reading::default();
+    let mut reader = open(&rig.source(position), start(None)).await;
+    catch_up(reader.as_mut(), &mut second).await;
+    assert_eq!(second.texts(), (3..8).map(row).collect::<Vec<_>>());
+    assert!(second.changes.iter().take(3).all(|(at, text)| reading.changes.get(at) == Some(text)), "the same positions");
+    drop(reader);
+
+    // After the GTIDs of a mark in the middle.
+    let middle = reading.marks.iter().rev().find(|mark| reading.behind(mark.position).len() == 3).unwrap();
+    let gtid = &middle.offset.0["gtid"];
+    let gtid = gtid.get("mysql").or_else(|| gtid.get("mariadb")).unwrap().as_str().unwrap();
+    let mut after = Reading::default();
+    let mut reader = open(&rig.source(Start::Gtid(gtid.into())), start(None)).await;
+    catch_up(reader.as_mut(), &mut after).await;
+    assert_eq!(after.texts(), (3..8).map(row).collect::<Vec<_>>());
+    assert!(after.changes.iter().all(|(at, text)| second.changes.get(at) == Some(text)), "the same positions");
+    drop(reader);
+
+    // And again at each of its marks, which reopens by GTIDs.
+    for mark in &after.marks {
+        let from = Reading { marks: vec![mark.clone()], relations: after.relations.clone(), ..Reading::default() };
+        let mut again = Reading::default();
+        let mut reader = open(&rig.source(Start::Now), start(Some(&from))).await;
+        read_to(reader.as_mut(), &mut again, after.last().position).await;
+        assert_eq!(again.changes, after.behind(mark.position), "from {}", mark.position);
+    }
+}
+
+#[tokio::test]
+async fn mariadb_starts() {
+    starts(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn mysql_starts() {
+    starts(Flavour::Mysql).await;
+}
+
+async fn restarts(flavour: Flavour) {
+    let rig = with_table(flavour, &[]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    reading.take(LogEvent::Mark(opening_mark(reader.as_mut()).await));
+    for round in 0..6 {
+        insert(&rig, round * 10..round * 10 + 3).await;
+        rig.execute(&format!("INSERT INTO shop.b (id, n) VALUES ({round}, 1)")).await;
+        rig.execute(&format!("UPDATE shop.a SET name = 'x' WHERE id = {}", round * 10)).await;
+        rig.execute(&format!("UPDATE shop.a SET id = id + 5 WHERE id = {}", round * 10 + 1)).await;
+        if round == 1 {
+            rig.execute("ALTER TABLE shop.b ADD COLUMN m INT DEFAULT 3").await;
+        }
+        if round == 3 {
+            rig.execute("FLUSH BINARY LOGS").await;
+        }
+        if round == 4 {
+            rig.execute("TRUNCATE TABLE shop.b").await;
+        }
+        catch_up(reader.as_mut(), &mut reading).await;
+    }
+    drop(reader);
+    assert!(reading.marks.len() >= 6);
+    // 3 inserts, 1 insert, 1 update, 1 key change in two halves; and a truncate.
+    assert_eq!(reading.changes.len(), 6 * 7 + 1, "{:#?}", reading.changes);
+    let end = reading.last().position;
+    for mark in &reading.marks {
+        let relations = reading.relations.iter().filter(|relation| relation.since() <= mark.position).cloned().collect();
+        let from = Reading { marks: vec![mark.clone()], relations, ..Reading::default() };
+        let mut again = Reading::default();
+        let mut reader = open(&rig.source(Start::Now), start(Some(&from))).await;
+        read_to(reader.as_mut(), &mut again, end).await;
+        assert_eq!(again.marks[0].position, mark.position, "the first event is the mark again");
+        assert_eq!(again.changes, reading.behind(mark.position), "from {}", mark.position);
+        let versions = |relations: &[std::sync::Arc<logweir_core::Relation>]| -> BTreeMap<String, u32> {
+            relations.iter().map(|relation| (relation.name().to_string(), relation.version())).collect()
+        };
+        let (told, known) = (versions(&again.relations), versions(&reading.relations));
+        assert!(told.iter().all(|(name, version)| known.get(name) >= Some(version)), "{told:?} of {known:?}");
+    }
+}
+
+#[tokio::test]
+async fn mariadb_restarts_at_every_mark() {
+    restarts(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn mysql_restarts_at_every_mark() {
+    restarts(Flavour::Mysql).await;
+}
+
+async fn dump_threads(rig: &Rig) -> Vec<u64> {
+    rig.query("SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'").await
+}
+
+#[tokio::test]
+async fn a_killed_dump_is_opened_again() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    let mut expected = 0;
+    for round in 0..5 {
+        insert(&rig, round * 100..round * 100 + 50).await;
+        expected += 50;
+        for id in dump_threads(&rig).await {
+            rig.execute(&format!("KILL {id}")).await;
+        }
+        insert(&rig, round * 100 + 50..round * 100 + 60).await;
+        expected += 10;
+        catch_up(reader.as_mut(), &mut reading).await;
+        assert_eq!(reading.changes.len(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_large_transaction_is_cut_and_not_repeated_after_a_fault() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    let mut start = start(None);
+    // Small enough that the transaction is handed out in parts.
+    start.memory = logweir_core::MemoryBudget::new(4 * 1024 * 1024);
+    let mut reader = open(&rig.source(Start::Now), start).await;
+    let mut reading = Reading::default();
+    reading.take(LogEvent::Mark(opening_mark(reader.as_mut()).await));
+    rig.execute("INSERT INTO shop.a SELECT seq, CONCAT('n', seq) FROM shop.seq_1_to_200000").await;
+    let end = reader.end().await.unwrap().unwrap();
+    // In the middle of it: some changes, no mark behind them yet.
+    while reading.changes.len() < 20_000 {
+        let event = tokio::time::timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+        reading.take(event);
+    }
+    assert!(reading.changes.len() < 200_000, "handed out in parts");
+    assert!(reading.changes.keys().next_back().unwrap() > &reading.last().position);
+    for id in dump_threads(&rig).await {
+        rig.execute(&format!("KILL {id}")).await;
+    }
+    // `take` refuses a position that comes twice.
+    read_to(reader.as_mut(), &mut reading, end).await;
+    assert_eq!(reading.changes.len(), 200_000);
+}
+
+#[tokio::test]
+async fn an_idle_log_gives_marks_and_a_call_may_be_dropped() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    reading.take(LogEvent::Mark(opening_mark(reader.as_mut()).await));
+    // Calls dropped all the time lose nothing.
+    let writing = async {
+        for id in 0..40 {
+            insert(&rig, id..id + 1).await;
+        }
+    };
+    let polling = async {
+        while reading.changes.len() < 40 {
+            if let Ok(event) = tokio::time::timeout(Duration::from_micros(300), reader.next()).await {
+                reading.take(event.unwrap().unwrap());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, async { tokio::join!(writing, polling) }).await.unwrap();
+    assert_eq!(reading.texts(), (0..40).map(row).collect::<Vec<_>>());
+
+    catch_up(reader.as_mut(), &mut reading).await;
+    let idle = std::time::Instant::now();
+    let event = tokio::time::timeout(Duration::from_secs(<dyn LogReader>::IDLE_MARK_SECONDS), reader.next()).await;
+    assert!(matches!(event, Ok(Ok(Some(LogEvent::Mark(_))))), "{event:?} after {:?}", idle.elapsed());
+
+    // What is not followed moves the mark as well.
+    rig.execute("CREATE DATABASE other").await;
+    rig.execute("CREATE TABLE other.x (id INT)").await;
+    rig.execute("INSERT INTO other.x VALUES (1)").await;
+    rig.execute("FLUSH BINARY LOGS").await;
+    let before = reading.changes.len();
+    catch_up(reader.as_mut(), &mut reading).await;
+    assert_eq!(reading.changes.len(), before);
+}
+
+#[tokio::test]
+async fn a_purged_file_is_log_gone() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    insert(&rig, 0..3).await;
+    catch_up(reader.as_mut(), &mut reading).await;
+    drop(reader);
+    rig.execute("FLUSH BINARY LOGS").await;
+    rig.execute("FLUSH BINARY LOGS").await;
+    let files: Vec<(String, u64)> = rig.query("SHOW BINARY LOGS").await;
+    // The server keeps what a dump thread still reads.
+    for id in dump_threads(&rig).await {
+        rig.execute(&format!("KILL {id}")).await;
+    }
+    rig.execute(&format!("PURGE BINARY LOGS TO '{}'", files.last().unwrap().0)).await;
+    let error = rig.source(Start::Now).open_log(start(Some(&reading))).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+    assert_eq!(error.get_context("oldest file"), Some(files.last().unwrap().0.as_str()));
+    assert!(error.get_remedy().unwrap().contains("expire_logs"), "{error}");
+
+    // By GTIDs too.
+    let mut options = rig.options();
+    options.start = Start::Gtid("0-41-1".into());
+    let source = logweir_mysql::source::MysqlSource::new(options);
+    let error = source.open_log(start(None)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+}
+
+#[tokio::test]
+async fn another_server_is_found_by_gtid_and_raises_the_incarnation() {
+    let rig = with_table(Flavour::Mysql, &[]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    insert(&rig, 0..3).await;
+    catch_up(reader.as_mut(), &mut reading).await;
+    drop(reader);
+    insert(&rig, 3..5).await;
+    // The same server under another name is, to the checkpoint, another server with the same transactions.
+    let mut mark = reading.last().clone();
+    mark.offset.0["server"] = "mysql:another".into();
+    let from = Reading { marks: vec![mark], relations: reading.relations.clone(), ..Reading::default() };
+    let mut moved = Reading::default();
+    let mut reader = open(&rig.source(Start::Now), start(Some(&from))).await;
+    catch_up(reader.as_mut(), &mut moved).await;
+    assert_eq!(moved.texts(), [row(3), row(4)]);
+    assert!(moved.changes.keys().all(|at| at.incarnation() == 1));
+    drop(reader);
+
+    // And that again at its own marks.
+    for mark in &moved.marks {
+        let from = Reading { marks: vec![mark.clone()], relations: moved.relations.clone(), ..Reading::default() };
+        let mut again = Reading::default();
+        let mut reader = open(&rig.source(Start::Now), start(Some(&from))).await;
+        read_to(reader.as_mut(), &mut again, moved.last().position).await;
+        assert_eq!(again.changes, moved.behind(mark.position), "from {}", mark.position);
+    }
+
+    // Without GTIDs there is no way.
+    let mut mark = reading.last().clone();
+    mark.offset.0["server"] = "mysql:another".into();
+    mark.offset.0.as_object_mut().unwrap().remove("gtid");
+    let from = Reading { marks: vec![mark], ..Reading::default() };
+    let error = rig.source(Start::Now).open_log(start(Some(&from))).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+    let _ = tables(&[]);
+}

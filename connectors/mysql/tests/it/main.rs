@@ -1,0 +1,7 @@
+//! The sources against real servers, which each test starts for itself.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod check;
+mod live;
+mod recorded;
+mod rig;
