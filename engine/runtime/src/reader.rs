@@ -4,7 +4,9 @@
 //! memory or for room, so that a slow destination does not make a source believe we are gone.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use logweir_core::{ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform};
 use tokio::sync::{mpsc, watch};
@@ -65,6 +67,23 @@ pub(crate) struct ReaderEnd {
 enum Flow {
     On,
     Stop,
+}
+
+/// Lets another thread take this task, and this thread the consumers that it has just woken.
+///
+/// A task woken by another goes to a slot of the same thread that no other thread takes from. A reader that never waits
+/// (a backlog, a recorded log) would keep its consumers there for dozens of batches, until the runtime makes it yield.
+/// Waking ourselves while we run puts us into the queue that idle threads do take from.
+async fn step_aside() {
+    let mut aside = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut aside, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Reader {
@@ -267,7 +286,11 @@ impl Reader {
         }
         // Whatever is appended lies behind the last mark; a mark sets this again.
         self.place.at_mark &= matches!(entry, Entry::Relation(_));
+        let changes = matches!(entry, Entry::Changes(_));
         self.appender.append(entry).await;
+        if changes {
+            step_aside().await;
+        }
         Ok(Flow::On)
     }
 

@@ -185,3 +185,14 @@ impl StateStore for Taken {
         String::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_can_run_on_any_thread() {
+        fn is_send<T: Send>(_: impl FnOnce(StreamSpec, Arc<dyn Clock>, Shutdown, Arc<StreamProgress>) -> T) {}
+        is_send(run_stream);
+    }
+}
