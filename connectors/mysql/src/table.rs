@@ -39,7 +39,7 @@ pub(crate) struct Table {
     described: Described,
     /// The body of the table map that `buffer` is compiled from.
     map: Vec<u8>,
-    /// Raised whenever `buffer` is compiled anew, so that rows of a table map that no longer holds are noticed.
+    /// Raised whenever a table map is compiled, so that rows of a table map that no longer holds are noticed.
     pub(crate) generation: u64,
     columns: Vec<TableColumn>,
     pub(crate) buffer: Option<RowBuffer>,
@@ -194,6 +194,7 @@ impl Table {
         self.cut()?;
         let relation = self.version_of(shape.carried, shape.key, since)?;
         self.columns = shape.columns;
+        self.generation += 1;
         self.install(relation);
         self.map.clear();
         self.map.extend_from_slice(body);
@@ -244,7 +245,6 @@ impl Table {
     }
 
     fn install(&mut self, relation: Arc<Relation>) {
-        self.generation += 1;
         self.current = Some(Arc::clone(&relation));
         self.buffer = Some(RowBuffer::new(relation, &self.columns));
     }

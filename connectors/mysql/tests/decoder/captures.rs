@@ -26,7 +26,7 @@ fn golden_output() {
     for capture in DECODED {
         let (events, result) = decode(&read(capture), DecoderOptions::default());
         result.unwrap_or_else(|error| panic!("{capture}: {error:?}"));
-        expect_test::expect_file![path(capture, "expected")].assert_eq(&render(&events, false));
+        expect_test::expect_file![path(capture, "expected")].assert_eq(&render(&events, true));
     }
 }
 

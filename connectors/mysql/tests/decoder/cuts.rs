@@ -27,7 +27,7 @@ proptest! {
         let (whole, _) = decode(&bytes, DecoderOptions::default());
         let mut decoder = BinlogDecoder::new(DecoderOptions::default(), "types.000001", 0).unwrap();
         let (cut, result) = decode_pieces(&mut decoder, pieces(&bytes, &cuts), false, &|_| None);
-        prop_assert!(result.is_ok());
+        prop_assert!(result.is_ok(), "{result:?}");
         prop_assert_eq!(render(&cut, true), render(&whole, true));
     }
 
@@ -40,7 +40,7 @@ proptest! {
         let options = DecoderOptions { flush_bytes, flush_bytes_max, ..DecoderOptions::default() };
         let mut decoder = BinlogDecoder::new(options, "types.000001", 0).unwrap();
         let (cut, result) = decode_pieces(&mut decoder, pieces(&bytes, &cuts), true, &|_| None);
-        prop_assert!(result.is_ok());
+        prop_assert!(result.is_ok(), "{result:?}");
         prop_assert_eq!(render(&cut, false), render(&whole, false));
         // A mark is behind everything before it, and before everything behind it.
         let mut reached = None;
@@ -66,7 +66,7 @@ proptest! {
         let (whole, _) = decode(&bytes, DecoderOptions::default());
         let mut decoder = BinlogDecoder::new(DecoderOptions::default(), "types.000001", 0).unwrap();
         let (cut, result) = decode_pieces(&mut decoder, bytes.chunks(1), false, &|_| None);
-        prop_assert!(result.is_ok());
+        prop_assert!(result.is_ok(), "{result:?}");
         prop_assert_eq!(render(&cut, true), render(&whole, true));
     }
 }
@@ -105,8 +105,11 @@ fn a_restart_from_any_mark_goes_on_with_the_same_changes() {
                 LogEvent::Mark(mark) => {
                     marks += 1;
                     let (rest, announced) = resume(&bytes, mark, &relations);
-                    let behind: BTreeMap<_, _> =
-                        expected.iter().filter(|(position, _)| **position > mark.position.to_string()).map(|(k, v)| (k.clone(), v.clone())).collect();
+                    let behind: BTreeMap<_, _> = expected
+                        .iter()
+                        .filter(|(position, _)| **position > mark.position.to_string())
+                        .map(|(k, v)| (k.clone(), v.clone()))
+                        .collect();
                     assert_eq!(changes(&rest), behind, "{capture} from {}", mark.position);
                     // Versions are the same ones, also those that begin behind the mark.
                     for relation in announced {
@@ -144,7 +147,8 @@ fn resume(bytes: &[u8], mark: &LogMark, relations: &[Arc<Relation>]) -> (Vec<Log
     let mut decoder = BinlogDecoder::new(options, &offset.file, offset.position).unwrap();
     let (events, result) = decode_pieces(&mut decoder, [&format, &bytes[offset.position as usize..]], false, &|_| None);
     result.unwrap();
-    let announced = events.iter().filter_map(|event| if let LogEvent::Relation(relation) = event { Some(Arc::clone(relation)) } else { None });
+    let announced =
+        events.iter().filter_map(|event| if let LogEvent::Relation(relation) = event { Some(Arc::clone(relation)) } else { None });
     let announced = announced.collect();
     (events, announced)
 }

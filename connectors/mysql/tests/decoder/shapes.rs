@@ -122,7 +122,9 @@ fn another_table_than_the_log_s_is_refused() {
 fn nothing_is_taken_until_the_answer_comes() {
     let bytes = read("mysql-9.7/types-compressed");
     let mut decoder = BinlogDecoder::new(live(), "types.000001", 0).unwrap();
-    let Decoded::NeedsShape { relation, consumed } = decoder.decode(&bytes, TimestampMicros(0)).unwrap() else { panic!("a shape is needed") };
+    let Decoded::NeedsShape { relation, consumed } = decoder.decode(&bytes, TimestampMicros(0)).unwrap() else {
+        panic!("a shape is needed")
+    };
     let again = decoder.decode(&bytes[consumed..], TimestampMicros(0)).unwrap();
     assert_eq!(again, Decoded::NeedsShape { relation: relation.clone(), consumed: 0 });
     decoder.provide_shape(&relation, None).unwrap();
@@ -136,7 +138,8 @@ fn nothing_is_taken_until_the_answer_comes() {
     }
     assert_eq!(asked, ["numbers", "times", "strings", "special"]);
     decoder.flush().unwrap();
-    let rows: usize = std::iter::from_fn(|| decoder.next_event()).map(|event| if let LogEvent::Changes(batch) = event { batch.rows() } else { 0 }).sum();
+    let rows: usize =
+        std::iter::from_fn(|| decoder.next_event()).map(|event| if let LogEvent::Changes(batch) = event { batch.rows() } else { 0 }).sum();
     assert_eq!(rows, 18);
 }
 
@@ -145,8 +148,10 @@ fn the_checkpoint_s_relation_saves_asking() {
     let bytes = read("mariadb-10.11/types-minimal");
     let mut decoder = BinlogDecoder::new(DecoderOptions { flush_bytes: 0, ..live() }, "types.000001", 0).unwrap();
     let (events, _) = decode_pieces(&mut decoder, [bytes.as_slice()], false, &types);
-    let relations: Vec<_> =
-        events.iter().filter_map(|event| if let LogEvent::Relation(relation) = event { Some(std::sync::Arc::clone(relation)) } else { None }).collect();
+    let relations: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let LogEvent::Relation(relation) = event { Some(std::sync::Arc::clone(relation)) } else { None })
+        .collect();
     let json = serde_json::to_string(&relations).unwrap();
     let relations: Vec<std::sync::Arc<logweir_core::Relation>> =
         serde_json::from_str::<Vec<logweir_core::Relation>>(&json).unwrap().into_iter().map(std::sync::Arc::new).collect();

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use logweir_core::{ChangeBatch, ChangeType, LogEvent, MetadataColumn, Result, TimestampMicros};
 use logweir_mysql::catalog::TableShape;
@@ -33,7 +33,7 @@ pub(crate) fn decode_pieces<'b>(
     catalog: Catalog<'_>,
 ) -> (Vec<LogEvent>, Result<()>) {
     let mut events = Vec::new();
-    let mut feed = |decoder: &mut BinlogDecoder, piece: &[u8]| -> Result<()> {
+    let feed = |decoder: &mut BinlogDecoder, piece: &[u8]| -> Result<()> {
         let mut rest = piece;
         while let Decoded::NeedsShape { relation, consumed } = decoder.decode(rest, NOW)? {
             rest = &rest[consumed..];
@@ -68,7 +68,7 @@ pub(crate) fn decode(bytes: &[u8], options: DecoderOptions) -> (Vec<LogEvent>, R
 /// A line per relation, a paragraph per change, in log order; marks if asked for.
 pub(crate) fn render(events: &[LogEvent], marks: bool) -> String {
     let mut pieces: Vec<(String, String)> = Vec::new();
-    let mut head = String::new();
+    let mut heads = Vec::new();
     for event in events {
         match event {
             LogEvent::Relation(relation) => {
@@ -85,8 +85,11 @@ pub(crate) fn render(events: &[LogEvent], marks: bool) -> String {
                     .collect();
                 let key: Vec<_> = relation.key().iter().map(|i| relation.columns()[*i].name()).collect();
                 let declared = if relation.key_declared() { "" } else { " (undeclared)" };
-                writeln!(head, "{} v{} since {} key {}{declared}", relation.name(), relation.version(), relation.since(), key.join(", ")).unwrap();
+                let mut head = String::new();
+                writeln!(head, "{} v{} since {} key {}{declared}", relation.name(), relation.version(), relation.since(), key.join(", "))
+                    .unwrap();
                 types.iter().for_each(|line| writeln!(head, "  {line}").unwrap());
+                heads.push((relation.since(), head));
             }
             LogEvent::Changes(batch) => changes(batch, &mut pieces),
             LogEvent::Mark(mark) if marks => {
@@ -95,14 +98,16 @@ pub(crate) fn render(events: &[LogEvent], marks: bool) -> String {
             LogEvent::Mark(_) => {}
         }
     }
+    heads.sort();
     pieces.sort();
-    head + &pieces.into_iter().map(|(_, text)| text).collect::<String>()
+    heads.into_iter().map(|(_, head)| head).collect::<String>() + &pieces.into_iter().map(|(_, text)| text).collect::<String>()
 }
 
 fn changes(batch: &ChangeBatch, pieces: &mut Vec<(String, String)>) {
     let options = FormatOptions::default().with_null("NULL");
     let columns = batch.relation.columns();
-    let formatters: Vec<_> = batch.records.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+    let arrays: Vec<ArrayRef> = batch.records.columns()[..columns.len()].iter().map(without_zone).collect();
+    let formatters: Vec<_> = arrays.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
     let source = batch.metadata(MetadataColumn::Source).as_struct();
     let transactions = source.column(2).as_dictionary::<Int32Type>();
     let names = transactions.values().as_string::<i32>();
@@ -119,5 +124,13 @@ fn changes(batch: &ChangeBatch, pieces: &mut Vec<(String, String)>) {
             writeln!(text, "  {} = {value}", column.name()).unwrap();
         }
         pieces.push((position.to_string(), text));
+    }
+}
+
+/// Printing a time zone, even UTC, would need a database of them.
+fn without_zone(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<TimestampMicrosecondType>() {
+        Some(times) => std::sync::Arc::new(times.clone().with_timezone_opt(None::<&str>)),
+        None => std::sync::Arc::clone(column),
     }
 }
