@@ -245,27 +245,25 @@ async fn tables(server: &mut Server, facts: &Facts, filter: &TableFilter) -> Res
 }
 
 /// Foreign keys whose actions change rows that the binlog does not tell of.
+///
+/// Read from the table's own statement: `information_schema` shows constraints only to those who may do more than SELECT.
 async fn cascades(server: &mut Server, facts: &Facts, tables: &[Table]) -> Result<Option<Finding>> {
     const DOING: &str = "could not read the foreign keys";
     // From 9.6 on MySQL logs what a cascade did.
     if facts.flavour == Flavour::Mysql && facts.version >= (9, 6, 0) {
         return Ok(None);
     }
-    let rows = server
-        .ask(
-            DOING,
-            "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
-             WHERE UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET NULL') \
-             ORDER BY CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME",
-            (),
-        )
-        .await?;
     let mut found = Vec::new();
-    for row in rows {
-        let name = RelationName::new(get::<String>(&row, 0, DOING)?, get::<String>(&row, 1, DOING)?);
-        if tables.iter().any(|table| table.name == name) {
-            found.push(format!("{name} ({})", get::<String>(&row, 2, DOING)?));
-        }
+    for table in tables.iter().filter(|table| table.engine.eq_ignore_ascii_case("InnoDB")) {
+        let rows = match server.ask(DOING, &format!("SHOW CREATE TABLE {}", quoted(&table.name)), ()).await {
+            Ok(rows) => rows,
+            Err(failure) if failure.is_transient() => return Err(failure),
+            // Dropped in between, or not ours to see: nothing is known of it.
+            Err(_) => continue,
+        };
+        let Some(row) = rows.first() else { continue };
+        let statement: String = get(row, 1, DOING)?;
+        found.extend(cascading(&statement).map(|constraint| format!("{} ({constraint})", table.name)));
     }
     Ok((!found.is_empty()).then(|| {
         warning(
@@ -274,6 +272,19 @@ async fn cascades(server: &mut Server, facts: &Facts, tables: &[Table]) -> Resul
             "change the constraints to RESTRICT and let the application delete or update the rows itself (MySQL 9.6 logs cascades)",
         )
     }))
+}
+
+/// The names of the constraints with such an action: the servers write a constraint per line, and its name in backticks.
+fn cascading(statement: &str) -> impl Iterator<Item = &str> {
+    statement.lines().filter_map(|line| {
+        let (name, rest) = line.trim().strip_prefix("CONSTRAINT `")?.split_once("` FOREIGN KEY ")?;
+        // Behind the columns, whose names are in parentheses too.
+        let (_, actions) = rest.rsplit_once(')')?;
+        let changes = ["DELETE", "UPDATE"]
+            .iter()
+            .any(|verb| ["CASCADE", "SET NULL"].iter().any(|action| actions.contains(&format!("ON {verb} {action}"))));
+        changes.then_some(name)
+    })
 }
 
 fn quoted(name: &RelationName) -> String {
@@ -345,6 +356,15 @@ mod tests {
         assert_eq!(missing(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]), 0);
         assert_eq!(missing(&["GRANT USAGE ON *.* TO `weir`@`%`", "GRANT ALL PRIVILEGES ON `shop`.* TO `weir`@`%`"]), 1);
         assert_eq!(missing(&["GRANT USAGE ON *.* TO `weir`@`%`", "GRANT `replicator`@`%` TO `weir`@`%`"]), 0);
+    }
+
+    #[test]
+    fn cascading_constraints_are_found_by_their_actions() {
+        let statement = "CREATE TABLE `c` (\n  `id` int(11) NOT NULL COMMENT 'ON DELETE CASCADE',\n  \
+                         CONSTRAINT `one` FOREIGN KEY (`a`) REFERENCES `p` (`id`) ON DELETE CASCADE,\n  \
+                         CONSTRAINT `two` FOREIGN KEY (`b`) REFERENCES `p` (`id`),\n  \
+                         CONSTRAINT `three` FOREIGN KEY (`c`) REFERENCES `p` (`id`) ON DELETE NO ACTION ON UPDATE SET NULL\n) ENGINE=InnoDB";
+        assert_eq!(cascading(statement).collect::<Vec<_>>(), ["one", "three"]);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Place {
     /// this way; without them the last event's end is the place, and heartbeats tell nothing new.
     pub(crate) fn moved_to(&self, mark: LogMark, passed: Option<&(String, u32)>) -> LogMark {
         let moved = || {
-            let (file, low) = passed.filter(|_| self.by_gtid || matches!(self.dump, DumpStart::Gtid(_)))?;
+            let (file, low) = passed.filter(|_| self.by_gtid)?;
             let mut offset = BinlogOffset::of(&mark).ok()?;
             let high = if offset.file == *file { offset.position & !u64::from(u32::MAX) } else { 0 };
             offset.file.clone_from(file);
@@ -106,8 +106,12 @@ pub(crate) async fn of_start(server: &mut Server, facts: &Facts, start: &Start) 
         Start::Earliest => {
             let files = server.log_files(facts).await?;
             let first = files.into_iter().next().ok_or_else(|| Error::transient("the server lists no binlog files"))?;
-            // What lies before the oldest file, its own first events tell.
-            Ok(Place::at(first.name, FIRST_POSITION, None))
+            let gtid = match facts.flavour {
+                Flavour::Mariadb => server.mariadb_gtids_at(&first.name, FIRST_POSITION).await?,
+                // Told by the file's own first events.
+                Flavour::Mysql => None,
+            };
+            Ok(Place::at(first.name, FIRST_POSITION, gtid))
         }
         Start::Position { file, position } => {
             let files = server.log_files(facts).await?;
@@ -176,7 +180,7 @@ pub(crate) async fn of_mark(server: &mut Server, facts: &Facts, mark: &LogMark) 
                     incarnation,
                     "the log goes on on another server, found by its GTIDs"
                 );
-                Place { incarnation, dump, gtid: Some(gtid), resume: None, ..found }
+                Place { incarnation, dump, gtid: Some(gtid), by_gtid: true, resume: None, ..found }
             }
         });
     }

@@ -78,6 +78,8 @@ impl Rig {
             format!("socket={}", at("sock")),
             format!("pid_file={}", at("pid")),
             format!("log_error={}", at("error.log")),
+            // A starting server clears the common one of every other server's temporary tables.
+            format!("tmpdir={}", at("tmp")),
         ];
         let common = "server_id=41 log_bin=mysql-bin binlog_format=ROW binlog_row_image=FULL binlog_row_metadata=FULL sync_binlog=0 \
                       innodb_flush_log_at_trx_commit=0 innodb_buffer_pool_size=32M";
@@ -94,11 +96,13 @@ impl Rig {
             lines.extend(["mysqlx=OFF", "secure_file_priv=", "gtid_mode=ON", "enforce_gtid_consistency=ON"].map(str::to_owned));
         }
         lines.extend(options.iter().map(|&option| option.to_owned()));
+        std::fs::create_dir(at("tmp")).unwrap();
         std::fs::write(at("my.cnf"), lines.join("\n") + "\n").unwrap();
         let defaults = format!("--defaults-file={}", at("my.cnf"));
         match flavour {
             Flavour::Mariadb => run(Command::new("mariadb-install-db")
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
+                .env("TMPDIR", at("tmp"))
                 .arg(format!("--datadir={}", at("data")))),
             Flavour::Mysql => run(mysqld().arg(&defaults).args(["--user=root", "--initialize-insecure"])),
         }
