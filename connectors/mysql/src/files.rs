@@ -102,13 +102,12 @@ impl Source for BinlogFilesSource {
 
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {
         let files = self.files().await?;
-        if files.is_empty() {
-            return Err(self.none());
-        }
+        let Some(last) = files.last().cloned() else { return Err(self.none()) };
         let (first, mark) = match start.resume {
             Some(mark) => (resume(&files, &mark)?, mark),
             None => begin(&self.options, &files)?,
         };
+        let at_end = first == files.len();
         let offset = BinlogOffset::of(&mark)?;
         let flush_bytes = (start.memory.total_bytes() / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
         let options = DecoderOptions {
@@ -124,21 +123,21 @@ impl Source for BinlogFilesSource {
             server: offset.server.clone(),
         };
         let mut files: VecDeque<RecordedFile> = files.into_iter().skip(first).collect();
-        let current = files.pop_front().ok_or_else(|| self.none())?;
+        let current = files.pop_front().unwrap_or(last);
         // The magic number is read along, unless the way begins behind it.
         let from = if offset.position > FIRST_POSITION { offset.position } else { 0 };
-        let mut decoder = BinlogDecoder::new(options, &current.name, from)?;
+        let mut decoder = BinlogDecoder::new(options, if at_end { &offset.file } else { &current.name }, from)?;
         if from > 0 {
             // As a live server does in the middle of a file: the format first, in an event without a place.
             let head = Head::read(&self.options.store, &current).await?;
             decoder.decode(&head.without_place(), SystemClock.now())?;
         }
-        let reading = Reading::open(&self.options.store, current, from)?;
+        let reading = if at_end { None } else { Some(Reading::open(&self.options.store, current, from)?) };
         Ok(Box::new(FilesReader {
             store: Arc::clone(&self.options.store),
             memory: start.memory,
             files,
-            reading: Some(reading),
+            reading,
             decoder,
             buffer: Vec::new(),
             opening_mark: Some(mark.clone()),
@@ -146,14 +145,18 @@ impl Source for BinlogFilesSource {
             announced: HashSet::new(),
             waiting: None,
             failed: None,
-            finished: false,
+            finished: at_end,
         }))
     }
 }
 
-/// The file a mark lies in.
+/// The file a mark lies in; behind all of them if the last one ends by naming its successor, which was not recorded.
 fn resume(files: &[RecordedFile], mark: &LogMark) -> Result<usize> {
     let offset = BinlogOffset::of(mark)?;
+    let next = files.last().and_then(|last| last.number.checked_add(1));
+    if offset.position == FIRST_POSITION && next == Some(mark.position.file()) {
+        return Ok(files.len());
+    }
     files.iter().position(|file| file.name == offset.file).ok_or_else(|| {
         Error::log_gone("the recording no longer has the file to go on from")
             .context("file", &offset.file)

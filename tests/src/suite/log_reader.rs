@@ -13,8 +13,8 @@ use logweir_core::{
 
 /// Marks at which the log is opened again: more would only take longer.
 const RESTARTS_MAX: usize = 6;
-/// A budget that most logs exceed many times.
-const MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Small, so that a reader that flushes by its share of the budget makes many batches and marks.
+const MEMORY_BYTES: usize = 2 * 1024 * 1024;
 /// Longer than any reader takes for its next event.
 const PATIENCE: Duration = Duration::from_secs(60);
 

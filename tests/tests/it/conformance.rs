@@ -8,6 +8,8 @@ use arrow_array::cast::AsArray;
 use futures::TryStreamExt;
 use logweir_core::TableFilter;
 use logweir_files::{FilesOptions, FilesSink};
+use logweir_mysql::files::BinlogFilesSource;
+use logweir_mysql::options::{BinlogFilesOptions, Start};
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_tests::sim::{Life, Setting, SimSink, SimSource, SimStore, World, simulate};
 use logweir_tests::suite::{self, Fencing, LandedRow};
@@ -107,4 +109,18 @@ async fn files_in_an_object_store() {
     let sink =
         FilesSink::with_store(options, Arc::clone(&store) as Arc<dyn ObjectStore>, Arc::clone(&store) as _, Path::from("lake")).unwrap();
     suite::sink(&sink, async || landed(store.as_ref()).await).await;
+}
+
+/// A recording in `datasets/captures`.
+fn recording(folder: &str, pattern: &str) -> BinlogFilesSource {
+    let captures = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/captures").join(folder);
+    let store = Arc::new(LocalFileSystem::new_with_prefix(captures).unwrap());
+    BinlogFilesSource::new(BinlogFilesOptions { store, pattern: pattern.into(), start: Start::Earliest })
+}
+
+#[tokio::test]
+async fn log_reader_over_the_recorded_shop() {
+    let log = suite::log_reader(&recording("shop", "mysql-bin.*"), &TableFilter::all()).await;
+    assert!(log.marks.len() > 3, "a small budget makes many marks");
+    assert!(log.rows.values().map(Vec::len).sum::<usize>() > 10_000);
 }
