@@ -1,7 +1,7 @@
 //! Runs streams: reads a source's log, transforms it, and lands it in every destination, exactly once.
 //!
 //! A stream is a reader task, a [change log](changelog), a consumer task per destination, and one coordinator that owns
-//! the state store and drives the [checkpoint](checkpoint) state machine. The reader and the destinations meet only in
+//! the state store and drives the [checkpoint] state machine. The reader and the destinations meet only in
 //! the change log; they agree on how far the stream is only in the checkpoint document, replaced whole. Whatever fails,
 //! the way back is the same as after a crash: everything is dropped, and the stream begins again at the document.
 //!
