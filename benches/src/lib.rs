@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! What benches share. How to run each stands at its top.
+
+pub mod binlog;
