@@ -70,7 +70,7 @@ pub trait Source: Send + Sync {
 ///
 /// **Marks.** The first event is a mark of the place where the log was opened, so that a start at "now" is pinned before
 /// any change. Marks lie between transactions; all changes at or before a mark were handed out before it, and no
-/// change after it was. Marks keep coming while the log is idle (at least one in [`LogReader::IDLE_MARK_SECONDS`]), so
+/// change after it was. Marks keep coming while the log is idle (at least one in `IDLE_MARK_SECONDS`), so
 /// that a quiet table set does not pin the source's log.
 ///
 /// **Restart.** Opened again at any mark it handed out, a reader hands out the same changes with the same positions,
