@@ -36,6 +36,9 @@ const TRANSIENT: [u16; 13] = [
 /// A server error with this number comes from the dump thread: the message tells more.
 pub(crate) const READING_BINLOG: u16 = 1236;
 
+/// MariaDB's own number for a replica that came with the server_id of another.
+pub(crate) const SAME_SERVER_ID: u16 = 4052;
+
 /// The error of `doing` something ("could not connect") on a server.
 pub(crate) fn failure(doing: &'static str, error: mysql_async::Error) -> Error {
     let kind = match &error {
@@ -43,8 +46,8 @@ pub(crate) fn failure(doing: &'static str, error: mysql_async::Error) -> Error {
         mysql_async::Error::Server(server) if TRANSIENT.contains(&server.code) => ErrorKind::Transient,
         // A server restarting or failing over answers with all sorts of things; what is certain is that it answered.
         mysql_async::Error::Server(_) => ErrorKind::Config,
-        mysql_async::Error::Io(IoError::Tls(_)) => ErrorKind::Config,
-        mysql_async::Error::Io(IoError::Io(_)) => ErrorKind::Transient,
+        error if is_tls(error) => ErrorKind::Config,
+        mysql_async::Error::Io(_) => ErrorKind::Transient,
         mysql_async::Error::Driver(DriverError::ConnectionClosed | DriverError::PacketOutOfOrder | DriverError::PoolDisconnected) => {
             ErrorKind::Transient
         }
@@ -59,7 +62,7 @@ pub(crate) fn failure(doing: &'static str, error: mysql_async::Error) -> Error {
             3159 => Some("the server takes encrypted connections only: set tls: { mode: require } or stricter"),
             _ => None,
         },
-        mysql_async::Error::Io(IoError::Tls(_)) => {
+        error if is_tls(error) => {
             Some("check tls: the mode, that ca signed the server's certificate, and for verify_full that it names this host")
         }
         _ => None,
@@ -68,6 +71,16 @@ pub(crate) fn failure(doing: &'static str, error: mysql_async::Error) -> Error {
     match remedy {
         Some(remedy) => wrapped.remedy(remedy),
         None => wrapped,
+    }
+}
+
+/// True if the two ends do not agree on encryption, or one does not believe the other.
+fn is_tls(error: &mysql_async::Error) -> bool {
+    match error {
+        mysql_async::Error::Io(IoError::Tls(_)) => true,
+        // What rustls finds wrong with a certificate comes as an error of reading.
+        mysql_async::Error::Io(IoError::Io(error)) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

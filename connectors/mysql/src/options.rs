@@ -105,7 +105,8 @@ pub enum TlsMode {
     Disable,
     /// Encrypted; the server may be anybody.
     Require,
-    /// Encrypted; the server's certificate must be signed by a trusted authority.
+    /// Encrypted; the server's certificate must be signed by a trusted authority. Whatever name it bears would do, but the
+    /// client of today asks for the host's name here too.
     VerifyCa,
     /// Encrypted; the server's certificate must be signed by a trusted authority for the host's name.
     VerifyFull,

@@ -18,7 +18,7 @@ use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, GnoInterval, Sid};
 use mysql_common::packets::Tag;
 use tokio::time::timeout;
 
-use crate::failure::{READING_BINLOG, code, failure};
+use crate::failure::{READING_BINLOG, SAME_SERVER_ID, code, failure};
 use crate::gtid::MysqlGtidSet;
 use crate::offset::GtidState;
 use crate::options::FIRST_POSITION;
@@ -276,12 +276,12 @@ fn rotate_target(data: &[u8], facts: &Facts) -> Option<String> {
 
 /// The error of a dump, where the dump thread's own complaints are told apart by their text.
 fn dump_failure(doing: &'static str, error: mysql_async::Error) -> Error {
-    if code(&error) != Some(READING_BINLOG) {
+    if !matches!(code(&error), Some(READING_BINLOG | SAME_SERVER_ID)) {
         return failure(doing, error);
     }
     let text = error.to_string().to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["same server_uuid", "same server_id"]) {
+    if code(&error) == Some(SAME_SERVER_ID) || has(&["same server_uuid", "same server_id"]) {
         return Error::config(SERVER_ID_TAKEN)
             .source(error)
             .remedy("give each replica a server_id of its own: server_id in this source's profile, or leave it out for one at random");

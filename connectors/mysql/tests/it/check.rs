@@ -1,7 +1,7 @@
 //! What `check` and `relations` say of servers in order and out of order.
 
 use logweir_core::{ErrorKind, Severity, Source};
-use logweir_mysql::options::{MysqlOptions, Start};
+use logweir_mysql::options::{MysqlOptions, Start, TlsMode, TlsOptions};
 use logweir_mysql::source::MysqlSource;
 use secrecy::SecretString;
 
@@ -96,6 +96,25 @@ async fn a_wrong_password_and_an_unreachable_host() {
     let nowhere = MysqlOptions { port: 1, ..rig.options() };
     let error = MysqlSource::new(nowhere).open_log(start(None)).await.err().unwrap();
     assert!(error.is_transient(), "{error:?}");
+}
+
+#[tokio::test]
+async fn encrypted_connections() {
+    // MySQL makes itself an authority and a certificate, which names no host.
+    let rig = Rig::start(Flavour::Mysql, &[]).await;
+    rig.execute("SET GLOBAL require_secure_transport = ON").await;
+    let source = |mode, ca: Option<std::path::PathBuf>| {
+        let tls = TlsOptions { mode, ca, ..TlsOptions::default() };
+        MysqlSource::new(MysqlOptions { tls, ..rig.options() })
+    };
+    let own = || Some(rig.data().join("ca.pem"));
+    let reader = source(TlsMode::Require, None).open_log(start(None)).await;
+    assert!(reader.is_ok(), "{:?}", reader.err());
+    for bad in [source(TlsMode::VerifyFull, own()), source(TlsMode::VerifyCa, None), source(TlsMode::Disable, None)] {
+        let error = bad.open_log(start(None)).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        assert!(error.get_remedy().unwrap().contains("tls"), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logweir_core::{ErrorKind, LogEvent, LogMark, LogReader, Source};
-use logweir_mysql::options::Start;
+use logweir_mysql::options::{MysqlOptions, Start};
+use logweir_mysql::source::MysqlSource;
 
 use crate::rig::{Flavour, PATIENCE, Reading, Rig, catch_up, open, read_all, read_to, start, tables};
 
@@ -152,8 +153,12 @@ async fn mysql_restarts_at_every_mark() {
     restarts(Flavour::Mysql).await;
 }
 
-async fn dump_threads(rig: &Rig) -> Vec<u64> {
-    rig.query("SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'").await
+async fn kill_dumps(rig: &Rig) {
+    let ids: Vec<u64> = rig.query("SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'").await;
+    for id in ids {
+        // One that hung up by itself in between is as good.
+        let _ = rig.try_execute(&format!("KILL {id}")).await;
+    }
 }
 
 #[tokio::test]
@@ -165,14 +170,30 @@ async fn a_killed_dump_is_opened_again() {
     for round in 0..5 {
         insert(&rig, round * 100..round * 100 + 50).await;
         expected += 50;
-        for id in dump_threads(&rig).await {
-            rig.execute(&format!("KILL {id}")).await;
-        }
+        kill_dumps(&rig).await;
         insert(&rig, round * 100 + 50..round * 100 + 60).await;
         expected += 10;
         catch_up(reader.as_mut(), &mut reading).await;
         assert_eq!(reading.changes.len(), expected);
     }
+}
+
+#[tokio::test]
+async fn two_replicas_cannot_share_a_configured_server_id() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    let source = || MysqlSource::new(MysqlOptions { server_id: Some(7001), ..rig.options() });
+    let mut first = open(&source(), start(None)).await;
+    opening_mark(first.as_mut()).await;
+    let mut second = open(&source(), start(None)).await;
+    opening_mark(second.as_mut()).await;
+    let error = read_all(first.as_mut()).await.1.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(error.get_remedy().is_some_and(|remedy| remedy.contains("server_id")), "{error:?}");
+    // The other one goes on.
+    insert(&rig, 0..2).await;
+    let mut reading = Reading::default();
+    catch_up(second.as_mut(), &mut reading).await;
+    assert_eq!(reading.changes.len(), 2);
 }
 
 #[tokio::test]
@@ -193,9 +214,7 @@ async fn a_large_transaction_is_cut_and_not_repeated_after_a_fault() {
     }
     assert!(reading.changes.len() < 200_000, "handed out in parts");
     assert!(reading.changes.keys().next_back().unwrap() > &reading.last().position);
-    for id in dump_threads(&rig).await {
-        rig.execute(&format!("KILL {id}")).await;
-    }
+    kill_dumps(&rig).await;
     // `take` refuses a position that comes twice.
     read_to(reader.as_mut(), &mut reading, end).await;
     assert_eq!(reading.changes.len(), 200_000);
@@ -249,11 +268,14 @@ async fn a_purged_file_is_log_gone() {
     rig.execute("FLUSH BINARY LOGS").await;
     rig.execute("FLUSH BINARY LOGS").await;
     let files: Vec<(String, u64)> = rig.query("SHOW BINARY LOGS").await;
-    // The server keeps what a dump thread still reads.
-    for id in dump_threads(&rig).await {
-        rig.execute(&format!("KILL {id}")).await;
-    }
-    rig.execute(&format!("PURGE BINARY LOGS TO '{}'", files.last().unwrap().0)).await;
+    // The server keeps what a dump thread still reads, and notices late that we hung up.
+    let purging = async {
+        while rig.query::<(String, u64)>("SHOW BINARY LOGS").await.len() > 1 {
+            kill_dumps(&rig).await;
+            rig.execute(&format!("PURGE BINARY LOGS TO '{}'", files.last().unwrap().0)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, purging).await.unwrap();
     let error = rig.source(Start::Now).open_log(start(Some(&reading))).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
     assert_eq!(error.get_context("oldest file"), Some(files.last().unwrap().0.as_str()));
@@ -262,7 +284,7 @@ async fn a_purged_file_is_log_gone() {
     // By GTIDs too.
     let mut options = rig.options();
     options.start = Start::Gtid("0-41-1".into());
-    let source = logweir_mysql::source::MysqlSource::new(options);
+    let source = MysqlSource::new(options);
     let error = match source.open_log(start(None)).await {
         Err(error) => error,
         Ok(mut reader) => read_all(reader.as_mut()).await.1.unwrap(),

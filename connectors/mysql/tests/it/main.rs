@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod check;
+mod drain;
 mod live;
 mod recorded;
 mod rig;

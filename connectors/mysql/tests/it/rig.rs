@@ -135,9 +135,13 @@ impl Rig {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        let mut connection = self.try_root().await.unwrap();
-        connection.query_drop(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        connection.disconnect().await.unwrap();
+        self.try_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub(crate) async fn try_execute(&self, sql: &str) -> mysql_async::Result<()> {
+        let mut connection = self.try_root().await?;
+        connection.query_drop(sql).await?;
+        connection.disconnect().await
     }
 
     pub(crate) async fn query<T: FromRow + Send + 'static>(&self, sql: &str) -> Vec<T> {
