@@ -152,11 +152,11 @@ impl Workload {
                 let value = if self.rng.random_ratio(1, 6) { Value::NULL } else { self.account_value(column) };
                 values.push(value);
             }
+            // Every column is named: a minimal row image has no value for one that is left to its default.
+            values.push(Value::from(1));
         }
-        let sql = format!(
-            "INSERT INTO shop.accounts (id,name,balance,rate,score,level,visits,status,flags,born,opened,seen,pause,year,mask,photo,bio,attributes) VALUES {}",
-            tuples(18, rows)
-        );
+        let columns = "id,name,balance,rate,score,level,visits,status,flags,born,opened,seen,pause,year,mask,photo,bio,attributes,revision";
+        let sql = format!("INSERT INTO shop.accounts ({columns}) VALUES {}", tuples(19, rows));
         run(connection, &sql, values).await;
     }
 
@@ -316,11 +316,16 @@ impl Workload {
                 let account = self.keys.accounts.choose(&mut self.rng).copied();
                 self.keys.tokens.push(token.clone());
                 let values = vec![token.into(), account.into(), payload.into(), digest.into()];
-                run(connection, "INSERT INTO shop.tokens (token, account_id, payload, digest) VALUES (?,?,?,?)", values).await;
+                run(connection, "INSERT INTO shop.tokens (token, account_id, payload, digest, uses) VALUES (?,?,?,?,0)", values).await;
             }
             5..7 => {
                 let Some(token) = self.keys.tokens.choose(&mut self.rng).cloned() else { return };
-                run(connection, "REPLACE INTO shop.tokens (token, account_id) VALUES (?, NULL)", vec![token.into()]).await;
+                run(
+                    connection,
+                    "REPLACE INTO shop.tokens (token, account_id, payload, digest, uses) VALUES (?,NULL,NULL,NULL,9)",
+                    vec![token.into()],
+                )
+                .await;
             }
             7 => {
                 if self.keys.tokens.is_empty() {

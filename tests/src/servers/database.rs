@@ -237,21 +237,28 @@ pub struct BinlogCounts {
     pub updates: u64,
     /// Rows deleted.
     pub deletes: u64,
+    /// True if the tool met a type that it cannot read (MySQL's: geometries), after which it leaves out rows.
+    pub incomplete: bool,
 }
 
 fn count_row_changes(command: &mut Command, files: &[PathBuf]) -> BTreeMap<String, BinlogCounts> {
     let output = command.args(["--verbose", "--base64-output=decode-rows"]).args(files).output().expect("the binlog tool can be run");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     let mut counts = BTreeMap::<String, BinlogCounts>::new();
+    let mut table = String::new();
     for line in output.stdout.split(|&byte| byte == b'\n') {
         let Some(line) = line.strip_prefix(b"### ") else { continue };
         let line = String::from_utf8_lossy(line);
-        if let Some(name) = line.strip_prefix("INSERT INTO ") {
-            counts.entry(name.replace('`', "")).or_default().inserts += 1;
-        } else if let Some(name) = line.strip_prefix("UPDATE ") {
-            counts.entry(name.replace('`', "")).or_default().updates += 1;
-        } else if let Some(name) = line.strip_prefix("DELETE FROM ") {
-            counts.entry(name.replace('`', "")).or_default().deletes += 1;
+        let verbs: [(&str, fn(&mut BinlogCounts) -> &mut u64); 3] = [
+            ("INSERT INTO ", |counts| &mut counts.inserts),
+            ("UPDATE ", |counts| &mut counts.updates),
+            ("DELETE FROM ", |counts| &mut counts.deletes),
+        ];
+        if let Some((name, counter)) = verbs.iter().find_map(|(verb, counter)| Some((line.strip_prefix(verb)?, counter))) {
+            table = name.replace('`', "");
+            *counter(counts.entry(table.clone()).or_default()) += 1;
+        } else if line.contains("!! Don't know how to handle column type") {
+            counts.entry(table.clone()).or_default().incomplete = true;
         }
     }
     counts

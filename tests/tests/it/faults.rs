@@ -120,6 +120,19 @@ async fn a_value_that_cannot_be_carried() {
     assert_equal(&server, engine.destination(), SCHEMA, &["numbers"], false).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_insert_without_its_defaults() {
+    let server = DatabaseServer::mariadb(&["binlog_row_image=MINIMAL"]).await;
+    server.execute("CREATE DATABASE shop").await;
+    server.execute("CREATE TABLE shop.numbers (id INT NOT NULL PRIMARY KEY, value INT NOT NULL DEFAULT 7)").await;
+    server.execute("INSERT INTO shop.numbers (id, value) VALUES (1, 1)").await;
+    server.execute("INSERT INTO shop.numbers (id) VALUES (2)").await;
+    let engine = Engine::new(&server, SCHEMA);
+    check(&engine.run(&["run", "--until-caught-up"], A_MINUTE), 1, &["shop.numbers", "value", "binlog_row_image = FULL"]);
+    server.execute("DELETE FROM shop.numbers WHERE id = 2").await;
+    assert_equal(&server, engine.destination(), SCHEMA, &["numbers"], false).await;
+}
+
 /// A recording of a server, whole, and what the server shows for it.
 async fn recording(directory: &Path) -> DatabaseServer {
     let mut server = DatabaseServer::mariadb(&[]).await;
