@@ -9,6 +9,7 @@ Needs mariadbd and mariadb on the PATH, and MySQL where scripts/install-test-too
 standard library.
 
     datasets/generate/captures.py                writes datasets/captures/{mariadb-10.11,mysql-9.7}/
+    datasets/generate/captures.py NAME...        only these scenarios
 """
 
 import os
@@ -17,6 +18,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -43,6 +45,12 @@ MARIADB = {
     "image-minimal": (["images"], "SET SESSION binlog_row_image=MINIMAL;"),
     "image-noblob": (["images"], "SET SESSION binlog_row_image=NOBLOB;"),
     "no-checksum": (["images"], "SET GLOBAL binlog_checksum=NONE;"),
+    "old-temporals": (["old-temporals"], "SET GLOBAL mysql56_temporal_format=OFF;"),
+    "statement": (["statement"], ""),
+    "load-data": (["load-data"], "SET SESSION binlog_format=STATEMENT;"),
+    "rolled-back": (["rolled-back"], "SET SESSION binlog_direct_non_transactional_updates=OFF;"),
+    "xa": (["xa"], ""),
+    "zero-date": (["zero-date"], ""),
 }
 MYSQL = {
     "types": (["types", "types-mysql"], ""),
@@ -52,6 +60,10 @@ MYSQL = {
     "image-minimal": (["images"], "SET SESSION binlog_row_image=MINIMAL;"),
     "image-noblob": (["images"], "SET SESSION binlog_row_image=NOBLOB;"),
     "partial-json": (["partial-json"], "SET SESSION binlog_row_value_options=PARTIAL_JSON;"),
+    "statement": (["statement"], ""),
+    "load-data": (["load-data"], "SET GLOBAL local_infile=ON; SET SESSION binlog_format=STATEMENT;"),
+    "xa": (["xa"], ""),
+    "zero-date": (["zero-date"], ""),
 }
 RESET_SETTINGS = """SET GLOBAL binlog_row_metadata=FULL;"""
 
@@ -88,11 +100,16 @@ class Server:
         self.process.wait(60)
 
     def sql(self, text, *arguments):
-        return subprocess.run(self.client("--default-character-set=utf8mb4", *arguments), input=text.encode(), check=True, capture_output=True).stdout
+        return subprocess.run(self.client("--default-character-set=utf8mb4", "--local-infile=1", *arguments), input=text.encode(), check=True, capture_output=True).stdout
 
     def record(self, name, statements, settings):
+        load = os.path.join(self.directory, "load.txt")
+        with open(load, "w") as file:
+            file.write("1\tone\n2\ttwo\n")
+        statements = statements.replace("$LOAD", load)
         # What is global is set before the log is emptied: some of it starts a new file.
-        everywhere, session = (settings, "") if "GLOBAL" in settings else ("", settings)
+        everywhere = "".join(f"{each};" for each in settings.split(";") if "GLOBAL" in each)
+        session = "".join(f"{each};" for each in settings.split(";") if "SESSION" in each)
         self.sql("DROP DATABASE IF EXISTS t;" + RESET_SETTINGS + settings_off(self.name) + everywhere + self.reset)
         self.sql("SET SESSION sql_mode='';" + session + "CREATE DATABASE t; USE t;\n" + statements + "\nFLUSH BINARY LOGS;")
         target = OUT / self.folder
@@ -104,7 +121,7 @@ class Server:
 
 
 def settings_off(name):
-    return "SET GLOBAL log_bin_compress=OFF; SET GLOBAL binlog_checksum=CRC32;" if name == "MariaDB" else ""
+    return "SET GLOBAL log_bin_compress=OFF; SET GLOBAL binlog_checksum=CRC32; SET GLOBAL mysql56_temporal_format=ON;" if name == "MariaDB" else ""
 
 
 class Mariadb(Server):
@@ -157,6 +174,8 @@ def main():
             server = kind(directory)
             try:
                 for name, (names, settings) in scenarios.items():
+                    if sys.argv[1:] and name not in sys.argv[1:]:
+                        continue
                     server.record(name, "\n".join(parts[part] for part in names), settings)
                     print(f"{server.folder}/{name}")
             finally:

@@ -106,3 +106,36 @@ DELETE FROM image WHERE id = 1;
 CREATE TABLE documents (id INT PRIMARY KEY, j JSON);
 INSERT INTO documents VALUES (1, '{"a": 1, "b": "a longer text so that a difference is smaller"}');
 UPDATE documents SET j = JSON_SET(j, '$.a', 2);
+-- [old-temporals]
+CREATE TABLE old (id INT PRIMARY KEY, a TIME, b DATETIME, c TIMESTAMP NULL);
+INSERT INTO old VALUES (1, '-838:59:59', '1000-01-01 00:00:00', '1970-01-01 00:00:01'), (2, '12:34:56', '9999-12-31 23:59:59', '2038-01-19 03:14:07'), (3, NULL, NULL, NULL);
+-- [statement]
+CREATE TABLE counted (id INT PRIMARY KEY, n INT);
+INSERT INTO counted VALUES (1, 1);
+SET SESSION binlog_format = STATEMENT;
+UPDATE counted SET n = n + 1;
+-- [load-data]
+CREATE TABLE loaded (id INT PRIMARY KEY, name VARCHAR(10));
+LOAD DATA LOCAL INFILE '$LOAD' INTO TABLE loaded;
+-- [rolled-back]
+CREATE TABLE plain (id INT PRIMARY KEY) ENGINE=MyISAM;
+CREATE TABLE safe (id INT PRIMARY KEY) ENGINE=InnoDB;
+INSERT INTO plain VALUES (1);
+START TRANSACTION;
+INSERT INTO safe VALUES (2);
+INSERT INTO plain VALUES (2);
+ROLLBACK;
+INSERT INTO safe VALUES (3);
+-- [xa]
+CREATE TABLE prepared (id INT PRIMARY KEY);
+INSERT INTO prepared VALUES (1);
+XA START 'x';
+INSERT INTO prepared VALUES (2);
+XA END 'x';
+XA PREPARE 'x';
+XA COMMIT 'x';
+INSERT INTO prepared VALUES (3);
+-- [zero-date]
+CREATE TABLE zero (id INT PRIMARY KEY, d DATE);
+INSERT INTO zero VALUES (1, '2024-01-01');
+INSERT INTO zero VALUES (2, '0000-00-00');

@@ -8,11 +8,14 @@ use logweir_mysql::decoder::DecoderOptions;
 
 use crate::text::{decode, path, read, render};
 
-pub(crate) const DECODED: [&str; 10] = [
+pub(crate) const DECODED: [&str; 13] = [
     "mariadb-10.11/types",
     "mariadb-10.11/types-compressed",
     "mariadb-10.11/changes",
+    "mariadb-10.11/image-minimal",
     "mariadb-10.11/image-noblob",
+    "mariadb-10.11/old-temporals",
+    "mariadb-10.11/rolled-back",
     "mariadb-10.11/no-checksum",
     "mysql-9.7/types",
     "mysql-9.7/types-compressed",
@@ -50,12 +53,24 @@ fn what_cannot_be_carried_is_told() {
         ("mariadb-10.11/types-minimal", "the binlog does not say the names of a table's columns"),
         ("mysql-9.7/types-minimal", "the binlog does not say the names of a table's columns"),
         ("mysql-9.7/partial-json", "the binlog holds parts of JSON documents"),
+        ("mariadb-10.11/statement", "the binlog holds a statement instead of the rows it changed"),
+        ("mysql-9.7/statement", "the binlog holds a statement instead of the rows it changed"),
+        ("mariadb-10.11/load-data", "the binlog holds a statement instead of the rows it changed"),
+        ("mysql-9.7/load-data", "the binlog holds a statement instead of the rows it changed"),
+        ("mariadb-10.11/xa", "changes of a table come in an XA transaction"),
+        ("mysql-9.7/xa", "changes of a table come in an XA transaction"),
+        ("mariadb-10.11/zero-date", "zero date"),
+        ("mysql-9.7/zero-date", "zero date"),
     ] {
         let (_, result) = decode(&read(capture), DecoderOptions::default());
         let error = result.unwrap_err();
         assert!(error.to_string().starts_with(message), "{capture}: {error}");
         assert_eq!(error.get_context("file"), Some("types.000001"));
-        assert!(error.get_context("position").is_some() && error.get_remedy().is_some_and(|remedy| remedy.contains("SET GLOBAL")));
+        assert!(error.get_context("position").is_some(), "{error}");
+        assert!(error.get_remedy().is_some() || error.kind() == logweir_core::ErrorKind::Data, "{error}");
+        if error.kind() == logweir_core::ErrorKind::Data {
+            assert_eq!((error.get_context("relation"), error.get_context("column")), (Some("t.zero"), Some("d")));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod captures;
+mod crafted;
 mod cuts;
 mod damage;
 mod shapes;
