@@ -32,7 +32,11 @@ fn main() -> Result<()> {
     };
     let repeats: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
     let changes = decode(&bytes)?;
-    println!("{changes} changes, {} bytes, {:.1} bytes a change; median of {repeats} (least to most)\n", bytes.len(), bytes.len() as f64 / changes as f64);
+    println!(
+        "{changes} changes, {} bytes, {:.1} bytes a change; median of {repeats} (least to most)\n",
+        bytes.len(),
+        bytes.len() as f64 / changes as f64
+    );
     println!("| program | CPU-s per million changes | changes/s | MB/s | allocations per change |\n|---|---|---|---|---|");
     for (name, program) in [("walk", walk as fn(&[u8]) -> Result<u64>), ("decode", decode)] {
         let mut cpu = Vec::new();

@@ -354,7 +354,7 @@ impl BinlogDecoder {
         } else if let Flow::Ask(relation) = self.dispatch(&header, body, start, end, now, false)? {
             return Ok(Flow::Ask(relation));
         }
-        if header.event_type != event::ROTATE {
+        if header.event_type != event::ROTATE || !self.live {
             self.offset = end;
         }
         if self.transaction.is_none() && !header.is_artificial() {

@@ -142,7 +142,10 @@ impl BinlogDecoder {
                 let rotate = Rotate::parse(body).map_err(|_| truncated(self))?;
                 let file = std::str::from_utf8(rotate.file).map_err(|_| truncated(self))?;
                 self.abandon()?;
-                self.enter_file(file, rotate.position)?;
+                // Of a recording the next file may be called otherwise, or not be there yet: its reader says when it comes.
+                if self.live {
+                    self.enter_file(file, rotate.position)?;
+                }
             }
             INCIDENT => {
                 return Err(self
