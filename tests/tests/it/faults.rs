@@ -102,7 +102,13 @@ async fn a_purged_log() {
         server.execute("INSERT INTO shop.numbers VALUES (3, 'three')").await;
         server.execute("FLUSH BINARY LOGS").await;
         let newest = server.binlog_files().await.pop().unwrap();
-        server.execute(&format!("PURGE BINARY LOGS TO '{newest}'")).await;
+        // A server keeps files that it believes it still sends; it finds out that we are gone when it has news.
+        let deadline = Instant::now() + A_MINUTE;
+        while server.binlog_files().await.len() > 1 {
+            assert!(Instant::now() < deadline, "the server keeps its files");
+            server.execute(&format!("PURGE BINARY LOGS TO '{newest}'")).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         check(&engine.run(&["run"], A_MINUTE), 1, &["mysql-bin.0000", "start"]);
     }
 }
