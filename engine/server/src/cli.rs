@@ -1,0 +1,129 @@
+//! The command line: what there is, and the help that explains it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Reads the change log of a database and lands every change, exactly once, as Parquet files.
+#[derive(Debug, Parser)]
+#[command(name = "logweir", version, max_term_width = 100, arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = "\
+Start with `logweir quickstart`: it needs nothing but a directory to write to.
+Exit codes: 0 done, 1 the work failed, 2 usage or configuration.
+The log level is taken from LOGWEIR_LOG (error, warn, info, debug; info when unset).")]
+pub(crate) struct Cli {
+    /// The form of log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the streams of a configuration
+    ///
+    /// Runs until it is told to stop (SIGTERM or SIGINT): what was read by then is committed, and the exit code is 0. A
+    /// second signal stops at once; nothing is lost by that either, the next start goes on from the last checkpoint.
+    Run {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// Run this stream only; may be given several times
+        #[arg(long = "stream", value_name = "NAME")]
+        streams: Vec<String>,
+        /// End once everything that the sources held at the start is visible in every destination
+        #[arg(long)]
+        until_caught_up: bool,
+    },
+    /// Look for everything that would stop a stream later, and show what mends it
+    ///
+    /// Changes nothing in the sources; writes and removes a probe file in destinations. Exit code 0: fine, or warnings only.
+    Check {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The form of the result
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        format: TextOrJson,
+    },
+    /// List the tables of a source with their columns, types and keys
+    Discover {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The profile of the source
+        profile: String,
+        /// The form of the result
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        format: TextOrJson,
+    },
+    /// Show what each stream has landed, how fresh it is, and whether it runs
+    ///
+    /// Reads the checkpoints, so it works whether or not a process is running; if one is and has an HTTP endpoint, its live
+    /// numbers are shown, too.
+    Status {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The form of the result
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        format: TextOrJson,
+    },
+    /// Query what was landed
+    ///
+    /// Schema `<schema>` holds the current state of each table, `<schema>_changes` every change with its `_metadata_*` columns,
+    /// `logweir` the tables there are. With several streams, the stream's name comes first: `stream.schema.table`.
+    Sql {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The query
+        query: String,
+        /// The form of the result
+        #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
+        format: SqlFormat,
+    },
+    /// Do the whole job with nothing installed: a recorded log, masked, as Parquet, with a few queries over it
+    Quickstart {
+        /// The directory to write to; made if it is not there
+        #[arg(long, default_value = "logweir-quickstart")]
+        dir: PathBuf,
+    },
+    /// Print the JSON Schema of a file that logweir reads
+    Schema {
+        /// Which one
+        #[arg(value_enum)]
+        of: SchemaOf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object per line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    /// For people
+    Text,
+    /// For programs; stable
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SqlFormat {
+    /// A table for people
+    Table,
+    /// Comma-separated values with a header
+    Csv,
+    /// A JSON object per line
+    Json,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// The configuration
+    Config,
+}

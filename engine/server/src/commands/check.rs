@@ -1,0 +1,143 @@
+//! `logweir check`: everything that would stop a stream later, with the step that mends it.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use logweir_core::{Error, Finding, Result, Severity, Transform as _};
+use serde::Serialize;
+
+use crate::cli::TextOrJson;
+use crate::config::{Loaded, Stream};
+use crate::failure::{Failure, WORK_FAILED};
+use crate::registry::table_filter;
+use crate::text::print;
+
+/// A finding, and where it was made.
+#[derive(Debug, Serialize)]
+struct Found {
+    stream: String,
+    /// `source shop-db`, `destination lake`, `state`, `mask`.
+    at: String,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+/// Runs the command.
+pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode, Failure> {
+    let mut found = Vec::new();
+    for (name, stream) in &loaded.config().streams {
+        let mut add = |at: String, findings: Result<Vec<Finding>>| {
+            let findings = findings.unwrap_or_else(|error| vec![unreachable(&error)]);
+            found.extend(findings.into_iter().map(|finding| Found { stream: name.0.clone(), at: at.clone(), finding }));
+        };
+        add(format!("source {}", stream.source), check_source(loaded, stream).await);
+        for destination in &stream.destinations {
+            let findings = match loaded.sink(&name.0, destination) {
+                Ok(sink) => sink.check().await,
+                Err(error) => Err(error),
+            };
+            add(format!("destination {}", destination.name()), findings);
+        }
+        add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
+        add("mask".to_owned(), check_mask(loaded, stream).await);
+    }
+    found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
+    let errors = found.iter().filter(|found| found.finding.severity == Severity::Error).count();
+    match format {
+        TextOrJson::Json => {
+            let report = serde_json::json!({ "errors": errors, "warnings": found.len() - errors, "findings": found });
+            print(&format!("{report:#}\n"))?;
+        }
+        TextOrJson::Text => print(&render(&found, errors))?,
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(WORK_FAILED) })
+}
+
+fn render(found: &[Found], errors: usize) -> String {
+    let mut text = String::new();
+    for Found { stream, at, finding } in found {
+        let severity = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        text.push_str(&format!("{severity}[{}] stream {stream}, {at}: {}\n", finding.code, finding.message));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("  → {}\n", finding.remedy));
+        }
+    }
+    let warnings = found.len() - errors;
+    text.push_str(&match (errors, warnings) {
+        (0, 0) => "everything is fine\n".to_owned(),
+        _ => format!("{errors} error{}, {warnings} warning{}\n", plural(errors), plural(warnings)),
+    });
+    text
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}
+
+async fn check_source(loaded: &Loaded, stream: &Stream) -> Result<Vec<Finding>> {
+    loaded.source(&stream.source, stream.start.as_ref())?.check(&table_filter(stream)).await
+}
+
+/// An endpoint that could not be looked at is a finding itself.
+fn unreachable(error: &Error) -> Finding {
+    // The remedy is shown on its own line.
+    let mut message = error.report();
+    let remedy = error.get_remedy().unwrap_or_default().to_owned();
+    if !remedy.is_empty() {
+        message = message.replacen(&format!("; {remedy}"), "", 1);
+    }
+    Finding { severity: Severity::Error, code: error.kind().as_str(), message, remedy }
+}
+
+/// The checkpoint must be readable, and its place writable.
+async fn check_state(loaded: &Loaded, stream: &str) -> Result<()> {
+    let state = loaded.state(stream)?;
+    if let Some(document) = state.peek().await? {
+        logweir_runtime::checkpoint::CheckpointDocument::from_bytes(&document)
+            .map_err(|error| error.context("checkpoint", state.location()))?;
+    }
+    match loaded.state_directory() {
+        Some(directory) => probe(&directory),
+        None => Ok(()),
+    }
+}
+
+/// Writes and removes a file where the state directory is or will be made.
+fn probe(directory: &Path) -> Result<()> {
+    let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let path = existing.join(format!(".logweir-probe-{}", std::process::id()));
+    let write = || {
+        std::fs::File::create(&path)?.write_all(b"probe")?;
+        std::fs::remove_file(&path)
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&path);
+        Error::denied("could not write to the state directory")
+            .context("directory", existing.display())
+            .remedy("give this user the right to write there, or choose another `state`")
+            .source(error)
+    })
+}
+
+/// Plans the masks over the tables there are: a rule that cannot be, or that fits nothing.
+async fn check_mask(loaded: &Loaded, stream: &Stream) -> Result<Vec<Finding>> {
+    let Some(mut mask) = loaded.mask(stream)? else { return Ok(Vec::new()) };
+    // A source that cannot be looked at was reported above.
+    let Ok(source) = loaded.source(&stream.source, stream.start.as_ref()) else { return Ok(Vec::new()) };
+    let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Vec::new()) };
+    for relation in relations {
+        mask.output(&Arc::new(relation))?;
+    }
+    let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
+        severity: Severity::Warning,
+        code: "mask_matches_nothing",
+        message: format!("no column of the followed tables fits the mask pattern {pattern}"),
+        remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
+    });
+    Ok(unmatched.collect())
+}

@@ -1,0 +1,38 @@
+//! The commands, a file each.
+
+mod check;
+mod discover;
+mod quickstart;
+mod run;
+mod schema;
+mod sql;
+mod status;
+
+use std::process::ExitCode;
+
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use crate::screen::Screen;
+use crate::{config, logging};
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let screen = Screen::new();
+    // A command that answers a question speaks for itself; only what runs for long tells what it does.
+    let level = if matches!(cli.command, Command::Run { .. }) { LevelFilter::INFO } else { LevelFilter::WARN };
+    logging::start(cli.log_format, level, &screen)?;
+    match cli.command {
+        Command::Run { config, streams, until_caught_up } => {
+            let loaded = config::load(&config)?;
+            run::run(&loaded, &streams, until_caught_up, screen).await
+        }
+        Command::Check { config, format } => check::run(&config::load(&config)?, format).await,
+        Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
+        Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
+        Command::Sql { config, query, format } => sql::run(&config::load(&config)?, &query, format).await,
+        Command::Quickstart { dir } => quickstart::run(&dir, screen).await,
+        Command::Schema { of } => schema::run(of),
+    }
+}

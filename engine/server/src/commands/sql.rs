@@ -1,0 +1,161 @@
+//! `logweir sql`: queries over what was landed.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use arrow::csv::WriterBuilder;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use arrow::json::LineDelimitedWriter;
+use arrow::util::display::FormatOptions;
+use arrow::util::pretty::pretty_format_batches_with_options;
+use futures::StreamExt as _;
+use logweir_core::{Error, RelationName, Result, Transform as _};
+use logweir_files::layout::PathTemplate;
+use logweir_runtime::checkpoint::CheckpointDocument;
+use logweir_sql::{LandedTable, QueryEngine, QueryResult, printable};
+
+use crate::cli::SqlFormat;
+use crate::config::{Destination, Loaded};
+use crate::failure::Failure;
+
+/// Runs the command.
+pub(crate) async fn run(loaded: &Loaded, query: &str, format: SqlFormat) -> Result<ExitCode, Failure> {
+    let engine = engine(loaded).await?;
+    let stdout = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    write(engine.sql(query).await?, format, stdout).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An engine over every table that the checkpoints know of.
+pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
+    let mut tables = Vec::new();
+    let mut without = Vec::new();
+    for (name, stream) in &loaded.config().streams {
+        let state = loaded.state(&name.0)?;
+        let Some(document) = state.peek().await? else {
+            without.push(name.0.as_str());
+            continue;
+        };
+        let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
+        let mut mask = loaded.mask(stream)?;
+        for destination in &stream.destinations {
+            let (store_url, store, root) = loaded.landed_store(destination)?;
+            for source in &document.relations {
+                let landed = match &mut mask {
+                    Some(mask) => mask.output(source)?,
+                    None => vec![Arc::clone(source)],
+                };
+                for relation in landed {
+                    let table = LandedTable {
+                        stream: name.0.clone(),
+                        destination: destination.name().to_owned(),
+                        name: relation.name().clone(),
+                        store_url: store_url.clone(),
+                        store: Arc::clone(&store),
+                        prefix: prefix(&root, &name.0, relation.name(), destination)?,
+                        relation: Some((*relation).clone()),
+                    };
+                    // Of several versions the last is the newest.
+                    tables.retain(|other: &LandedTable| {
+                        (&other.stream, &other.destination, &other.name) != (&table.stream, &table.destination, &table.name)
+                    });
+                    tables.push(table);
+                }
+            }
+        }
+    }
+    if tables.is_empty() && !without.is_empty() {
+        return Err(Error::config("nothing was landed yet: there is no checkpoint")
+            .context("streams", without.join(", "))
+            .remedy("run the streams first: logweir run"));
+    }
+    QueryEngine::new(tables, usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX))
+}
+
+/// The directory below which all files of a table lie, whatever their time: the leading part of the path that no time is in.
+fn prefix(
+    root: &object_store::path::Path,
+    stream: &str,
+    table: &RelationName,
+    destination: &Destination,
+) -> Result<object_store::path::Path> {
+    /// 2021-12-31T23:00:00Z, which shares no year, month, day or hour with the beginning of time.
+    const OTHER_TIME: i64 = 1_640_991_600_000_000;
+    let template = PathTemplate::parse(&destination.path)?;
+    let (one, other) = (template.folder(stream, table, 0)?, template.folder(stream, table, OTHER_TIME)?);
+    let common: Vec<&str> = one.split('/').zip(other.split('/')).take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
+    let folder = common.join("/");
+    let path = if root.as_ref().is_empty() { folder } else { format!("{root}/{folder}") };
+    object_store::path::Path::parse(path.trim_end_matches('/'))
+        .map_err(|error| Error::config("the table's directory cannot be named in the store").context("table", table).source(error))
+}
+
+/// Writes a result as it comes; a table waits for all of it, because its columns are as wide as their widest value.
+async fn write(mut result: QueryResult, format: SqlFormat, mut output: impl Write) -> Result<()> {
+    match format {
+        SqlFormat::Table => {
+            let text = pretty(result).await?;
+            done(writeln!(output, "{text}").map_err(ArrowError::from))?;
+        }
+        SqlFormat::Csv => {
+            let mut header = true;
+            let empty = arrow::array::RecordBatch::new_empty(Arc::clone(&result.schema));
+            while let Some(batch) = result.batches.next().await {
+                let mut writer = WriterBuilder::new().with_header(header).build(&mut output);
+                done(writer.write(&printable(&batch?)?))?;
+                header = false;
+            }
+            if header {
+                done(WriterBuilder::new().with_header(true).build(&mut output).write(&empty))?;
+            }
+        }
+        SqlFormat::Json => {
+            let mut writer = LineDelimitedWriter::new(&mut output);
+            while let Some(batch) = result.batches.next().await {
+                done(writer.write(&printable(&batch?)?))?;
+            }
+            done(writer.finish())?;
+        }
+        SqlFormat::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut output, &result.schema).map_err(|error| failed(&error))?;
+            while let Some(batch) = result.batches.next().await {
+                done(writer.write(&batch?))?;
+            }
+            done(writer.finish())?;
+        }
+    }
+    done(output.flush().map_err(ArrowError::from))
+}
+
+/// A result as a table for people.
+pub(crate) async fn pretty(result: QueryResult) -> Result<String> {
+    let schema = Arc::clone(&result.schema);
+    let mut batches = result.collect().await?;
+    if batches.is_empty() {
+        batches.push(arrow::array::RecordBatch::new_empty(schema));
+    }
+    let batches = batches.iter().map(printable).collect::<Result<Vec<_>>>()?;
+    let table = pretty_format_batches_with_options(&batches, &FormatOptions::default()).map_err(|error| failed(&error))?;
+    Ok(table.to_string())
+}
+
+/// Whoever closed standard output has had enough: that is no error, and the end.
+fn done(outcome: Result<(), ArrowError>) -> Result<()> {
+    match outcome {
+        Err(ArrowError::IoError(_, error)) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(failed(&error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn failed(error: &ArrowError) -> Error {
+    // Only its kind of trouble: the text of an Arrow error may quote a value.
+    match error {
+        ArrowError::IoError(_, error) => Error::transient("could not write the result").source(io::Error::from(error.kind())),
+        _ => {
+            Error::data("the result has a type that this format cannot hold").remedy("choose another --format, or cast the column to text")
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `logweir status`: what each stream has landed and how fresh it is, from its checkpoint and from a running process.
+
+use std::process::ExitCode;
+
+use logweir_core::{Clock as _, Result, SystemClock};
+use logweir_runtime::checkpoint::CheckpointDocument;
+use serde::Serialize;
+
+use crate::cli::TextOrJson;
+use crate::config::Loaded;
+use crate::failure::Failure;
+use crate::live::Process;
+use crate::text::{count, print, span, table, time};
+
+/// The whole answer; stable.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// The process that answers at `http.listen`, if any.
+    pid: Option<u32>,
+    streams: Vec<StreamStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamStatus {
+    stream: String,
+    /// The state a running process gives, else `offline` (a checkpoint and no process that answers) or `not_started`.
+    state: String,
+    error: Option<String>,
+    /// Where the checkpoint is.
+    checkpoint: String,
+    /// How far a running process has read.
+    read_position: Option<String>,
+    destinations: Vec<DestinationStatus>,
+    tables: Vec<TableStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct DestinationStatus {
+    destination: String,
+    /// Everything at or before it is visible.
+    position: String,
+    /// What the source calls the place.
+    offset: serde_json::Value,
+    epoch: u64,
+    /// Commit time of the newest visible change.
+    commit_time: Option<String>,
+    /// Now minus `commit_time`.
+    freshness_seconds: Option<f64>,
+    /// When the checkpoint was made.
+    checkpoint_time: Option<String>,
+    rows_landed: u64,
+    /// Files that were decided and are made visible by the running process or the next start.
+    staged: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct TableStatus {
+    table: String,
+    version: u32,
+    columns: usize,
+    key: Vec<String>,
+    /// Rows visible, by destination.
+    rows_landed: std::collections::BTreeMap<String, u64>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode, Failure> {
+    let process = match &loaded.config().http {
+        Some(http) => Process::ask(http.listen).await,
+        None => None,
+    };
+    let mut streams = Vec::new();
+    for name in loaded.config().streams.keys() {
+        streams.push(observe(loaded, &name.0, process.as_ref()).await?);
+    }
+    let status = Status { pid: process.as_ref().map(|process| process.pid), streams };
+    match format {
+        TextOrJson::Json => {
+            let text = serde_json::to_string_pretty(&status)
+                .map_err(|error| logweir_core::Error::internal("could not write the status as JSON").source(error))?;
+            print(&format!("{text}\n"))?;
+        }
+        TextOrJson::Text => print(&render(&status, loaded.config().http.is_some()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Result<StreamStatus> {
+    let state = loaded.state(name)?;
+    let checkpoint = state.location();
+    let document = match state.peek().await? {
+        Some(bytes) => Some(CheckpointDocument::from_bytes(&bytes).map_err(|error| error.context("checkpoint", &checkpoint))?),
+        None => None,
+    };
+    let live = process.and_then(|process| process.stream(name));
+    let word = |key: &str| live.and_then(|live| live[key].as_str()).map(str::to_owned);
+    let offline = if document.is_some() { "offline" } else { "not_started" };
+    let (destinations, tables) = document.as_ref().map(of_document).unwrap_or_default();
+    Ok(StreamStatus {
+        stream: name.to_owned(),
+        state: word("state").unwrap_or_else(|| offline.to_owned()),
+        error: word("error"),
+        checkpoint,
+        read_position: word("position"),
+        destinations,
+        tables,
+    })
+}
+
+fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<TableStatus>) {
+    let now = SystemClock.now();
+    let destinations = document
+        .consumers
+        .iter()
+        .map(|(name, consumer)| DestinationStatus {
+            destination: name.clone(),
+            position: consumer.mark.position.to_string(),
+            offset: consumer.mark.offset.0.clone(),
+            epoch: consumer.epoch,
+            commit_time: consumer.mark.commit_time.map(time),
+            freshness_seconds: consumer.mark.commit_time.map(|commit_time| now.since(commit_time).as_secs_f64()),
+            checkpoint_time: consumer.decided_at.map(time),
+            rows_landed: consumer.rows.values().sum(),
+            staged: consumer.staged.len(),
+        })
+        .collect();
+    let mut tables: Vec<TableStatus> = Vec::new();
+    for relation in &document.relations {
+        let name = relation.name().to_string();
+        // Several versions may still be met; the last one is the newest.
+        tables.retain(|table| table.table != name);
+        let rows =
+            document.consumers.iter().map(|(consumer, checkpoint)| (consumer.clone(), checkpoint.rows.get(&name).copied().unwrap_or(0)));
+        tables.push(TableStatus {
+            version: relation.version(),
+            columns: relation.columns().len(),
+            key: match relation.key_declared() {
+                true => relation.key().iter().map(|&i| relation.columns()[i].name().to_owned()).collect(),
+                false => Vec::new(),
+            },
+            rows_landed: rows.collect(),
+            table: name,
+        });
+    }
+    tables.sort_by(|a, b| a.table.cmp(&b.table));
+    (destinations, tables)
+}
+
+fn render(status: &Status, http: bool) -> String {
+    let mut text = String::new();
+    for stream in &status.streams {
+        text.push_str(&format!("stream {}: {}", stream.stream, stream.state.replace('_', " ")));
+        text.push_str(&match (status.pid, http) {
+            (Some(pid), _) => format!(" (process {pid})"),
+            (None, true) => " (no process answers at http.listen)".to_owned(),
+            (None, false) => " (without `http` in the configuration a running process cannot be asked)".to_owned(),
+        });
+        text.push('\n');
+        if let Some(error) = &stream.error {
+            text.push_str(&format!("  error: {error}\n"));
+        }
+        text.push_str(&format!("  checkpoint: {}\n", stream.checkpoint));
+        if stream.destinations.is_empty() {
+            continue;
+        }
+        let mut destinations = table(["destination", "rows landed", "newest visible change", "freshness", "checkpoint made", "offset"]);
+        for destination in &stream.destinations {
+            let freshness = destination.freshness_seconds.map(|seconds| span(std::time::Duration::from_secs_f64(seconds)));
+            let place = destination.offset.get("file").zip(destination.offset.get("position"));
+            let place = match place {
+                Some((file, position)) => format!("{}:{position}", file.as_str().unwrap_or_default()),
+                None => destination.position.clone(),
+            };
+            destinations.add_row([
+                destination.destination.clone(),
+                count(destination.rows_landed),
+                destination.commit_time.clone().unwrap_or_else(|| "none yet".to_owned()),
+                freshness.unwrap_or_default(),
+                destination.checkpoint_time.clone().unwrap_or_default(),
+                place,
+            ]);
+        }
+        text.push_str(&format!("\n{destinations}\n\n"));
+        let mut tables = table(["table", "version", "columns", "key", "rows landed"]);
+        for table in &stream.tables {
+            let rows: Vec<String> = match table.rows_landed.len() {
+                1 => table.rows_landed.values().map(|rows| count(*rows)).collect(),
+                _ => table.rows_landed.iter().map(|(destination, rows)| format!("{destination} {}", count(*rows))).collect(),
+            };
+            tables.add_row([
+                table.table.clone(),
+                table.version.to_string(),
+                table.columns.to_string(),
+                table.key.join(", "),
+                rows.join(", "),
+            ]);
+        }
+        text.push_str(&format!("{tables}\n"));
+    }
+    text
+}

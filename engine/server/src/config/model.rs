@@ -1,0 +1,579 @@
+//! What the configuration consists of.
+//!
+//! These types are the only list of keys there is: the JSON Schema is derived from them (its descriptions are the
+//! comments here), and a file is checked against that schema. What a later version brings is listed too, marked
+//! `x-later`, so that its refusal can say so instead of calling the key unknown.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer};
+
+use super::secret::Secret;
+use super::units::{NAME_PATTERN, Size, Span};
+
+const MIB: u64 = 1 << 20;
+
+/// The configuration of logweir.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where checkpoints are kept: the one thing that must survive.
+    #[serde(default)]
+    pub(crate) state: State,
+    /// One budget for everything the process buffers, shared by its streams.
+    #[serde(default = "default_memory")]
+    pub(crate) memory: Size,
+    /// The HTTP endpoint; without this key there is none.
+    pub(crate) http: Option<Http>,
+    /// The SQL endpoint.
+    #[expect(dead_code, reason = "refused before it is read")]
+    #[schemars(extend("x-later" = "the SQL endpoint is not available yet; `logweir sql` queries what was landed"))]
+    sql: Option<Later>,
+    /// How long an endpoint that cannot be reached is tried again at the start.
+    #[serde(default = "default_connect_timeout")]
+    pub(crate) connect_timeout: Span,
+    /// The databases and destinations there are, by a name of your choice.
+    pub(crate) profiles: BTreeMap<Name, Profile>,
+    /// What flows from where to where, by a name of your choice.
+    pub(crate) streams: BTreeMap<Name, Stream>,
+}
+
+fn default_memory() -> Size {
+    Size(1024 * MIB)
+}
+
+fn default_connect_timeout() -> Span {
+    Span(Duration::from_secs(30))
+}
+
+/// Where checkpoints are kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub(crate) enum State {
+    /// A directory of this machine, locked by the process that uses it.
+    Directory {
+        /// The directory; a relative path begins at the configuration file's directory.
+        dir: PathBuf,
+    },
+    /// A prefix of an object store; a newer process takes over from an older one.
+    Bucket {
+        /// `s3://bucket/prefix`, or `file:///directory`.
+        #[schemars(extend("format" = "store-url"))]
+        url: String,
+        /// Options of the object store.
+        #[serde(default)]
+        options: BTreeMap<String, OptionValue>,
+    },
+    /// A table in PostgreSQL.
+    Postgres {
+        /// The connection.
+        #[expect(dead_code, reason = "refused before it is read")]
+        #[schemars(extend("x-later" = "state in PostgreSQL is not available yet; use `dir` or `url`"))]
+        postgres: Later,
+    },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::Directory { dir: PathBuf::from("logweir-state") }
+    }
+}
+
+/// The HTTP endpoint.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    /// Address and port: serves /metrics, /healthz, /readyz and /status, without authentication.
+    #[schemars(with = "String", extend("format" = "socket"))]
+    pub(crate) listen: SocketAddr,
+}
+
+/// A database or a destination.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Profile {
+    /// A MySQL or MariaDB server.
+    Mysql(Box<Mysql>),
+    /// Binlog files, recorded earlier.
+    MysqlFiles(MysqlFiles),
+    /// Files on a disk or in an object store.
+    Files(Files),
+    /// A PostgreSQL server.
+    #[schemars(extend("x-later" = "PostgreSQL is not available yet"))]
+    Postgres(Later),
+    /// A SQL Server.
+    #[schemars(extend("x-later" = "SQL Server is not available yet"))]
+    Sqlserver(Later),
+    /// An Oracle database.
+    #[schemars(extend("x-later" = "Oracle is not available yet"))]
+    Oracle(Later),
+    /// BigQuery.
+    #[schemars(extend("x-later" = "BigQuery is not available yet"))]
+    Bigquery(Later),
+    /// Iceberg tables.
+    #[schemars(extend("x-later" = "Iceberg is not available yet"))]
+    Iceberg(Later),
+    /// Delta tables.
+    #[schemars(extend("x-later" = "Delta is not available yet"))]
+    Delta(Later),
+}
+
+impl Profile {
+    /// The key of its kind.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Profile::Mysql(_) => "mysql",
+            Profile::MysqlFiles(_) => "mysql_files",
+            Profile::Files(_) => "files",
+            Profile::Postgres(_) => "postgres",
+            Profile::Sqlserver(_) => "sqlserver",
+            Profile::Oracle(_) => "oracle",
+            Profile::Bigquery(_) => "bigquery",
+            Profile::Iceberg(_) => "iceberg",
+            Profile::Delta(_) => "delta",
+        }
+    }
+}
+
+/// The kinds of profile that changes come from; the other ones are destinations.
+pub(crate) const SOURCE_KINDS: [&str; 5] = ["mysql", "mysql_files", "postgres", "sqlserver", "oracle"];
+
+/// A MySQL or MariaDB server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mysql {
+    /// Host name or address.
+    pub(crate) host: String,
+    /// Port.
+    #[serde(default = "default_mysql_port")]
+    #[schemars(range(min = 1))]
+    pub(crate) port: u16,
+    /// The user; needs REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the followed tables.
+    pub(crate) user: String,
+    /// The password.
+    pub(crate) password: Option<Secret>,
+    /// The number this process has among the server's replicas. Must be unique among them; random when left out.
+    #[schemars(range(min = 1))]
+    pub(crate) server_id: Option<u32>,
+    /// Encryption of the connection; off when left out.
+    pub(crate) tls: Option<Tls>,
+    /// How long the server is tried again at the start; the general `connect_timeout` when left out.
+    pub(crate) connect_timeout: Option<Span>,
+}
+
+fn default_mysql_port() -> u16 {
+    3306
+}
+
+/// Encryption of a connection.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// What is demanded of the server.
+    #[serde(default)]
+    pub(crate) mode: TlsMode,
+    /// PEM file with the certificates that sign the server's; the system's when left out.
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM file with this client's certificate.
+    pub(crate) cert: Option<PathBuf>,
+    /// PEM file with the key of `cert`.
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// What is demanded of a server's certificate.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TlsMode {
+    /// Not encrypted.
+    Disable,
+    /// Encrypted; the certificate is not looked at.
+    Require,
+    /// The certificate is signed by `ca`.
+    VerifyCa,
+    /// The certificate is signed by `ca` and names the host.
+    #[default]
+    VerifyFull,
+}
+
+/// Recorded binlog files.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub(crate) enum MysqlFiles {
+    /// On this machine.
+    Path {
+        /// The files, with `*` and `?`: `/backup/binlog/mysql-bin.*`. A relative path begins at the configuration file's
+        /// directory. Files named .zst or .gz are decompressed.
+        path: String,
+    },
+    /// In an object store.
+    Bucket {
+        /// The files: `s3://bucket/binlog/mysql-bin.*`.
+        #[schemars(extend("format" = "store-url"))]
+        url: String,
+        /// Options of the object store.
+        #[serde(default)]
+        options: BTreeMap<String, OptionValue>,
+    },
+}
+
+/// Files on a disk or in an object store.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Files {
+    /// The place: `file:///absolute/directory` or `s3://bucket/prefix`.
+    #[schemars(extend("format" = "store-url"))]
+    pub(crate) url: String,
+    /// Options of the object store, named as object_store names them: endpoint, region, allow_http, access_key_id,
+    /// secret_access_key. What is not given is taken from the environment (AWS_*).
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, OptionValue>,
+}
+
+/// An option of an object store: text, or a secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OptionValue {
+    /// A secret.
+    Secret(Secret),
+    /// As it stands here.
+    Text(String),
+    /// A truth value.
+    Bool(bool),
+    /// A number.
+    Number(i64),
+}
+
+/// What flows from one source to its destinations.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stream {
+    /// The profile that changes come from.
+    pub(crate) source: String,
+    /// Which tables; all but the server's own when left out.
+    #[serde(default)]
+    pub(crate) tables: Tables,
+    /// Whether rows that exist already are read, too.
+    #[serde(default)]
+    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) backfill: Backfill,
+    /// Where the log begins when there is no checkpoint: `now` for a server, `earliest` for files when left out.
+    pub(crate) start: Option<Start>,
+    /// Which columns are masked before anything is written anywhere. The first rule that fits a column holds.
+    #[serde(default)]
+    pub(crate) mask: Vec<Mask>,
+    /// SQL over single tables.
+    #[expect(dead_code, reason = "refused before it is read")]
+    #[schemars(extend("x-later" = "SQL transforms are not available yet; `mask` and `tables.exclude_columns` are"))]
+    transforms: Option<Later>,
+    /// What happens to a value that cannot be carried.
+    #[serde(default)]
+    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) on_bad_value: OnBadValue,
+    /// Where changes go.
+    #[schemars(length(min = 1))]
+    pub(crate) destinations: Vec<Destination>,
+}
+
+/// Which tables and columns a stream follows. Patterns know `*` (any characters) and `?` (one character).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tables {
+    /// Patterns over `schema.table`; empty means every table.
+    #[serde(default)]
+    pub(crate) include: Vec<TablePattern>,
+    /// Patterns over `schema.table`: stronger than `include`.
+    #[serde(default)]
+    pub(crate) exclude: Vec<TablePattern>,
+    /// Patterns over `schema.table.column`: columns that are never read.
+    #[serde(default)]
+    pub(crate) exclude_columns: Vec<ColumnPattern>,
+}
+
+/// Whether rows that exist already are read, too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Backfill {
+    /// Only the log is followed, from `start` on.
+    #[default]
+    None,
+    /// All tables.
+    #[schemars(extend("x-later" = "backfill is not available yet: this version follows the log from `start` on; write `backfill: none`"))]
+    All,
+    /// With options.
+    #[serde(untagged)]
+    #[schemars(extend("x-later" = "backfill is not available yet: this version follows the log from `start` on; write `backfill: none`"))]
+    Some(Later),
+}
+
+/// Where the log begins without a checkpoint.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Start {
+    /// The end of the log.
+    Now,
+    /// The oldest file there is.
+    Earliest,
+    /// A place in a file.
+    #[serde(untagged)]
+    Position(StartPosition),
+    /// After a set of transactions.
+    #[serde(untagged)]
+    Gtid(StartGtid),
+    /// A log sequence number.
+    #[serde(untagged)]
+    Lsn(StartLsn),
+    /// A time.
+    #[serde(untagged)]
+    Timestamp(StartTimestamp),
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartPosition {
+    /// The name of the binlog file: `mysql-bin.000042`.
+    pub(crate) file: String,
+    /// The offset of an event that begins a transaction.
+    #[schemars(range(min = 4))]
+    pub(crate) position: u64,
+}
+
+/// After a set of transactions.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartGtid {
+    /// MySQL: `uuid:1-42`; MariaDB: `0-1-42`.
+    pub(crate) gtid: String,
+}
+
+/// A log sequence number.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartLsn {
+    /// The number.
+    #[expect(dead_code, reason = "refused before it is read")]
+    #[schemars(extend("x-later" = "an LSN is no place in a MySQL log; use `now`, `earliest`, `{ file, position }` or `{ gtid }`"))]
+    lsn: Later,
+}
+
+/// A time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartTimestamp {
+    /// The time.
+    #[expect(dead_code, reason = "refused before it is read")]
+    #[schemars(extend("x-later" = "a start at a time is not available yet; use `now`, `earliest`, `{ file, position }` or `{ gtid }`"))]
+    timestamp: Later,
+}
+
+/// A masking rule.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mask {
+    /// Patterns over `schema.table.column`.
+    #[schemars(length(min = 1))]
+    pub(crate) columns: Vec<ColumnPattern>,
+    /// What is done to the values.
+    pub(crate) with: MaskWith,
+    /// The key of `hash`.
+    pub(crate) key: Option<Secret>,
+}
+
+/// What masking does to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MaskWith {
+    /// HMAC-SHA-256 with `key`, as hexadecimal text: equal values stay equal.
+    Hash,
+    /// Only the end of a text stays.
+    Partial,
+    /// Only the first character and the domain of an address stay.
+    Email,
+    /// Nothing stays. In quotes: `"null"`.
+    Null,
+    /// Format-preserving tokens.
+    #[schemars(extend("x-later" = "`tokenize` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    Tokenize,
+    /// Coarser dates.
+    #[schemars(extend("x-later" = "masking with `date` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    Date,
+    /// Coarser numbers.
+    #[schemars(extend("x-later" = "masking with `number` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    Number,
+}
+
+/// What happens to a value that cannot be carried.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnBadValue {
+    /// The stream stops and names its place.
+    #[default]
+    Fail,
+    /// The row is kept aside.
+    #[schemars(extend("x-later" = "quarantine is not available yet; `fail` stops the stream and names the place"))]
+    Quarantine,
+}
+
+/// Where changes go, and in which form.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Destination {
+    /// The profile of the destination.
+    pub(crate) profile: String,
+    /// The name of this destination in checkpoints and metrics; the profile's when left out. Must be unique in the stream.
+    pub(crate) name: Option<Name>,
+    /// What is written.
+    #[serde(default)]
+    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) mode: Mode,
+    /// In which format.
+    #[serde(default)]
+    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) format: Format,
+    /// In which columns.
+    #[serde(default)]
+    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) layout: Layout,
+    /// When a file is finished.
+    #[serde(default)]
+    pub(crate) rotate: Rotate,
+    /// The directories below the profile's url. Placeholders: {schema}, {table}, {stream}, {yyyy}, {mm}, {dd}, {hh}.
+    #[serde(default = "default_path")]
+    #[schemars(extend("format" = "path-template"))]
+    pub(crate) path: String,
+}
+
+impl Destination {
+    /// The name of the destination in its stream.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_ref().map_or(&self.profile, |name| &name.0)
+    }
+}
+
+fn default_path() -> String {
+    logweir_files::FilesOptions::DEFAULT_PATH.to_owned()
+}
+
+/// What is written.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Every change is appended.
+    #[default]
+    Changes,
+    /// The current state.
+    #[schemars(extend("x-later" = "`mode: table` is not available yet; `changes` appends every change, and `logweir sql` shows the current state"))]
+    Table,
+}
+
+/// In which format.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// Parquet.
+    #[default]
+    Parquet,
+    /// Avro.
+    #[schemars(extend("x-later" = "Avro is not available yet; use `parquet`"))]
+    Avro,
+    /// JSON.
+    #[schemars(extend("x-later" = "JSON is not available yet; use `parquet`"))]
+    Json,
+}
+
+/// In which columns.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Layout {
+    /// The table's columns, then `_metadata_*`.
+    #[default]
+    Flat,
+    /// Datastream's event records.
+    #[schemars(extend("x-later" = "`layout: datastream` is not available yet; use `flat`"))]
+    Datastream,
+}
+
+/// When a file is finished.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rotate {
+    /// How long changes wait to become visible, at most.
+    pub(crate) interval: Span,
+    /// The size at which a file is finished earlier.
+    pub(crate) size: Size,
+}
+
+impl Default for Rotate {
+    fn default() -> Self {
+        Rotate {
+            interval: Span(logweir_files::FilesOptions::DEFAULT_ROTATE_INTERVAL),
+            size: Size(logweir_files::FilesOptions::DEFAULT_ROTATE_BYTES),
+        }
+    }
+}
+
+/// A name of a profile, stream or destination.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Name(pub(crate) String);
+
+impl JsonSchema for Name {
+    fn schema_name() -> Cow<'static, str> {
+        "Name".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "name", "pattern": NAME_PATTERN })
+    }
+}
+
+macro_rules! pattern_text {
+    ($type:ident, $format:literal, $pattern:literal, $description:literal) => {
+        #[doc = $description]
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(transparent)]
+        pub(crate) struct $type(pub(crate) String);
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": $format, "pattern": $pattern, "description": $description })
+            }
+        }
+    };
+}
+
+pattern_text!(TablePattern, "table-pattern", "[.*]", "A pattern over `schema.table`.");
+pattern_text!(ColumnPattern, "column-pattern", "[.*]", "A pattern over `schema.table.column`.");
+
+/// Something that a later version understands; refused before it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Later;
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Later)
+    }
+}
+
+impl JsonSchema for Later {
+    fn schema_name() -> Cow<'static, str> {
+        "Later".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        Schema::from(true)
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+}

@@ -1,0 +1,124 @@
+//! Checks that span the file: names that point at something, and combinations that make sense.
+//!
+//! Works on the tree, so that a file with other mistakes is still checked for these.
+
+use super::model::SOURCE_KINDS;
+use super::problem::{Place, Problem, nearest};
+use super::tree::{Node, Value};
+
+/// Below this a stream spends its time waiting for memory.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// All mistakes of the kind.
+pub(crate) fn check(root: &Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(memory) = root.get("memory") {
+        check_memory(memory, root.get("streams"), &mut problems);
+    }
+    let profiles = root.get("profiles");
+    for (profile, _) in profiles.map(Node::entries).unwrap_or_default().iter().map(|(key, node)| (node, key)) {
+        check_tls(profile, &mut problems);
+    }
+    for section in ["profiles", "streams"] {
+        if let Some(node) = root.get(section).filter(|node| matches!(&node.value, Value::Map(entries) if entries.is_empty())) {
+            problems.push(Problem::new(node.place, format!("`{section}` is empty")));
+        }
+    }
+    for (_, stream) in root.get("streams").map(Node::entries).unwrap_or_default() {
+        check_stream(stream, profiles, &mut problems);
+    }
+    problems
+}
+
+fn check_memory(memory: &Node, streams: Option<&Node>, problems: &mut Vec<Problem>) {
+    let Some(size) = memory.text().and_then(|text| super::units::Size::parse(text).ok()) else { return };
+    let count = streams.map_or(1, |streams| streams.entries().len().max(1)) as u64;
+    if size.0 / count < MEMORY_MIN {
+        problems.push(
+            Problem::new(memory.place, "`memory` is too small")
+                .help(format!("it is shared by all streams, and each needs at least 64MiB: write {}MiB or more", 64 * count)),
+        );
+    }
+}
+
+fn check_tls(profile: &Node, problems: &mut Vec<Problem>) {
+    let Some(tls) = profile.get("mysql").and_then(|mysql| mysql.get("tls")) else { return };
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if let (Some(node), None) = (tls.get(one), tls.get(other)) {
+            problems.push(Problem::new(node.place, format!("`{one}` needs `{other}` beside it")));
+        }
+    }
+}
+
+fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Problem>) {
+    if let Some(source) = stream.get("source") {
+        check_profile(source, profiles, true, problems);
+    }
+    let mut names: Vec<(&str, Place)> = Vec::new();
+    let mut places: Vec<(&str, &str)> = Vec::new();
+    for destination in stream.get("destinations").map(Node::items).unwrap_or_default() {
+        let Some(profile) = destination.get("profile") else { continue };
+        check_profile(profile, profiles, false, problems);
+        let Some(profile_name) = profile.text() else { continue };
+        let named = destination.get("name").unwrap_or(profile);
+        if let Some(name) = named.text() {
+            if names.iter().any(|(other, _)| *other == name) {
+                problems.push(
+                    Problem::new(named.place, format!("two destinations of the stream are called `{name}`"))
+                        .help("give each a `name` of its own: it stands for the destination in the checkpoint"),
+                );
+            }
+            names.push((name, named.place));
+        }
+        let path = destination.get("path").and_then(Node::text).unwrap_or(logweir_files::FilesOptions::DEFAULT_PATH);
+        if places.contains(&(profile_name, path)) {
+            problems.push(
+                Problem::new(profile.place, format!("two destinations of the stream write to the same place of `{profile_name}`"))
+                    .help("give one of them another `path` or another profile"),
+            );
+        }
+        places.push((profile_name, path));
+    }
+    for rule in stream.get("mask").map(Node::items).unwrap_or_default() {
+        let Some(with) = rule.get("with") else { continue };
+        match (with.text(), rule.get("key")) {
+            (Some("hash"), None) => problems.push(
+                Problem::new(with.place, "masking with `hash` needs a `key`")
+                    .help("write key: { env: NAME_OF_A_VARIABLE } or key: { file: /path/of/a/file }"),
+            ),
+            (Some(other @ ("partial" | "email" | "null")), Some(key)) => {
+                problems.push(Problem::new(key.place, format!("masking with `{other}` takes no `key`")));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A name of a profile must be there and of the right side.
+fn check_profile(node: &Node, profiles: Option<&Node>, source: bool, problems: &mut Vec<Problem>) {
+    let Some(name) = node.text() else { return };
+    let side = |profile: &Node| profile.entries().first().map(|(kind, _)| SOURCE_KINDS.contains(&kind.name.as_str()));
+    let entries = profiles.map(Node::entries).unwrap_or_default();
+    let fitting: Vec<&str> =
+        entries.iter().filter(|(_, profile)| side(profile) == Some(source)).map(|(key, _)| key.name.as_str()).collect();
+    let noun = if source { "sources" } else { "destinations" };
+    let list =
+        if fitting.is_empty() { format!("there are no {noun} among the profiles") } else { format!("{noun} are: {}", fitting.join(", ")) };
+    match entries.iter().find(|(key, _)| key.name == name) {
+        None => {
+            let help = match nearest(name, fitting.iter().copied()) {
+                Some(nearest) => format!("did you mean `{nearest}`? {list}"),
+                None => list,
+            };
+            problems.push(Problem::new(node.place, format!("there is no profile `{name}`")).help(help));
+        }
+        Some((_, profile)) => {
+            if let (Some(is_source), Some((kind, _))) = (side(profile), profile.entries().first())
+                && is_source != source
+            {
+                let message = format!("the profile `{name}` is {}", if is_source { "a source" } else { "a destination" });
+                problems.push(Problem::new(node.place, format!("{message} (`{}`)", kind.name)).help(list));
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Makes what the configuration names: an arm per kind of source, destination and state store.
+//!
+//! Reading this file tells every connector there is. Making one opens nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use logweir_core::{Error, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
+use logweir_files::{FilesOptions, FilesSink, open_store};
+use logweir_mysql::files::BinlogFilesSource;
+use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions, TlsMode, TlsOptions};
+use logweir_mysql::source::MysqlSource;
+use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
+use logweir_runtime::{StreamSpec, TransformFactory};
+use logweir_sql::{MaskKind, MaskRule, MaskTransform};
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::config::{self, Config, Destination, Loaded, MaskWith, MysqlFiles, OptionValue, Profile, Secret, Start, State, Stream};
+
+impl Loaded {
+    /// The configuration's streams and what a stream is made of.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A stream, by its name.
+    pub(crate) fn stream(&self, name: &str) -> Result<&Stream> {
+        let stream = self.config.streams.iter().find(|(known, _)| known.0 == name).map(|(_, stream)| stream);
+        stream.ok_or_else(|| Error::config("there is no such stream").context("stream", name))
+    }
+
+    /// A profile, by its name.
+    pub(crate) fn profile(&self, name: &str) -> Result<&Profile> {
+        let profile = self.config.profiles.iter().find(|(known, _)| known.0 == name).map(|(_, profile)| profile);
+        profile.ok_or_else(|| Error::config("there is no such profile").context("profile", name))
+    }
+
+    /// The source of a profile; `start` holds where there is no checkpoint.
+    pub(crate) fn source(&self, profile: &str, start: Option<&Start>) -> Result<Arc<dyn Source>> {
+        match self.profile(profile)? {
+            Profile::Mysql(mysql) => Ok(Arc::new(MysqlSource::new(self.mysql_options(mysql, start)?))),
+            Profile::MysqlFiles(files) => Ok(Arc::new(BinlogFilesSource::new(self.binlog_files_options(files, start)?))),
+            other => Err(Error::config("the profile is no source").context("profile", profile).context("kind", other.kind())),
+        }
+    }
+
+    /// The sink of a stream's destination.
+    pub(crate) fn sink(&self, stream: &str, destination: &Destination) -> Result<Arc<dyn Sink>> {
+        match self.profile(&destination.profile)? {
+            Profile::Files(files) => {
+                let mut options = FilesOptions::new(parse_url(&files.url)?, stream);
+                options.options = self.store_options(&files.options)?;
+                options.path = destination.path.clone();
+                options.rotate_interval = destination.rotate.interval.0;
+                options.rotate_bytes = destination.rotate.size.0;
+                Ok(Arc::new(FilesSink::new(options)?))
+            }
+            other => {
+                Err(Error::config("the profile is no destination").context("profile", &destination.profile).context("kind", other.kind()))
+            }
+        }
+    }
+
+    /// The state store of a stream.
+    pub(crate) fn state(&self, stream: &str) -> Result<Box<dyn StateStore>> {
+        match &self.config.state {
+            State::Directory { dir } => Ok(Box::new(LocalStateStore::new(self.directory.join(dir), stream)?)),
+            State::Bucket { url, options } => {
+                let url = parse_url(url)?;
+                // A local disk has no conditional put; it has locks.
+                if url.scheme() == "file" {
+                    return Ok(Box::new(LocalStateStore::new(local_path(&url)?, stream)?));
+                }
+                let (store, prefix) = open_store(&url, &self.store_options(options)?)?;
+                Ok(Box::new(ObjectStateStore::new(store, &prefix, stream)?))
+            }
+            State::Postgres { .. } => Err(Error::config("state in PostgreSQL is not available yet")),
+        }
+    }
+
+    /// The directory that state is kept in, if it is one of this machine.
+    pub(crate) fn state_directory(&self) -> Option<PathBuf> {
+        match &self.config.state {
+            State::Directory { dir } => Some(self.directory.join(dir)),
+            State::Bucket { url, .. } => parse_url(url).ok().and_then(|url| local_path(&url).ok()),
+            State::Postgres { .. } => None,
+        }
+    }
+
+    /// The store behind a files destination, for reading what was landed.
+    pub(crate) fn landed_store(&self, destination: &Destination) -> Result<(Url, Arc<dyn ObjectStore>, object_store::path::Path)> {
+        match self.profile(&destination.profile)? {
+            Profile::Files(files) => {
+                let url = parse_url(&files.url)?;
+                let (store, prefix) = open_store(&url, &self.store_options(&files.options)?)?;
+                Ok((url, store, prefix))
+            }
+            other => {
+                Err(Error::config("the profile is no destination").context("profile", &destination.profile).context("kind", other.kind()))
+            }
+        }
+    }
+
+    /// The mask of a stream, if it has rules.
+    pub(crate) fn mask(&self, stream: &Stream) -> Result<Option<MaskTransform>> {
+        let rules = self.mask_rules(stream)?;
+        if rules.is_empty() { Ok(None) } else { MaskTransform::new(rules).map(Some) }
+    }
+
+    fn mask_rules(&self, stream: &Stream) -> Result<Vec<MaskRule>> {
+        let rule = |mask: &config::Mask| {
+            let with = match mask.with {
+                MaskWith::Hash => {
+                    let key = mask.key.as_ref().ok_or_else(|| Error::config("masking with hash needs a key"))?;
+                    MaskKind::Hash { key: self.secret(key)? }
+                }
+                MaskWith::Partial => MaskKind::Partial,
+                MaskWith::Email => MaskKind::Email,
+                MaskWith::Null => MaskKind::Null,
+                MaskWith::Tokenize | MaskWith::Date | MaskWith::Number => {
+                    return Err(Error::config("this mask is not available yet"));
+                }
+            };
+            Ok(MaskRule { columns: mask.columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect(), with })
+        };
+        stream.mask.iter().map(rule).collect()
+    }
+
+    /// Everything that the runtime needs to run a stream.
+    pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool) -> Result<StreamSpec> {
+        let stream = self.stream(name)?;
+        let rules = self.mask_rules(stream)?;
+        let transforms: TransformFactory = Arc::new(move || {
+            let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
+            if !rules.is_empty() {
+                transforms.push(Box::new(MaskTransform::new(rules.clone())?));
+            }
+            Ok(transforms)
+        });
+        // Made once here, so that a rule that cannot be stops the start, not the stream.
+        transforms()?;
+        let destinations = stream
+            .destinations
+            .iter()
+            .map(|destination| {
+                let sink = self.sink(name, destination)?;
+                Ok(logweir_runtime::Destination { name: destination.name().to_owned(), sink })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(StreamSpec {
+            name: name.to_owned(),
+            source: self.source(&stream.source, stream.start.as_ref())?,
+            tables: table_filter(stream),
+            transforms,
+            destinations,
+            state: self.state(name)?,
+            memory_bytes,
+            connect_timeout: self.connect_timeout(stream),
+            until_caught_up,
+            seed: rand::random(),
+        })
+    }
+
+    fn connect_timeout(&self, stream: &Stream) -> Duration {
+        let own = match self.profile(&stream.source) {
+            Ok(Profile::Mysql(mysql)) => mysql.connect_timeout,
+            _ => None,
+        };
+        own.unwrap_or(self.config.connect_timeout).0
+    }
+
+    fn mysql_options(&self, mysql: &config::Mysql, start: Option<&Start>) -> Result<MysqlOptions> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| self.directory.join(path));
+        let tls = mysql.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
+            mode: match tls.mode {
+                config::TlsMode::Disable => TlsMode::Disable,
+                config::TlsMode::Require => TlsMode::Require,
+                config::TlsMode::VerifyCa => TlsMode::VerifyCa,
+                config::TlsMode::VerifyFull => TlsMode::VerifyFull,
+            },
+            ca: path(&tls.ca),
+            cert: path(&tls.cert),
+            key: path(&tls.key),
+        });
+        Ok(MysqlOptions {
+            host: mysql.host.clone(),
+            port: mysql.port,
+            user: mysql.user.clone(),
+            password: mysql.password.as_ref().map(|secret| self.secret(secret)).transpose()?,
+            server_id: mysql.server_id,
+            tls,
+            connect_timeout: mysql.connect_timeout.unwrap_or(self.config.connect_timeout).0,
+            start: start.map_or(Ok(logweir_mysql::options::Start::Now), mysql_start)?,
+        })
+    }
+
+    fn binlog_files_options(&self, files: &MysqlFiles, start: Option<&Start>) -> Result<BinlogFilesOptions> {
+        let (store, pattern) = match files {
+            MysqlFiles::Path { path } => {
+                let path = plain(&self.directory.join(path));
+                let text = path.to_str().ok_or_else(|| Error::config("the path of the binlog files is not UTF-8"))?;
+                let (folder, pattern) = split_pattern(text);
+                let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| {
+                    Error::config("could not open the directory of the binlog files").context("directory", folder).source(error)
+                })?;
+                (Arc::new(store) as Arc<dyn ObjectStore>, pattern.to_owned())
+            }
+            MysqlFiles::Bucket { url, options } => {
+                let (folder, pattern) = split_pattern(url);
+                let (store, prefix) = open_store(&parse_url(folder)?, &self.store_options(options)?)?;
+                let pattern = if prefix.as_ref().is_empty() { pattern.to_owned() } else { format!("{prefix}/{pattern}") };
+                (store, pattern)
+            }
+        };
+        // A recording has no now: what it holds is what is wanted.
+        Ok(BinlogFilesOptions { store, pattern, start: start.map_or(Ok(logweir_mysql::options::Start::Earliest), mysql_start)? })
+    }
+
+    fn store_options(&self, options: &BTreeMap<String, OptionValue>) -> Result<BTreeMap<String, String>> {
+        let value = |value: &OptionValue| {
+            Ok(match value {
+                OptionValue::Secret(secret) => self.secret(secret)?.expose_secret().to_owned(),
+                OptionValue::Text(text) => text.clone(),
+                OptionValue::Bool(value) => value.to_string(),
+                OptionValue::Number(value) => value.to_string(),
+            })
+        };
+        options.iter().map(|(name, option)| Ok((name.clone(), value(option)?))).collect()
+    }
+
+    fn secret(&self, secret: &Secret) -> Result<SecretString> {
+        secret.resolve(&self.directory).map_err(Error::config)
+    }
+}
+
+/// The tables of a stream.
+pub(crate) fn table_filter(stream: &Stream) -> TableFilter {
+    let tables = &stream.tables;
+    TableFilter {
+        include: tables.include.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
+        exclude: tables.exclude.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
+        exclude_columns: tables.exclude_columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
+    }
+}
+
+fn mysql_start(start: &Start) -> Result<logweir_mysql::options::Start> {
+    match start {
+        Start::Now => Ok(logweir_mysql::options::Start::Now),
+        Start::Earliest => Ok(logweir_mysql::options::Start::Earliest),
+        Start::Position(start) => Ok(logweir_mysql::options::Start::Position { file: start.file.clone(), position: start.position }),
+        Start::Gtid(start) => Ok(logweir_mysql::options::Start::Gtid(start.gtid.clone())),
+        Start::Lsn(_) | Start::Timestamp(_) => Err(Error::config("this start is not available yet")),
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url> {
+    Url::parse(text).map_err(|error| Error::config("the url cannot be understood").context("url", text).source(error))
+}
+
+fn local_path(url: &Url) -> Result<PathBuf> {
+    url.to_file_path().map_err(|()| Error::config("the url does not name a directory of this machine").context("url", url))
+}
+
+/// Splits the text of a path or URL before the first segment that has a `*` or `?`, or before the last one.
+fn split_pattern(text: &str) -> (&str, &str) {
+    let glob = text.find(['*', '?']).unwrap_or(text.len());
+    match text[..glob].rfind('/') {
+        Some(slash) => (&text[..=slash], &text[slash + 1..]),
+        None => ("./", text),
+    }
+}
+
+/// A path without `.` and `..`, so that the pattern in it begins where its directory ends.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_begins_where_its_directory_ends() {
+        for (text, expected) in [
+            ("/backup/mysql-bin.*", ("/backup/", "mysql-bin.*")),
+            ("/backup/*/mysql-bin.0?", ("/backup/", "*/mysql-bin.0?")),
+            ("/backup/mysql-bin.000001.zst", ("/backup/", "mysql-bin.000001.zst")),
+            ("s3://bucket/binlog/mysql-bin.*", ("s3://bucket/binlog/", "mysql-bin.*")),
+        ] {
+            assert_eq!(split_pattern(text), expected);
+        }
+        assert_eq!(plain(Path::new("/etc/logweir/./../shop/mysql-bin.*")), Path::new("/etc/shop/mysql-bin.*"));
+    }
+}
