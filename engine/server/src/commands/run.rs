@@ -16,9 +16,9 @@ use crate::{http, progress};
 /// Runs the command.
 pub(crate) async fn run(loaded: &Loaded, names: &[String], until_caught_up: bool, screen: Screen) -> Result<ExitCode, Failure> {
     let names = choose(loaded, names)?;
-    let metrics = http::record_metrics()?;
-    let listener = match &loaded.config().http {
-        Some(http) => Some(http::bind(http.listen).await?),
+    // Recorded only where they can be read: a histogram that nobody empties grows without end.
+    let endpoint = match &loaded.config().http {
+        Some(http) => Some((http::bind(http.listen).await?, http::record_metrics()?)),
         None => None,
     };
 
@@ -28,7 +28,7 @@ pub(crate) async fn run(loaded: &Loaded, names: &[String], until_caught_up: bool
 
     let end = Shutdown::new();
     let shown = tokio::spawn(progress::show(streams.progress.clone(), screen, end.clone()));
-    let served = listener.map(|listener| tokio::spawn(http::serve(listener, metrics, streams.progress.clone(), end.clone())));
+    let served = endpoint.map(|(listener, metrics)| tokio::spawn(http::serve(listener, metrics, streams.progress.clone(), end.clone())));
     let failed = streams.wait().await;
     end.request();
     let _ = shown.await;
