@@ -143,7 +143,7 @@ fn image(id: u64, version: u64) -> Vec<u8> {
     let note = &note[note.len() - 28..];
     image.extend((note.len() as u16).to_le_bytes());
     image.extend(note.as_bytes());
-    image.push((id % 3 == 0) as u8);
+    image.push(u8::from(id.is_multiple_of(3)));
     image.extend((id as f64 * 0.618_033_988_7).to_le_bytes());
     image
 }

@@ -485,7 +485,9 @@ impl BinlogDecoder {
     }
 
     fn make_mark(&self) -> Result<LogMark> {
-        let doubtful = self.tables.iter().filter(|table| table.is_doubtful()).map(|table| table.name.clone()).collect();
+        // Only who can ask has doubts that outlive a restart.
+        let doubtful = self.tables.iter().filter(|table| self.options.has_catalog && table.is_doubtful());
+        let doubtful = doubtful.map(|table| table.name.clone()).collect();
         let offset = BinlogOffset {
             file: self.file.clone(),
             position: self.whole_until,

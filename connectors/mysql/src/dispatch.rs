@@ -666,7 +666,10 @@ impl BinlogDecoder {
     fn forget(&mut self, names: &[TableName]) {
         for table in &mut self.tables {
             // Whether names are case-sensitive is the server's secret; to ask once too often does no harm.
-            let named = |name: &TableName| name.table.eq_ignore_ascii_case(&table.name.table);
+            let named = |name: &TableName| match name.table.as_str() {
+                "" => name.schema.eq_ignore_ascii_case(&table.name.schema),
+                named => named.eq_ignore_ascii_case(&table.name.table),
+            };
             if names.is_empty() || names.iter().any(named) {
                 table.forget();
             }
