@@ -11,6 +11,6 @@ mod process;
 mod proxy;
 
 pub use database::{BinlogCounts, DatabaseServer, Flavour};
-pub use moto::MotoServer;
+pub use moto::{MotoServer, UnfinishedUpload};
 pub use process::{free_port, rigs_directory, wait_for_port};
 pub use proxy::FaultyProxy;

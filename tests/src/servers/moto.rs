@@ -63,8 +63,36 @@ impl MotoServer {
         BUCKET
     }
 
-    /// The unfinished multipart uploads of the bucket, as S3's XML lists them.
-    pub fn unfinished_uploads(&self) -> usize {
-        self.request(&format!("GET /{BUCKET}?uploads HTTP/1.1")).matches("<Upload>").count()
+    /// The unfinished uploads that hold parts, which cost money. A kill between the beginning of an upload and its note
+    /// leaves one without; every other is aborted by the next start.
+    pub fn uploads_with_parts(&self) -> Vec<UnfinishedUpload> {
+        self.unfinished_uploads().into_iter().filter(|upload| upload.parts > 0).collect()
     }
+
+    /// The multipart uploads of the bucket that were begun and neither completed nor aborted.
+    pub fn unfinished_uploads(&self) -> Vec<UnfinishedUpload> {
+        let list = self.request(&format!("GET /{BUCKET}?uploads HTTP/1.1"));
+        let uploads = list.split("<Upload>").skip(1).map(|upload| {
+            let (key, id) = (element(upload, "Key"), element(upload, "UploadId"));
+            let parts = self.request(&format!("GET /{BUCKET}/{key}?uploadId={id} HTTP/1.1"));
+            assert!(parts.starts_with("HTTP/1.1 200"), "the parts of {key} cannot be listed: {parts}");
+            UnfinishedUpload { parts: parts.matches("<Part>").count(), key: key.to_owned() }
+        });
+        uploads.collect()
+    }
+}
+
+/// A multipart upload under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedUpload {
+    /// The object that it would become.
+    pub key: String,
+    /// Parts that are there.
+    pub parts: usize,
+}
+
+/// The text of the first element with this name.
+fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+    let text = xml.split_once(&format!("<{name}>")).and_then(|(_, rest)| rest.split_once('<'));
+    text.map(|(text, _)| text).unwrap_or_else(|| panic!("no {name} in {xml}"))
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+
 /// Each crate of the workspace and the crates that it names as (not dev- or build-) dependencies.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap();
+    let metadata = MetadataCommand::new().manifest_path(MANIFEST).no_deps().exec().unwrap();
     let packages = metadata.packages.into_iter();
     let packages = packages.map(|package| {
         let normal = package.dependencies.into_iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
@@ -57,9 +58,17 @@ fn sockets_stay_in_connectors_and_server() {
             assert!(!dependencies[name].contains(socket), "{name} depends on {socket}");
         }
     }
-    // The core has no tasks either, and reads no clock but through its trait.
-    for task in ["tokio", "rayon", "object_store"] {
-        assert!(!dependencies["logweir-core"].contains(task), "core depends on {task}");
+}
+
+#[test]
+fn the_core_starts_no_tasks_and_reaches_no_store() {
+    let metadata = MetadataCommand::new().manifest_path(MANIFEST).no_deps().exec().unwrap();
+    let core = metadata.packages.iter().find(|package| package.name == "logweir-core").unwrap();
+    let normal = core.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+    for dependency in normal {
+        assert!(!["rayon", "object_store", "tokio-util"].contains(&dependency.name.as_str()), "core depends on {}", dependency.name);
+        // Semaphores are made of nothing but memory; a runtime, time and the network are not.
+        assert!(dependency.name != "tokio" || dependency.features == ["sync"], "core uses {:?} of tokio", dependency.features);
     }
 }
 

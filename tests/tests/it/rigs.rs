@@ -35,7 +35,7 @@ async fn the_workload_runs_on_mysql() {
 
 #[test]
 fn the_s3_emulator_has_a_bucket() {
-    assert_eq!(MotoServer::start().unfinished_uploads(), 0);
+    assert_eq!(MotoServer::start().unfinished_uploads(), []);
 }
 
 #[test]
