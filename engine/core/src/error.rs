@@ -154,8 +154,12 @@ impl Error {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
+            let message = error.to_string();
+            // Many an error of others shows its cause itself and hands it out again.
+            if !text.ends_with(&message) {
+                text.push_str(": ");
+                text.push_str(&message);
+            }
             cause = error.source();
         }
         text
@@ -215,5 +219,11 @@ mod tests {
             .remedy("run SET GLOBAL binlog_format = 'ROW'")
             .source(std::io::Error::other("the cause"));
         assert_eq!(error.report(), "binlog_format must be ROW (found: STATEMENT); run SET GLOBAL binlog_format = 'ROW': the cause");
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let inner = Error::transient("could not connect").source(std::io::Error::other(Error::transient("refused")));
+        assert_eq!(inner.report(), "could not connect: refused");
     }
 }

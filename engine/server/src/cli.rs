@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[command(after_help = "\
 Start with `logweir quickstart`: it needs nothing but a directory to write to.
 Exit codes: 0 done, 1 the work failed, 2 usage or configuration.
-The log level is taken from LOGWEIR_LOG (error, warn, info, debug; info when unset).")]
+LOGWEIR_LOG sets the log level (error, warn, info, debug); without it `run` logs info, the others warnings.")]
 pub(crate) struct Cli {
     /// The form of log lines on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]

@@ -42,7 +42,7 @@ const QUERIES: [(&str, &str); 5] = [
     ),
     (
         "Revenue by month in euros, over the orders as they are now.",
-        "SELECT date_trunc('month', placed_at) AS month, count(*) AS orders, sum(total) AS revenue\n\
+        "SELECT to_char(placed_at, '%Y-%m') AS month, count(*) AS orders, sum(total) AS revenue\n\
          FROM shop.orders WHERE currency = 'EUR' AND status NOT IN ('cancelled', 'returned') GROUP BY 1 ORDER BY 1",
     ),
     (

@@ -149,7 +149,7 @@ streams:
                |
             13 |         format: parket
                |                 ^^^^^^
-             = did you mean `parquet`? allowed: parquet
+             = did you mean `parquet`? allowed: `parquet`
 
             6 mistakes in logweir.yaml
         "#]],
@@ -193,10 +193,10 @@ streams:
               | ^^^
 
             error: PostgreSQL is not available yet
-             --> logweir.yaml:5:7
+             --> logweir.yaml:5:9
               |
             5 |   pg: { postgres: { host: localhost } }
-              |       ^
+              |         ^^^^^^^^
 
             error: `url` has a value that is not possible: `gs://lake/shop`
              --> logweir.yaml:6:25
@@ -254,10 +254,10 @@ streams:
                |                                                                         ^^^^^^^^^^
 
             error: backfill is not available yet: this version follows the log from `start` on; write `backfill: none`
-             --> logweir.yaml:18:15
+             --> logweir.yaml:18:17
                |
             18 |     backfill: { exclude: ["shop.audit"] }
-               |               ^
+               |                 ^^^^^^^
 
             13 mistakes in logweir.yaml
         "#]],
@@ -443,7 +443,7 @@ streams:
               |
             6 |   nothing:
               |   ^^^^^^^
-             = it must be { mysql } or { mysql_files } or { files }; leave the key out for the default, if there is one
+             = it must be a map with mysql or a map with mysql_files or a map with files; leave the key out for the default, if there is one
 
             error: `shop` lacks the key `source`
              --> logweir.yaml:8:3
@@ -471,7 +471,7 @@ streams:
                |
             10 |     start: yesterday
                |            ^^^^^^^^^
-             = allowed: now, earliest
+             = allowed: `now` or `earliest` or a map with file and position or a map with gtid
 
             error: `path` has a value that is not possible: `{tabel}/`
              --> logweir.yaml:11:44
@@ -485,14 +485,14 @@ streams:
                |
             11 |     destinations: [ { profile: lake, path: "{tabel}/", rotate: { size: 128, interval: 30 } } ]
                |                                                                        ^^^
-             = put it in quotes
+             = give the number its unit
 
             error: `interval` must be a duration such as 30s, not a number
              --> logweir.yaml:11:87
                |
             11 |     destinations: [ { profile: lake, path: "{tabel}/", rotate: { size: 128, interval: 30 } } ]
                |                                                                                       ^^
-             = put it in quotes
+             = give the number its unit
 
             12 mistakes in logweir.yaml
         "#]],
@@ -516,23 +516,24 @@ fn a_text_that_is_not_yaml_has_a_place() {
     check(
         "",
         expect![[r#"
-        error: the file is empty
-         = it must be { profiles, streams }; leave the key out for the default, if there is one
+            error: the file is empty
+             = it begins with the keys `profiles` and `streams`; `logweir quickstart` writes one that works
 
-        1 mistake in logweir.yaml
-    "#]],
+            1 mistake in logweir.yaml
+        "#]],
     );
     check(
         "- a\n- b\n",
         expect![[r#"
-        error: the file must be { profiles, streams }, not a list
-         --> logweir.yaml:1:1
-          |
-        1 | - a
-          | ^
+            error: the file must be a map with profiles and streams, not a list
+             --> logweir.yaml:1:1
+              |
+            1 | - a
+              | ^
+             = it begins with the keys `profiles` and `streams`; `logweir quickstart` writes one that works
 
-        1 mistake in logweir.yaml
-    "#]],
+            1 mistake in logweir.yaml
+        "#]],
     );
 }
 
