@@ -58,8 +58,14 @@ pub(crate) async fn shape(server: &mut Server, facts: &Facts, name: &RelationNam
     if rows.is_empty() {
         return Ok(None);
     }
+    // The server opens every table of the schema to list its constraints: with thousands of tables that is dear, so only
+    // tables that may have such a column are asked about.
+    let mut may_hold_json = false;
+    for row in &rows {
+        may_hold_json |= get::<String>(row, 1, DOING)?.eq_ignore_ascii_case("longtext");
+    }
     let json = match facts.flavour {
-        Flavour::Mariadb if facts.version >= (10, 4, 3) => json_columns(server, name).await?,
+        Flavour::Mariadb if may_hold_json && facts.version >= (10, 4, 3) => json_columns(server, name).await?,
         _ => Vec::new(),
     };
     let columns = rows
