@@ -335,7 +335,7 @@ impl Coordinator {
         }
         // The reader ends when nothing is left to acknowledge; after an error every task ends between two calls.
         self.acknowledge = None;
-        if let Err(error) = self.stop().await {
+        if let Err(error) = self.stop(result.is_ok()).await {
             result = result.and(Err(error));
         }
         let land = match (self.fault.take(), &result) {
@@ -504,8 +504,9 @@ impl Coordinator {
         self.report = Some(timer(&self.clock, REPORT_INTERVAL));
     }
 
-    /// Waits for every task and for a save under way; both are given time to return by themselves.
-    async fn stop(&mut self) -> Result<()> {
+    /// Waits for every task and for a save under way; both are given time to return by themselves. At a clean end what
+    /// the tasks say counts: consumers may have ended before the reader whose error made them.
+    async fn stop(&mut self, clean: bool) -> Result<()> {
         // Nobody needs an answer any more, but a task may wait for room to send.
         self.events.close();
         let mut result = Ok(());
@@ -516,6 +517,7 @@ impl Coordinator {
                 // Its outcome is read from the store at the next start.
                 _ = finish(&mut self.save) => {}
                 Some(ended) = self.tasks.join_next() => match ended {
+                    ended if clean => result = result.and(self.ended(ended)),
                     Ok(TaskEnd::Reader(end)) => self.reader = Some(end),
                     Ok(TaskEnd::Consumer(end)) => self.whole &= end.whole,
                     Err(join) => result = Err(broken(join)),

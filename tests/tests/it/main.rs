@@ -9,5 +9,6 @@ mod kill;
 mod live;
 mod mariadb;
 mod mysql;
+mod reader_error;
 mod rigs;
 mod simulation;
