@@ -19,6 +19,13 @@ struct UnreadableLog {
     opened: bool,
 }
 
+impl Drop for UnreadableLog {
+    fn drop(&mut self) {
+        // As a connection that is taken down: meanwhile the consumers find the change log ended, and end first.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[async_trait]
 impl Source for Unreadable {
     async fn check(&self, _: &TableFilter) -> Result<Vec<Finding>> {
@@ -55,8 +62,7 @@ impl LogReader for UnreadableLog {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_the_stream_whichever_task_ends_first() {
-    // Tasks race on two threads; one time in a dozen the consumers were the first.
-    for attempt in 0..300 {
+    for attempt in 0..10 {
         let directory = tempfile::tempdir().unwrap();
         let lake = url::Url::from_directory_path(directory.path().join("lake")).unwrap();
         let spec = StreamSpec {
