@@ -183,12 +183,13 @@ max.batch.size=8192
 max.queue.size=65536
 tombstones.on.delete=false
 """)
-        # It must have read a change once, else there is no offset to keep.
-        touch = subprocess.Popen(["sleep", "15"])
-        primer = subprocess.Popen(self.command(1, 90, "close"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        touch.wait()
-        server.sql("insert into bench.changes (id, quantity) values (0, 0)")
-        primer.wait()
+        # It must have read a change once, else there is no offset to keep; when it begins to, only it knows.
+        primer = subprocess.Popen(self.command(1, 120, "close"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while primer.poll() is None:
+            time.sleep(2)
+            server.sql("update bench.changes set quantity = quantity + 1 where id = 1")
+        if primer.returncode != 0:
+            sys.exit("Debezium read no change in two minutes")
         for kept in ("offset", "history"):
             shutil.copy(f"{self.directory}/{kept}", f"{self.directory}/{kept}.kept")
 
