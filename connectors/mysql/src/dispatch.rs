@@ -152,6 +152,8 @@ impl BinlogDecoder {
                     .at(Error::log_gone("the server notes in its log that changes were lost"), start)
                     .remedy("start the stream anew behind this position, with a backfill"));
             }
+            // A server that encrypts its files says so, and sends what it has decrypted.
+            MARIADB_START_ENCRYPTION if self.live => {}
             MARIADB_START_ENCRYPTION => {
                 return Err(self
                     .at(Error::config("the binlog file is encrypted"), start)

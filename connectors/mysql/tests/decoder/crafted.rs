@@ -315,6 +315,22 @@ fn a_server_leaves_out_what_is_known_and_offsets_follow_its_own_count() {
 }
 
 #[test]
+fn a_server_that_encrypts_its_files_sends_them_decrypted() {
+    let mut log = Log::stream("bin.000001", 4);
+    // As the server sends it: behind the format, without a place.
+    let start = log.bytes.len();
+    log.event(164, 0, &[1; 17]);
+    log.bytes[start + 13..start + 17].fill(0);
+    log.at = 300;
+    log.one(1);
+    let mut decoder = BinlogDecoder::new(DecoderOptions::default(), "bin.000001", 4).unwrap();
+    let (events, result) = decode_pieces(&mut decoder, [log.bytes.as_slice()], false, &|_| None);
+    result.unwrap();
+    assert_eq!(ids(&events), ["1"]);
+    assert_eq!(marks(&events)[0].position, LogPosition::new(0, 1, log.at, 0, false));
+}
+
+#[test]
 fn a_place_without_rows_has_a_mark_too() {
     let mut log = Log::stream("bin.000001", 500);
     let mut decoder = BinlogDecoder::new(DecoderOptions::default(), "bin.000001", 500).unwrap();

@@ -3,6 +3,7 @@
 
 mod check;
 mod drain;
+mod encryption;
 mod live;
 mod recorded;
 mod rig;
