@@ -198,6 +198,11 @@ impl RowBuffer {
         self.targets.get(column).copied().flatten().and_then(|target| self.relation.columns().get(target)).map(|column| column.name())
     }
 
+    /// Rows of the open transaction.
+    pub(crate) fn open_rows(&self) -> usize {
+        self.metadata.len() - self.committed
+    }
+
     /// The open transaction is whole.
     pub(crate) fn commit(&mut self) {
         self.committed = self.metadata.len();

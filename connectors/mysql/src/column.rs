@@ -113,7 +113,7 @@ impl ColumnError {
 }
 
 /// The remedy for everything that a table map leaves open.
-pub(crate) const FULL_METADATA: &str = "run SET GLOBAL binlog_row_metadata = FULL on the server and start behind the change";
+pub(crate) const FULL_METADATA: &str = "run SET GLOBAL binlog_row_metadata = FULL on the server";
 
 /// How the values of a column lie in row images.
 pub(crate) fn wire(mapped: &MappedColumn) -> Wire {

@@ -102,6 +102,8 @@ pub struct BinlogDecoder {
     pub(crate) file_number: u32,
     /// Where the next event begins.
     pub(crate) offset: u64,
+    /// Where the event that is read ends.
+    pub(crate) event_end: u64,
     /// The bytes are a conversation with a server: it leaves events out and says where the others end.
     pub(crate) live: bool,
     pub(crate) format: Option<Format>,
@@ -141,6 +143,7 @@ impl BinlogDecoder {
             file: file.to_owned(),
             file_number: file_number(file)?,
             offset,
+            event_end: offset,
             live: false,
             format: None,
             tables: Vec::new(),
@@ -346,6 +349,7 @@ impl BinlogDecoder {
             return Ok(Flow::Go);
         }
         let (start, end) = self.place(&header);
+        self.event_end = end;
         if header.event_type == event::FORMAT_DESCRIPTION {
             if !header.is_artificial() {
                 // A file begins: whatever was open in the one before was never finished.

@@ -12,6 +12,7 @@ use logweir_core::{
 };
 
 use crate::buffer::{Part, READ_METHOD, RowContext, RowError, Stop};
+use crate::column::FULL_METADATA;
 use crate::decoder::BinlogDecoder;
 use crate::event::{self, EventHeader, Gtid, HEADER_LEN};
 use crate::gtid::{MariadbGtidPosition, MysqlGtidSet};
@@ -65,7 +66,23 @@ pub(crate) struct Transaction {
     handed_out: bool,
     /// Tables with changes in it.
     touched: Vec<usize>,
+    savepoints: Vec<Savepoint>,
 }
+
+/// A place in a transaction that it may go back to.
+#[derive(Debug)]
+struct Savepoint {
+    name: String,
+    /// Number of the last change before it.
+    ordinal: u64,
+    /// Changes held of each table that had some.
+    rows: Vec<(usize, usize)>,
+    /// Changes behind it were handed out.
+    passed: bool,
+}
+
+/// Savepoints remembered of a transaction at most.
+const SAVEPOINTS_MAX: usize = 1000;
 
 impl BinlogDecoder {
     /// Acts on an event that begins at `start` and ends at `end`. Asked again with the same event after `Flow::Ask`.
@@ -150,7 +167,7 @@ impl BinlogDecoder {
             INCIDENT => {
                 return Err(self
                     .at(Error::log_gone("the server notes in its log that changes were lost"), start)
-                    .remedy("start the stream anew behind this position, with a backfill"));
+                    .remedy(self.start_behind("take a new copy of the tables")));
             }
             // A server that encrypts its files says so, and sends what it has decrypted.
             MARIADB_START_ENCRYPTION if self.live => {}
@@ -209,6 +226,7 @@ impl BinlogDecoder {
             rows: false,
             handed_out: false,
             touched: Vec::new(),
+            savepoints: Vec::new(),
         });
         Ok(())
     }
@@ -348,10 +366,14 @@ impl BinlogDecoder {
         let Some(table) = self.tables.get(index) else { return Ok(Flow::Go) };
         if !table.is_compiled_from(map) {
             let parsed = TableMap::parse(map, &format).map_err(|error| malformed(self, error, Some(&table.name)))?;
-            let (file, has_catalog) = (self.file.clone(), self.options.has_catalog);
+            let (file, event_end, has_catalog) = (self.file.clone(), self.event_end, self.options.has_catalog);
             let Some(table) = self.tables.get_mut(index) else { return Ok(Flow::Go) };
             let compiled = table.compile(map, &parsed, since, &self.options.tables, has_catalog);
-            match compiled.map_err(|error| error.context("file", file).context("position", start))? {
+            let behind = |error: Error| match error.get_remedy() {
+                Some(FULL_METADATA) => error.remedy(start_behind(FULL_METADATA, &file, event_end)),
+                _ => error,
+            };
+            match compiled.map_err(|error| behind(error).context("file", &file).context("position", start))? {
                 Compiled::Ready => {}
                 Compiled::Nothing => {
                     self.slots.insert(id, skipped());
@@ -415,6 +437,9 @@ impl BinlogDecoder {
             if !finished || self.held_bytes >= self.options.flush_bytes_max {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.handed_out = true;
+                    for savepoint in &mut transaction.savepoints {
+                        savepoint.passed |= savepoint.ordinal < transaction.ordinal;
+                    }
                 }
                 self.hand_out(true)?;
             }
@@ -483,7 +508,8 @@ impl BinlogDecoder {
                 Err(error) => {
                     let name = &table.name;
                     let column = |index| buffer.column_name(index).unwrap_or_default();
-                    let full_image = "run SET GLOBAL binlog_row_image = FULL on the server and start behind the change";
+                    let full_image = "run SET GLOBAL binlog_row_image = FULL on the server, let sessions reconnect";
+                    let full_image = start_behind(full_image, file, self.event_end);
                     return Err(match error {
                         RowError::Truncated => place(Error::corrupt("rows do not fit the map of their table"), name),
                         RowError::Value(index, error) => place(Error::data(error.reason()), name).context("column", column(index)),
@@ -510,7 +536,8 @@ impl BinlogDecoder {
         if let Some(table) = self.tables.get(*table) {
             error = error.context("relation", &table.name);
         }
-        Ok(Err(error.remedy("run SET GLOBAL binlog_row_value_options = '' on the server and start behind the change")))
+        let remedy = "run SET GLOBAL binlog_row_value_options = '' on the server, let sessions reconnect";
+        Ok(Err(error.remedy(self.start_behind(remedy))))
     }
 
     fn payload(&mut self, body: &[u8], start: u64, end: u64, now: TimestampMicros) -> Result<Flow> {
@@ -546,7 +573,19 @@ impl BinlogDecoder {
                 self.end_transaction(end)?;
                 return Ok(Flow::Go);
             }
-            Statement::Rollback | Statement::RollbackTo if rows => {
+            Statement::Savepoint(name) => {
+                if explicit {
+                    self.set_savepoint(name);
+                    return Ok(Flow::Go);
+                }
+            }
+            Statement::RollbackTo(name) => {
+                if rows {
+                    self.roll_back_to(&name, start)?;
+                }
+                return Ok(Flow::Go);
+            }
+            Statement::Rollback if rows => {
                 return Err(self
                     .at(Error::config("changes were logged and then rolled back: some of them are of tables without transactions"), start)
                     .remedy("use InnoDB tables, and not together with others in one transaction"));
@@ -555,7 +594,6 @@ impl BinlogDecoder {
                 self.end_transaction(end)?;
                 return Ok(Flow::Go);
             }
-            Statement::RollbackTo => return Ok(Flow::Go),
             Statement::Truncate(name) => {
                 if let Flow::Ask(relation) = self.truncate(name, header, start, now)? {
                     return Ok(Flow::Ask(relation));
@@ -563,6 +601,11 @@ impl BinlogDecoder {
             }
             Statement::Dml(names) => self.refuse_dml(&names, query.schema, start)?,
             Statement::Ddl(names) => self.forget(&names),
+            Statement::Unlogged(unlogged) => {
+                self.empty(&unlogged.emptied, header, start, now)?;
+                self.warn_of_unlogged(&unlogged.changed, start);
+                self.forget(&unlogged.names);
+            }
             Statement::XaEnd | Statement::Other => {}
         }
         if !explicit {
@@ -599,6 +642,86 @@ impl BinlogDecoder {
         };
         self.append_truncate(index, &relation, start, now)?;
         Ok(Flow::Go)
+    }
+
+    /// The rows that were under these names are gone: for every followed table that has a shape, a truncate.
+    fn empty(&mut self, names: &[TableName], header: &EventHeader, start: u64, now: TimestampMicros) -> Result<()> {
+        for name in names {
+            let emptied = |table: &RelationName| table.schema == name.schema && (name.table.is_empty() || table.table == name.table);
+            let mut found: Vec<(RelationName, usize)> = Vec::new();
+            found.extend(self.by_name.iter().filter(|(table, _)| emptied(table)).map(|(table, index)| (table.clone(), *index)));
+            // In an order that the next run has, too.
+            found.sort();
+            for (table, index) in found {
+                let relation = self.tables.get(index).and_then(|table| table.current().map(Arc::clone));
+                if let Some(relation) = relation.filter(|_| self.follows(&table)) {
+                    self.ensure_transaction(header, start, false)?;
+                    self.append_truncate(index, &relation, start, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that came or went without being logged cannot be carried; that must not go by in silence.
+    fn warn_of_unlogged(&self, names: &[TableName], start: u64) {
+        for name in names {
+            let name = RelationName::new(&name.schema, &name.table);
+            if self.follows(&name) {
+                tracing::warn!(
+                    relation = %name,
+                    file = %self.file,
+                    position = start,
+                    "rows came into the table or left it by RENAME, partition maintenance or tablespace: the binlog does not hold them"
+                );
+            }
+        }
+    }
+
+    fn set_savepoint(&mut self, name: String) {
+        let Some(transaction) = &mut self.transaction else { return };
+        // A savepoint of the same name moves here.
+        transaction.savepoints.retain(|savepoint| !savepoint.name.eq_ignore_ascii_case(&name));
+        if transaction.savepoints.len() >= SAVEPOINTS_MAX {
+            transaction.savepoints.remove(0);
+        }
+        let rows = |index: &usize| Some((*index, self.tables.get(*index)?.open_rows()));
+        let rows = transaction.touched.iter().filter_map(rows).collect();
+        transaction.savepoints.push(Savepoint { name, ordinal: transaction.ordinal, rows, passed: false });
+    }
+
+    /// What was logged behind a savepoint never happened. MariaDB logs that, and the changes, where the transaction also used a
+    /// temporary table. Their numbers are not given again, so that others keep theirs whatever was handed out before a fault.
+    fn roll_back_to(&mut self, name: &str, start: u64) -> Result<()> {
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        let position = |ordinal| LogPosition::new(self.options.incarnation, self.file_number, transaction.start, ordinal, true);
+        let (now, skipped) = (position(transaction.ordinal), self.options.skip_through);
+        let found = transaction.savepoints.iter().rposition(|savepoint| savepoint.name.eq_ignore_ascii_case(name));
+        let Some(savepoint) = found.and_then(|found| transaction.savepoints.get(found)) else {
+            return Err(self
+                .at(Error::config("rows were logged and rolled back to a savepoint that is not in the log"), start)
+                .remedy(self.start_behind("use no temporary tables in transactions with savepoints")));
+        };
+        // Handed out before a fault counts, too; but if more than that was, the rollback had been passed.
+        let before_fault = skipped.is_some_and(|through| position(savepoint.ordinal) < through && through <= now);
+        if savepoint.passed || before_fault {
+            return Err(self
+                .at(Error::config("rows were logged and rolled back to a savepoint, in a transaction too large to be held back"), start)
+                .remedy(self.start_behind("use no temporary tables in large transactions with savepoints")));
+        }
+        for index in &transaction.touched {
+            let rows = savepoint.rows.iter().find(|(table, _)| table == index).map_or(0, |(_, rows)| *rows);
+            if let Some(table) = self.tables.get_mut(*index) {
+                table.roll_back_to(rows)?;
+            }
+        }
+        transaction.savepoints.truncate(found.map_or(0, |found| found + 1));
+        self.held_bytes = self.active.iter().filter_map(|index| self.tables.get(*index)).map(Table::bytes).sum();
+        Ok(())
+    }
+
+    fn start_behind(&self, remedy: &str) -> String {
+        start_behind(remedy, &self.file, self.event_end)
     }
 
     fn append_truncate(&mut self, index: usize, relation: &Arc<Relation>, start: u64, now: TimestampMicros) -> Result<()> {
@@ -640,18 +763,16 @@ impl BinlogDecoder {
 
     /// A statement that changes rows although rows should be logged.
     fn refuse_dml(&self, names: &[TableName], schema: &str, start: u64) -> Result<()> {
-        let concerned = if names.is_empty() {
+        let mut concerned = names.iter().map(|name| RelationName::new(&name.schema, &name.table)).filter(|name| self.follows(name));
+        let error = Error::config("the binlog holds a statement instead of the rows it changed");
+        let error = match concerned.next() {
+            Some(name) => error.context("relation", name),
             // Which tables is not told: any of the default database, then.
-            self.follows_any_of(schema)
-        } else {
-            names.iter().any(|name| self.follows(&RelationName::new(&name.schema, &name.table)))
+            None if names.is_empty() && self.follows_any_of(schema) => error.context("schema", schema),
+            None => return Ok(()),
         };
-        if !concerned {
-            return Ok(());
-        }
-        Err(self
-            .at(Error::config("the binlog holds a statement instead of the rows it changed").context("schema", schema), start)
-            .remedy("run SET GLOBAL binlog_format = 'ROW' on the server, let sessions reconnect, and start behind this position"))
+        let remedy = "run SET GLOBAL binlog_format = 'ROW' on the server, let sessions reconnect";
+        Err(self.at(error, start).remedy(self.start_behind(remedy)))
     }
 
     fn follows_any_of(&self, schema: &str) -> bool {
@@ -683,4 +804,9 @@ impl BinlogDecoder {
         inflated.shrink_to(1 << 20);
         self.inflated = inflated;
     }
+}
+
+/// A remedy for what stands in the log and cannot be read: what to do, and where to go on.
+fn start_behind(remedy: &str, file: &str, end: u64) -> String {
+    format!("{remedy}; then start at {file}:{end} with an empty state directory (what lies before is not carried)")
 }

@@ -35,8 +35,10 @@ pub(crate) enum Statement {
     Begin,
     Commit,
     Rollback,
-    /// To a savepoint.
-    RollbackTo,
+    /// A savepoint of this name is set.
+    Savepoint(String),
+    /// To the savepoint of this name.
+    RollbackTo(String),
     /// A transaction in two phases begins.
     XaStart,
     /// The second phase: commits or undoes what was prepared before.
@@ -46,8 +48,21 @@ pub(crate) enum Statement {
     Dml(Vec<TableName>),
     /// Shapes are changed: of these tables (of a whole schema where the table is empty), or of any if none is named.
     Ddl(Vec<TableName>),
+    /// Shapes are changed, and rows come or go with them that are not logged.
+    Unlogged(Unlogged),
     /// Nothing that concerns rows.
     Other,
+}
+
+/// What a statement about tables does to their rows without logging it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unlogged {
+    /// Whose shapes may have changed, as in [`Statement::Ddl`].
+    pub(crate) names: Vec<TableName>,
+    /// Names under which none of the rows are left (all of a schema where the table is empty).
+    pub(crate) emptied: Vec<TableName>,
+    /// Tables that got rows, or lost some of theirs.
+    pub(crate) changed: Vec<TableName>,
 }
 
 impl<'a> Query<'a> {
@@ -252,7 +267,10 @@ impl Query<'_> {
             "BEGIN" => Statement::Begin,
             "START" if tokens.next().is_some_and(|token| token.is("TRANSACTION")) => Statement::Begin,
             "COMMIT" => Statement::Commit,
-            "ROLLBACK" if tokens.any(|token| token.is("TO")) => Statement::RollbackTo,
+            "SAVEPOINT" => tokens.next().and_then(|token| token.name()).map_or(Statement::Other, Statement::Savepoint),
+            "ROLLBACK" if tokens.any(|token| token.is("TO")) => {
+                Statement::RollbackTo(tokens.find(|token| !token.is("SAVEPOINT")).and_then(|token| token.name()).unwrap_or_default())
+            }
             "ROLLBACK" => Statement::Rollback,
             "XA" => match tokens.next() {
                 Some(token) if token.is("START") || token.is("BEGIN") => Statement::XaStart,
@@ -299,17 +317,110 @@ impl Query<'_> {
                     && tokens.iter().any(|token| token.is("SELECT"))
                     // What a server logs under ROW: the empty table, and then its rows.
                     && !tokens.windows(2).any(|pair| pair[0].is("START") && pair[1].is("TRANSACTION"));
-                if selects { Statement::Dml(names.into_iter().take(1).collect()) } else { Statement::Ddl(names) }
+                if selects {
+                    return Statement::Dml(names.into_iter().take(1).collect());
+                }
+                let unlogged = if kind == Some("INDEX") { Unlogged::default() } else { self.unlogged(first, &tokens) };
+                match unlogged {
+                    Unlogged { emptied, changed, .. } if emptied.is_empty() && changed.is_empty() => Statement::Ddl(names),
+                    unlogged => Statement::Unlogged(Unlogged { names, ..unlogged }),
+                }
             }
             Some("DATABASE" | "SCHEMA") if first.eq_ignore_ascii_case("DROP") => {
                 let behind = tokens.iter().skip_while(|token| !token.is("DATABASE") && !token.is("SCHEMA")).skip(1);
                 let schema = behind.filter(|token| !token.is("IF") && !token.is("EXISTS")).find_map(Token::name);
-                Statement::Ddl(schema.map(|schema| TableName { schema, table: String::new() }).into_iter().collect())
+                let names: Vec<_> = schema.map(|schema| TableName { schema, table: String::new() }).into_iter().collect();
+                Statement::Unlogged(Unlogged { emptied: names.clone(), names, changed: Vec::new() })
             }
             // A view, a routine, an account, a new schema: no rows, and no shape of a table.
             Some(_) => Statement::Other,
             None => Statement::Ddl(Vec::new()),
         }
+    }
+
+    /// What becomes of the rows of the tables that a DDL statement is about; `tokens` are behind its first word.
+    fn unlogged(&self, first: &str, tokens: &[Token<'_>]) -> Unlogged {
+        let mut unlogged = Unlogged::default();
+        let Some(at) = tokens.iter().position(|token| token.is("TABLE") || token.is("TABLES")) else { return unlogged };
+        let (before, mut rest) = tokens.split_at(at + 1);
+        // Rows of temporary tables are never logged.
+        if before.iter().any(|token| token.is("TEMPORARY")) {
+            return unlogged;
+        }
+        while let [token, behind @ ..] = rest
+            && ["IF", "NOT", "EXISTS"].iter().any(|keyword| token.is(keyword))
+        {
+            rest = behind;
+        }
+        match first.to_ascii_uppercase().as_str() {
+            "DROP" => {
+                while let Some(name) = self.take_name(&mut rest) {
+                    unlogged.emptied.push(name);
+                    if !take_comma(&mut rest) {
+                        break;
+                    }
+                }
+            }
+            "CREATE" if before.iter().any(|token| token.is("REPLACE")) => unlogged.emptied.extend(self.take_name(&mut rest)),
+            "RENAME" => {
+                while let Some(old) = self.take_name(&mut rest) {
+                    let Some(to) = rest.iter().position(|token| token.is("TO")) else { break };
+                    rest = rest.get(to + 1..).unwrap_or_default();
+                    let Some(new) = self.take_name(&mut rest) else { break };
+                    unlogged.rename(old, new);
+                    if !take_comma(&mut rest) {
+                        break;
+                    }
+                }
+            }
+            "ALTER" => {
+                if let Some(table) = self.take_name(&mut rest) {
+                    self.altered(table, rest, &mut unlogged);
+                }
+            }
+            _ => {}
+        }
+        unlogged
+    }
+
+    /// What the actions of ALTER TABLE do to rows.
+    fn altered(&self, table: TableName, actions: &[Token<'_>], unlogged: &mut Unlogged) {
+        for (i, pair) in actions.windows(2).enumerate() {
+            let [action, object] = pair else { continue };
+            let mut rest = actions.get(i + 1..).unwrap_or_default();
+            if action.is("RENAME") && !["COLUMN", "INDEX", "KEY"].iter().any(|keyword| object.is(keyword)) {
+                if object.is("TO") || object.is("AS") || *object == Token::Symbol('=') {
+                    rest = rest.get(1..).unwrap_or_default();
+                }
+                if let Some(new) = self.take_name(&mut rest) {
+                    unlogged.rename(table.clone(), new);
+                }
+            }
+            let is_action = |keywords: &[&str]| keywords.iter().any(|keyword| action.is(keyword));
+            let of_partition = object.is("PARTITION") && is_action(&["DROP", "TRUNCATE", "EXCHANGE", "CONVERT", "DISCARD", "IMPORT"]);
+            let of_files = object.is("TABLESPACE") && is_action(&["DISCARD", "IMPORT"]);
+            let converts = object.is("TABLE") && action.is("CONVERT");
+            if of_partition || of_files || converts {
+                unlogged.changed.push(table.clone());
+                // The table that the rows are exchanged with.
+                if let Some(at) = rest.iter().position(|token| token.is("TABLE")) {
+                    let mut rest = rest.get(at + 1..).unwrap_or_default();
+                    unlogged.changed.extend(self.take_name(&mut rest));
+                }
+            }
+        }
+    }
+
+    /// Takes a name, with what stands before its dot.
+    fn take_name(&self, tokens: &mut &[Token<'_>]) -> Option<TableName> {
+        let (first, rest) = tokens.split_first()?;
+        let table = first.name()?;
+        *tokens = rest;
+        if let [Token::Symbol('.'), second, rest @ ..] = rest {
+            *tokens = rest;
+            return Some(TableName { schema: table, table: second.name()? });
+        }
+        Some(TableName { schema: self.schema.to_owned(), table })
     }
 
     /// The first name behind any of `before`.
@@ -342,6 +453,23 @@ impl Query<'_> {
         }
         names
     }
+}
+
+impl Unlogged {
+    fn rename(&mut self, old: TableName, new: TableName) {
+        for name in [old, new.clone()] {
+            if !self.emptied.contains(&name) {
+                self.emptied.push(name);
+            }
+        }
+        self.changed.push(new);
+    }
+}
+
+fn take_comma(tokens: &mut &[Token<'_>]) -> bool {
+    let Some((Token::Symbol(','), rest)) = tokens.split_first() else { return false };
+    *tokens = rest;
+    true
 }
 
 /// What a DDL statement can be about.
@@ -397,8 +525,9 @@ mod tests {
             ("  /* x */ start  transaction", Begin),
             ("COMMIT", Commit),
             ("ROLLBACK", Rollback),
-            ("ROLLBACK TO `a`", RollbackTo),
-            ("SAVEPOINT `a`", Other),
+            ("ROLLBACK TO `a`", RollbackTo("a".into())),
+            ("rollback work to savepoint a", RollbackTo("a".into())),
+            ("SAVEPOINT `a`", Savepoint("a".into())),
             ("XA START X'61',X'',1", XaStart),
             ("XA COMMIT X'61',X'',1", XaEnd),
             ("TRUNCATE t", Truncate(name("d", "t"))),
@@ -417,12 +546,12 @@ mod tests {
                 "CREATE TABLE `t` (`a` int) START TRANSACTION",
                 Ddl(vec![name("d", "t"), name("d", "a"), name("d", "int"), name("d", "START"), name("d", "TRANSACTION")]),
             ),
-            ("RENAME TABLE a TO e.b", Ddl(vec![name("d", "a"), name("e", "b")])),
-            ("DROP TABLE IF EXISTS `t` /* generated by server */", Ddl(vec![name("d", "t")])),
+            ("DROP TEMPORARY TABLE IF EXISTS `t`", Ddl(vec![name("d", "TEMPORARY"), name("d", "t")])),
+            ("DROP INDEX i ON t", Ddl(vec![name("d", "i"), name("d", "t")])),
+            ("ALTER TABLE t RENAME COLUMN a TO b", Ddl(["t", "RENAME", "a", "b"].map(|table| name("d", table)).into())),
             ("ALTER TABLE `index` FORCE", Ddl(vec![name("d", "index"), name("d", "FORCE")])),
             ("ALTER TABLE e.column FORCE", Ddl(vec![name("e", "column"), name("d", "FORCE")])),
             ("UPDATE `from` JOIN `e`.`to` SET a = 1", Dml(vec![name("d", "from"), name("e", "to")])),
-            ("DROP DATABASE IF EXISTS `e`", Ddl(vec![name("e", "")])),
             ("CREATE DATABASE e", Other),
             ("DROP ROLE r", Other),
             ("ALTER SOMETHING new", Ddl(vec![])),
@@ -433,6 +562,42 @@ mod tests {
         ] {
             assert_eq!(query("d", text, 0).statement(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn rows_that_go_unlogged() {
+        for (text, emptied, changed) in [
+            ("DROP TABLE IF EXISTS `t`, e.`drop` /* generated by server */", &["d.t", "e.drop"][..], &[][..]),
+            ("DROP TABLES t, u CASCADE", &["d.t", "d.u"], &[]),
+            ("DROP TABLE t WAIT 10", &["d.t"], &[]),
+            ("DROP DATABASE IF EXISTS `e`", &["e."], &[]),
+            ("CREATE OR REPLACE TABLE `t` (`a` int)", &["d.t"], &[]),
+            ("RENAME TABLE a TO e.b", &["d.a", "e.b"], &["e.b"]),
+            ("RENAME TABLE IF EXISTS t NOWAIT TO `_t`, g TO t", &["d.t", "d._t", "d.g"], &["d._t", "d.t"]),
+            ("ALTER TABLE t ADD COLUMN c INT, RENAME TO e.u", &["d.t", "e.u"], &["e.u"]),
+            ("ALTER TABLE t RENAME u", &["d.t", "d.u"], &["d.u"]),
+            ("ALTER TABLE t DROP PARTITION p", &[], &["d.t"]),
+            ("ALTER TABLE t TRUNCATE PARTITION p", &[], &["d.t"]),
+            ("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE e.u", &[], &["d.t", "e.u"]),
+            ("ALTER TABLE t IMPORT TABLESPACE", &[], &["d.t"]),
+        ] {
+            let Statement::Unlogged(unlogged) = query("d", text, 0).statement() else { panic!("{text}") };
+            let shown = |names: &[TableName]| names.iter().map(|name| format!("{}.{}", name.schema, name.table)).collect::<Vec<_>>();
+            assert_eq!((shown(&unlogged.emptied), shown(&unlogged.changed)), (shown_of(emptied), shown_of(changed)), "{text}");
+            assert!(unlogged.emptied.iter().all(|name| unlogged.names.contains(name)), "{text}");
+        }
+        for text in [
+            "CREATE OR REPLACE TEMPORARY TABLE t (a INT)",
+            "DROP /*!40005 TEMPORARY */ TABLE t",
+            "CREATE TABLE t (a INT)",
+            "ALTER TABLE t ADD PARTITION (PARTITION p VALUES LESS THAN (9)), RENAME INDEX a TO b",
+        ] {
+            assert!(matches!(query("d", text, 0).statement(), Statement::Ddl(_)), "{text}");
+        }
+    }
+
+    fn shown_of(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
     }
 
     #[test]

@@ -143,17 +143,33 @@ impl Table {
         }
     }
 
+    /// Changes of the open transaction that are held.
+    pub(crate) fn open_rows(&self) -> usize {
+        let in_parts: usize = self.parts.iter().map(|part| part.batch.rows() - part.committed).sum();
+        in_parts + self.buffer.as_ref().map_or(0, RowBuffer::open_rows)
+    }
+
     /// The open transaction never happened.
     pub(crate) fn roll_back(&mut self) -> Result<()> {
         self.touched = false;
+        self.roll_back_to(0)
+    }
+
+    /// Of the open transaction only the first `kept` changes happened.
+    pub(crate) fn roll_back_to(&mut self, mut kept: usize) -> Result<()> {
         self.cut()?;
-        self.parts.retain(|part| part.committed > 0);
-        for part in &mut self.parts {
+        for mut part in std::mem::take(&mut self.parts) {
             let rows = part.batch.rows();
-            if part.committed < rows {
-                part.bytes = part.bytes / rows * part.committed;
-                part.batch = part.batch.slice(0, part.committed);
+            let remaining = part.committed + kept.min(rows - part.committed);
+            kept -= remaining - part.committed;
+            if remaining == 0 {
+                continue;
             }
+            if remaining < rows {
+                part.bytes = part.bytes / rows * remaining;
+                part.batch = part.batch.slice(0, remaining);
+            }
+            self.parts.push(part);
         }
         Ok(())
     }
