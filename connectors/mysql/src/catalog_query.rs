@@ -19,6 +19,8 @@ pub(crate) fn is_system_schema(schema: &str) -> bool {
 pub(crate) struct Table {
     pub(crate) name: RelationName,
     pub(crate) engine: String,
+    /// MariaDB keeps the past of its rows, as rows.
+    pub(crate) versioned: bool,
 }
 
 /// The tables there are that `filter` accepts, in order of their names.
@@ -27,7 +29,7 @@ pub(crate) async fn tables(server: &mut Server, filter: &TableFilter) -> Result<
     let rows = server
         .ask(
             DOING,
-            "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_TYPE FROM information_schema.TABLES \
              WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY TABLE_SCHEMA, TABLE_NAME",
             (),
         )
@@ -36,7 +38,9 @@ pub(crate) async fn tables(server: &mut Server, filter: &TableFilter) -> Result<
     for row in rows {
         let name = RelationName::new(get::<String>(&row, 0, DOING)?, get::<String>(&row, 1, DOING)?);
         if !is_system_schema(&name.schema) && filter.accepts(&name) {
-            tables.push(Table { name, engine: get::<Option<String>>(&row, 2, DOING)?.unwrap_or_default() });
+            let engine = get::<Option<String>>(&row, 2, DOING)?.unwrap_or_default();
+            let versioned = get::<String>(&row, 3, DOING)?.eq_ignore_ascii_case("SYSTEM VERSIONED");
+            tables.push(Table { name, engine, versioned });
         }
     }
     Ok(tables)

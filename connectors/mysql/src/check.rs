@@ -54,14 +54,21 @@ fn settings(facts: &Facts, replica: &Replica) -> Vec<Finding> {
             "run SET GLOBAL binlog_format = 'ROW', put it into the server's configuration, and let sessions that are open reconnect",
         ));
     }
-    if value("binlog_row_image") != "FULL" && facts.variable("binlog_row_image").is_some() {
-        findings.push(warning(
-            "binlog_row_image",
-            format!(
-                "binlog_row_image is {}: columns that did not change are not logged and are carried as unchanged, not as values",
-                value("binlog_row_image")
+    let image = value("binlog_row_image");
+    if image != "FULL" && facts.variable("binlog_row_image").is_some() {
+        // Inserts are whole in MariaDB's FULL_NODUP alone.
+        let (finding, what): (fn(_, String, _) -> Finding, _) = match image.as_str() {
+            "FULL_NODUP" => (warning, "columns that an update did not change are carried as unchanged, not as values"),
+            _ => (
+                error,
+                "an INSERT that leaves out a column stops the stream, because the default that the column took is not logged; columns \
+                 that an update did not change are carried as unchanged, not as values",
             ),
-            "run SET GLOBAL binlog_row_image = 'FULL' and put it into the server's configuration",
+        };
+        findings.push(finding(
+            "binlog_row_image",
+            format!("binlog_row_image is {image}: {what}"),
+            "run SET GLOBAL binlog_row_image = 'FULL', put it into the server's configuration, and let sessions that are open reconnect",
         ));
     }
     if value("binlog_row_metadata") != "FULL" {
@@ -213,7 +220,11 @@ async fn tables(server: &mut Server, facts: &Facts, filter: &TableFilter) -> Res
     }
     let mut findings = Vec::new();
     let mut without_key = Vec::new();
-    for Table { name, engine } in &tables {
+    let mut system_versioned = Vec::new();
+    for Table { name, engine, versioned } in &tables {
+        if *versioned {
+            system_versioned.push(name.to_string());
+        }
         if matches!(engine.to_ascii_uppercase().as_str(), "MEMORY" | "BLACKHOLE" | "FEDERATED" | "NDB" | "NDBCLUSTER") {
             findings.push(warning(
                 "storage_engine",
@@ -232,6 +243,18 @@ async fn tables(server: &mut Server, facts: &Facts, filter: &TableFilter) -> Res
                 format!("exclude the column with exclude_columns, or the table {name}"),
             ));
         }
+    }
+    if !system_versioned.is_empty() {
+        let named = facts.variable("binlog_row_metadata").is_some_and(|metadata| metadata.eq_ignore_ascii_case("FULL"));
+        findings.push(warning(
+            "system_versioning",
+            format!(
+                "tables with system versioning, of which every version of a row arrives, told apart by the end of its time: {}{}",
+                list(&system_versioned),
+                if named { "" } else { "; with binlog_row_metadata other than FULL the stream stops at their first change" }
+            ),
+            "exclude the tables, or read the versions whose time has not ended; and set binlog_row_metadata = FULL",
+        ));
     }
     if !without_key.is_empty() {
         findings.push(warning(
