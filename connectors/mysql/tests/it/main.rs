@@ -7,3 +7,4 @@ mod encryption;
 mod live;
 mod recorded;
 mod rig;
+mod unlogged;
