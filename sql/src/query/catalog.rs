@@ -160,7 +160,7 @@ impl SchemaProvider for StreamSchema {
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         let Some((face, table)) = by_name(&self.tables, name) else { return Ok(None) };
         let Some(inventory) = table.inventory().await.map_err(wrap)? else { return Ok(None) };
-        let plans = TablePlans { store: &table.store, inventory };
+        let plans = TablePlans { name: &table.landed.table.name, store: &table.store, inventory };
         let plan = match face {
             Face::State => plans.state()?,
             Face::Changes => plans.changes()?,

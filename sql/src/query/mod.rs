@@ -7,6 +7,7 @@ mod catalog;
 mod error;
 mod form;
 mod inventory;
+mod keys;
 mod plan;
 mod scan;
 mod suggest;

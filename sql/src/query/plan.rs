@@ -19,10 +19,11 @@ use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
-use logweir_core::ChangeType;
+use logweir_core::{ChangeType, RelationName};
 
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
+use super::keys::{NoState, key_names};
 use super::scan::GroupScan;
 use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, cast_to_common, unify};
@@ -36,6 +37,7 @@ const AGE: &str = "_logweir_age";
 /// Plans over what lies in `store`.
 #[derive(Debug)]
 pub(super) struct TablePlans<'a> {
+    pub(super) name: &'a RelationName,
     pub(super) store: &'a ObjectStoreUrl,
     pub(super) inventory: &'a Inventory,
 }
@@ -50,7 +52,15 @@ impl TablePlans<'_> {
 
     /// One row per key that is there now, with the columns there are now.
     pub(super) fn state(&self) -> Result<LogicalPlan> {
-        let columns = self.columns(Columns::Current);
+        let mut columns = self.columns(Columns::Current);
+        match key_names(&self.inventory.groups) {
+            Ok(keys) => self.follow_key(&mut columns, &keys),
+            Err(changed) => {
+                let fields: Vec<FieldRef> = columns.iter().map(|column| Arc::clone(&column.field)).collect();
+                let none = NoState { table: self.name.clone(), changed, schema: Arc::new(Schema::new(fields)) };
+                return LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(none)), None)?.build();
+            }
+        }
         let names: Vec<&str> = columns.iter().map(|column| column.field.name().as_str()).collect();
         let newest = self.inventory.newest();
         // Without a declared key all columns are one, and equal rows are one row.
@@ -78,6 +88,16 @@ impl TablePlans<'_> {
             .filter(!ident(DELETED))?
             .project(names.iter().map(|name| ident(*name)))?
             .build()
+    }
+
+    /// Gives the key's columns the names that they have in each group, `keys`.
+    fn follow_key(&self, columns: &mut [UnifiedColumn], keys: &[Vec<String>]) {
+        let schemas = self.schemas(|field| !is_metadata(field));
+        for (place, name) in self.inventory.newest().key.iter().enumerate() {
+            if let Some(column) = columns.iter_mut().find(|column| column.field.name() == name) {
+                *column = column.called(&schemas, keys.iter().map(|key| key.get(place).cloned()).collect());
+            }
+        }
     }
 
     /// Rows after the newest TRUNCATE, which is itself among the rows that go.
@@ -140,10 +160,9 @@ impl TablePlans<'_> {
 fn value(column: &UnifiedColumn, i: usize, group: &FileGroup) -> Result<Expr> {
     let name = column.field.name();
     let target: &DataType = column.field.data_type();
-    let value = if column.present[i] {
-        cast_to_common(ident(name), group.schema.field_with_name(name)?.data_type(), target)
-    } else {
-        Expr::Literal(ScalarValue::try_from(target)?, None)
+    let value = match &column.names[i] {
+        Some(own) => cast_to_common(ident(own), group.schema.field_with_name(own)?.data_type(), target),
+        None => Expr::Literal(ScalarValue::try_from(target)?, None),
     };
     Ok(value.alias(name))
 }

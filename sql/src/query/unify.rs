@@ -53,6 +53,11 @@ pub(super) fn cast_to_common(expr: Expr, from: &DataType, to: &DataType) -> Expr
     }
 }
 
+/// True for types whose values compare as they are: of one type, or exact numbers.
+pub(super) fn exact_or_same(a: &DataType, b: &DataType) -> bool {
+    a == b || (Exact::of(a).is_some() && Exact::of(b).is_some())
+}
+
 fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
     a.max(b)
 }
@@ -126,8 +131,8 @@ impl Exact {
 pub(super) struct UnifiedColumn {
     /// Name and common type.
     pub(super) field: FieldRef,
-    /// For each schema, in their order: whether its column of this name is this column.
-    pub(super) present: Vec<bool>,
+    /// For each schema, in their order: its name for this column, if it has it.
+    pub(super) names: Vec<Option<String>>,
 }
 
 /// Which columns a table has.
@@ -154,12 +159,12 @@ pub(super) fn unify(schemas: &[Vec<FieldRef>], columns: Columns) -> Vec<UnifiedC
 }
 
 fn unified_column(schemas: &[Vec<FieldRef>], newest: &FieldRef, columns: Columns) -> UnifiedColumn {
-    let mut present = vec![false; schemas.len()];
+    let mut names = vec![None; schemas.len()];
     let mut data_type = newest.data_type().clone();
     for (i, schema) in schemas.iter().enumerate().rev() {
         match schema.iter().find(|field| field.name() == newest.name()) {
             Some(field) => {
-                present[i] = true;
+                names[i] = Some(field.name().clone());
                 data_type = common_type(&data_type, field.data_type());
             }
             // Older ones of this name are another column.
@@ -168,7 +173,17 @@ fn unified_column(schemas: &[Vec<FieldRef>], newest: &FieldRef, columns: Columns
         }
     }
     let metadata = newest.metadata().clone();
-    UnifiedColumn { field: Arc::new(Field::new(newest.name(), data_type, true).with_metadata(metadata)), present }
+    UnifiedColumn { field: Arc::new(Field::new(newest.name(), data_type, true).with_metadata(metadata)), names }
+}
+
+impl UnifiedColumn {
+    /// The same, called `names` in `schemas`: a column that was renamed.
+    pub(super) fn called(&self, schemas: &[Vec<FieldRef>], names: Vec<Option<String>>) -> Self {
+        let landed =
+            schemas.iter().zip(&names).filter_map(|(schema, name)| schema.iter().find(|field| Some(field.name()) == name.as_ref()));
+        let data_type = landed.fold(self.field.data_type().clone(), |common, field| common_type(&common, field.data_type()));
+        UnifiedColumn { field: Arc::new(Field::clone(&self.field).with_data_type(data_type)), names }
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +233,8 @@ mod tests {
             fields(&[("id", Int64), ("note", Date32)]),
         ];
         let show = |columns| -> Vec<String> {
-            unify(&versions, columns).iter().map(|c| format!("{} {} {:?}", c.field.name(), c.field.data_type(), c.present)).collect()
+            let present = |c: &UnifiedColumn| c.names.iter().map(Option::is_some).collect::<Vec<bool>>();
+            unify(&versions, columns).iter().map(|c| format!("{} {} {:?}", c.field.name(), c.field.data_type(), present(c))).collect()
         };
         assert_eq!(show(Columns::Current), ["id Int64 [true, true, true]", "note Date32 [false, false, true]"]);
         assert_eq!(show(Columns::Ever), ["id Int64 [true, true, true]", "note Utf8 [true, false, true]", "old Utf8 [true, false, false]"]);
