@@ -24,7 +24,7 @@ use crate::catalog::TableShape;
 use crate::catalog_query::shape;
 use crate::decoder::{BinlogDecoder, Decoded, DecoderOptions};
 use crate::options::MysqlOptions;
-use crate::place::{self, Place, is_progress};
+use crate::place::{self, Place, is_progress, sign_begun};
 use crate::server::{Facts, Server};
 use crate::stream::{EventStream, Pulled, Replica, SERVER_ID_TAKEN, SILENCE_MAX};
 
@@ -144,7 +144,16 @@ impl Opening {
         };
         let connection = server.connect().await?;
         let mut stream = EventStream::open(connection, &facts, &self.replica, &place.dump).await?;
-        let mark = place.mark(stream.first_file(), &facts.identity)?;
+        place.check_begun(stream.first_file(), stream.begun(stream.first_file()))?;
+        let mark = sign_begun(place.mark(stream.first_file(), &facts.identity)?, |file| stream.begun(file));
+        if let Some(left) = &place.left {
+            tracing::warn!(
+                checkpoint_server = left,
+                server = facts.identity,
+                incarnation = place.incarnation,
+                "the log goes on on another server, found by its GTIDs"
+            );
+        }
         let (file, position) = place.first(stream.first_file());
         let flush_bytes = (self.memory_bytes / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
         let options = DecoderOptions {
@@ -169,7 +178,7 @@ impl Opening {
             "reading the binlog"
         );
         let mut buffer = Vec::with_capacity(RUN_BYTES);
-        buffer.append(&mut stream.first_event());
+        buffer.append(&mut stream.first_events());
         let session = Session {
             stream,
             decoder,
@@ -250,7 +259,7 @@ impl LiveReader {
                 }
                 LogEvent::Mark(mark) => {
                     if is_progress(&mark, self.last_mark.position) {
-                        return Some(LogEvent::Mark(session.place.sign(mark)));
+                        return Some(LogEvent::Mark(session.sign(mark)));
                     }
                 }
             }
@@ -369,6 +378,11 @@ fn backoff(attempts: u32) -> Duration {
 }
 
 impl Session {
+    /// Writes into a mark how to reopen the log there, and what tells the log from a later one.
+    fn sign(&self, mark: LogMark) -> LogMark {
+        sign_begun(self.place.sign(mark), |file| self.stream.begun(file))
+    }
+
     /// Decodes what was pulled. True if the decoder took all of it, false if it wants the shape of a table.
     fn decode(&mut self) -> Result<bool> {
         let bytes = self.buffer.get(self.decoded..).unwrap_or_default();
@@ -550,7 +564,7 @@ impl LiveReader {
             if !session.decoder.flush()? {
                 // Events without rows went by (or part of a transaction): the place has moved all the same.
                 let moved = session.decoder.mark().filter(|mark| mark.position > self.last_mark.position);
-                self.mark_due = moved.map(|mark| session.place.sign(mark));
+                self.mark_due = moved.map(|mark| session.sign(mark));
             }
             return Ok(());
         }
@@ -571,7 +585,7 @@ impl LiveReader {
         if let Some(session) = &self.session
             && let Some(mark) = session.decoder.mark()
         {
-            let mark = session.place.moved_to(session.place.sign(mark), session.passed.as_ref());
+            let mark = session.sign(session.place.moved_to(mark, session.passed.as_ref()));
             self.mark_due = Some(mark).filter(|mark| is_progress(mark, self.last_mark.position));
         }
     }

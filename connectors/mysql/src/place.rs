@@ -5,8 +5,13 @@
 //! rising. A log that was started by a set of GTIDs is always reopened by GTIDs, because what the set lacked may lie on
 //! both sides of any offset.
 
-use logweir_core::{Error, Incarnation, LogMark, LogPosition, Result, TimestampMicros};
+use std::collections::HashMap;
+use std::time::Duration;
 
+use logweir_core::{Error, Incarnation, LogMark, LogPosition, Result, TimestampMicros};
+use tokio::time::{Instant, sleep};
+
+use crate::gtid::{MariadbGtidPosition, MysqlGtidSet};
 use crate::offset::{BinlogOffset, GtidState};
 use crate::options::{FIRST_POSITION, Start};
 use crate::server::{Facts, Flavour, LogFile, Server};
@@ -14,6 +19,16 @@ use crate::stream::{DumpStart, clamp_position};
 
 /// In a mark's offset, beside the members of [`BinlogOffset`]: reopen by GTIDs, also on the same server.
 const BY_GTID: &str = "by_gtid";
+
+/// Likewise: when the mark's file was begun, in seconds since 1970. A log that was reset has files of the same names again.
+const FILE_BEGUN: &str = "file_begun";
+
+/// MySQL sends a transaction before it counts it as executed: so long one of a mark may still be missing there.
+const EXECUTED_PATIENCE: Duration = Duration::from_secs(5);
+
+const RESET: &str = "the server's binlog was reset, or restored from a backup, since the checkpoint was made";
+
+const ANEW: &str = "what the log held is lost to the stream: remove the stream's checkpoint and choose a new start:";
 
 /// The largest start that the protocol can name without GTIDs.
 const POSITION_MAX: u64 = u32::MAX as u64;
@@ -32,17 +47,19 @@ pub(crate) struct Place {
     /// The mark this place was found by, if it is one of this very log.
     resume: Option<LogMark>,
     commit_time: Option<TimestampMicros>,
+    /// The server that the mark was made on, if it is another one.
+    pub(crate) left: Option<String>,
 }
 
 impl Place {
     fn at(file: String, position: u64, gtid: Option<GtidState>) -> Self {
         let dump = DumpStart::Position { file, position };
-        Place { incarnation: 0, dump, gtid, by_gtid: false, resume: None, commit_time: None }
+        Place { incarnation: 0, dump, gtid, by_gtid: false, resume: None, commit_time: None, left: None }
     }
 
     fn after(gtid: GtidState) -> Self {
         let dump = DumpStart::Gtid(gtid.clone());
-        Place { incarnation: 0, dump, gtid: Some(gtid), by_gtid: true, resume: None, commit_time: None }
+        Place { incarnation: 0, dump, gtid: Some(gtid), by_gtid: true, resume: None, commit_time: None, left: None }
     }
 
     /// The file and offset of the first event that the dump sends, once the server has said in which file it begins.
@@ -77,6 +94,17 @@ impl Place {
             offset.insert(BY_GTID.to_owned(), true.into());
         }
         mark
+    }
+
+    /// Refuses a file that was begun at another time than the one the mark was made in: it only has the same name.
+    pub(crate) fn check_begun(&self, first_file: &str, begun: Option<u32>) -> Result<()> {
+        let (Some(mark), DumpStart::Position { file, position }, Some(begun)) = (&self.resume, &self.dump, begun) else { return Ok(()) };
+        let offset = BinlogOffset::of(mark)?;
+        let before = mark.offset.0.get(FILE_BEGUN).and_then(serde_json::Value::as_u64);
+        if offset.file != *file || file != first_file || before.is_none_or(|before| before == u64::from(begun)) {
+            return Ok(());
+        }
+        Err(Error::log_gone(RESET).context("file", file).context("position", position).remedy(ANEW))
     }
 
     /// The mark moved on to the place that a heartbeat named. Opened by GTIDs a server leaves out what we have and says so only
@@ -140,7 +168,7 @@ pub(crate) async fn of_start(server: &mut Server, facts: &Facts, start: &Start) 
                     .context("gtid_mode", facts.variable("gtid_mode").unwrap_or("absent"))
                     .remedy("turn gtid_mode ON on the server, or start at a file and position"));
             }
-            check_gtids(facts, &gtid)?;
+            check_gtids(server, facts, &gtid, Duration::ZERO, NEVER_HAD).await?;
             Ok(Place::after(gtid))
         }
     }
@@ -152,6 +180,7 @@ pub(crate) async fn of_mark(server: &mut Server, facts: &Facts, mark: &LogMark) 
     let by_gtid = mark.offset.0.get(BY_GTID).and_then(serde_json::Value::as_bool).unwrap_or(false);
     let same_server = offset.server.as_deref().is_none_or(|identity| identity == facts.identity);
     let found = Place {
+        left: None,
         incarnation: offset.incarnation,
         dump: DumpStart::Position { file: offset.file.clone(), position: offset.position },
         gtid: offset.gtid.clone(),
@@ -167,20 +196,16 @@ pub(crate) async fn of_mark(server: &mut Server, facts: &Facts, mark: &LogMark) 
                 .remedy("point the stream at the old server again, or start it anew with start: and an empty state")
         })?;
         let gtid = for_flavour(gtid, facts)?;
-        check_gtids(facts, &gtid)?;
+        let missing = if same_server { RESET } else { NEVER_HAD };
+        check_gtids(server, facts, &gtid, EXECUTED_PATIENCE, missing).await?;
         let dump = DumpStart::Gtid(gtid.clone());
         return Ok(match same_server {
             true => Place { dump, gtid: Some(gtid), ..found },
             false => {
                 let incarnation =
                     offset.incarnation.checked_add(1).ok_or_else(|| Error::corrupt("the checkpoint's incarnation is at its end"))?;
-                tracing::warn!(
-                    checkpoint_server = offset.server.as_deref().unwrap_or("unknown"),
-                    server = facts.identity,
-                    incarnation,
-                    "the log goes on on another server, found by its GTIDs"
-                );
-                Place { incarnation, dump, gtid: Some(gtid), by_gtid: true, resume: None, ..found }
+                let left = Some(offset.server.unwrap_or_else(|| "unknown".to_owned()));
+                Place { incarnation, dump, gtid: Some(gtid), by_gtid: true, resume: None, left, ..found }
             }
         });
     }
@@ -199,6 +224,7 @@ pub(crate) async fn of_mark(server: &mut Server, facts: &Facts, mark: &LogMark) 
             .context("bytes", bytes)
             .remedy("start the stream anew with start: and an empty state; set sync_binlog = 1 so that a crash loses nothing"));
     }
+    same_history(server, facts, &offset).await?;
     if offset.position > POSITION_MAX {
         // Only a transaction that ends the file gets there; the next file's beginning is the same place.
         let next = files.get(at + 1).filter(|_| bytes - offset.position <= FILE_TAIL_BYTES_MAX);
@@ -219,27 +245,109 @@ fn for_flavour(gtid: GtidState, facts: &Facts) -> Result<GtidState> {
     }
 }
 
-/// Refuses transactions that the server no longer has, or never had.
-fn check_gtids(facts: &Facts, gtid: &GtidState) -> Result<()> {
-    let GtidState::Mysql(set) = gtid else {
-        // MariaDB says itself what it misses.
-        return Ok(());
+/// What a server lacks that never was the stream's.
+const NEVER_HAD: &str = "the GTIDs to go on from hold transactions that the server does not have";
+
+/// Refuses a file and offset that are there, but in a log that has another past than the mark's.
+async fn same_history(server: &mut Server, facts: &Facts, offset: &BinlogOffset) -> Result<()> {
+    match &offset.gtid {
+        Some(GtidState::Mysql(set)) if facts.flavour == Flavour::Mysql && facts.has_gtids() => {
+            check_executed(server, set, EXECUTED_PATIENCE, RESET).await
+        }
+        // Beyond 4 GiB the server does not say.
+        Some(GtidState::Mariadb(ours)) if facts.flavour == Flavour::Mariadb && offset.position <= POSITION_MAX => {
+            let there = match server.mariadb_gtids_at(&offset.file, offset.position).await? {
+                Some(GtidState::Mariadb(there)) if there == *ours => return Ok(()),
+                Some(GtidState::Mariadb(there)) => format!("'{there}'"),
+                _ => "none: no transaction begins there".to_owned(),
+            };
+            Err(Error::log_gone(RESET)
+                .context("file", &offset.file)
+                .context("position", offset.position)
+                .context("checkpoint's GTIDs", format!("'{ours}'"))
+                .context("GTIDs there", there)
+                .remedy(ANEW))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses transactions that the server no longer has, or never had: then with the message `missing`.
+async fn check_gtids(server: &mut Server, facts: &Facts, gtid: &GtidState, patience: Duration, missing: &'static str) -> Result<()> {
+    match gtid {
+        GtidState::Mysql(set) => {
+            let purged = server.gtids("gtid_purged").await?;
+            if !MysqlGtidSet::parse(&purged)?.is_subset(set) {
+                return Err(Error::log_gone("the server has purged transactions that follow the GTIDs to go on from")
+                    .context("gtid_purged", purged)
+                    .remedy(format!(
+                        "start the stream anew with start: earliest or now and an empty state; then keep binlogs for longer: {}",
+                        facts.raise_retention()
+                    )));
+            }
+            check_executed(server, set, patience, missing).await
+        }
+        // MariaDB says itself what it purged. A domain that it never met it takes for one yet to come, and sends everything.
+        GtidState::Mariadb(position) => {
+            let logged = server.gtids("gtid_binlog_state").await?;
+            let applied = MariadbGtidPosition::parse(&server.gtids("gtid_slave_pos").await?)?;
+            match lacking(position, &logged, &applied) {
+                None => Ok(()),
+                Some(domain) => Err(Error::log_gone(missing)
+                    .context("domain", domain)
+                    .context("GTIDs to go on from", format!("'{position}'"))
+                    .context("gtid_binlog_state", format!("'{logged}'"))
+                    .remedy(format!("point the stream at the server that has them; if there is none: {ANEW}"))),
+            }
+        }
+    }
+}
+
+/// Refuses transactions that MySQL has not executed.
+async fn check_executed(server: &mut Server, set: &MysqlGtidSet, patience: Duration, missing: &'static str) -> Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let executed = server.gtids("gtid_executed").await?;
+        if set.is_subset(&MysqlGtidSet::parse(&executed)?) {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(Error::log_gone(missing)
+                .context("gtid_executed", executed)
+                .remedy(format!("point the stream at the server that has them; if there is none: {ANEW}")));
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// The first domain of `position` that MariaDB neither logged as far, nor applied exactly that far as a replica.
+///
+/// `logged` is @@gtid_binlog_state: the last transaction of every server in every domain.
+fn lacking(position: &MariadbGtidPosition, logged: &str, applied: &MariadbGtidPosition) -> Option<u32> {
+    let mut reached: HashMap<u32, u64> = HashMap::new();
+    for gtid in logged.split(',') {
+        let mut parts = gtid.trim().split('-').map(str::parse::<u64>);
+        if let (Some(Ok(domain)), Some(Ok(_)), Some(Ok(sequence))) = (parts.next(), parts.next(), parts.next())
+            && let Ok(domain) = u32::try_from(domain)
+        {
+            let last = reached.entry(domain).or_default();
+            *last = sequence.max(*last);
+        }
+    }
+    let lacks = |domain: u32, server: u32, sequence: u64| {
+        reached.get(&domain).is_none_or(|last| *last < sequence) && applied.get(domain) != Some((server, sequence))
     };
-    let server = |name: &str| crate::gtid::MysqlGtidSet::parse(facts.variable(name).unwrap_or_default());
-    if !server("gtid_purged")?.is_subset(set) {
-        return Err(Error::log_gone("the server has purged transactions that follow the GTIDs to go on from")
-            .context("gtid_purged", facts.variable("gtid_purged").unwrap_or_default())
-            .remedy(format!(
-                "start the stream anew with start: earliest or now and an empty state; then keep binlogs for longer: {}",
-                facts.raise_retention()
-            )));
+    position.iter().find(|(domain, server, sequence)| lacks(*domain, *server, *sequence)).map(|(domain, ..)| domain)
+}
+
+/// Writes into a mark when its file was begun.
+pub(crate) fn sign_begun(mut mark: LogMark, begun: impl Fn(&str) -> Option<u32>) -> LogMark {
+    if let Some(offset) = mark.offset.0.as_object_mut()
+        && let Some(begun) = offset.get("file").and_then(serde_json::Value::as_str).and_then(begun)
+    {
+        offset.insert(FILE_BEGUN.to_owned(), begun.into());
     }
-    if !set.is_subset(&server("gtid_executed")?) {
-        return Err(Error::log_gone("the GTIDs to go on from hold transactions that the server does not have")
-            .context("gtid_executed", facts.variable("gtid_executed").unwrap_or_default())
-            .remedy("point the stream at the server that has them, or start it anew with start: and an empty state"));
-    }
-    Ok(())
+    mark
 }
 
 fn with_files(error: Error, file: &str, position: u64, files: &[LogFile]) -> Error {
@@ -254,4 +362,24 @@ fn with_files(error: Error, file: &str, position: u64, files: &[LogFile]) -> Err
 /// The position of a mark made here must not lie before one made earlier.
 pub(crate) fn is_progress(mark: &LogMark, last: LogPosition) -> bool {
     mark.position >= last
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mariadb_server_must_have_reached_every_domain() {
+        let lacking = |ours: &str, logged: &str, applied: &str| {
+            lacking(&MariadbGtidPosition::parse(ours).unwrap(), logged, &MariadbGtidPosition::parse(applied).unwrap())
+        };
+        assert_eq!(lacking("", "", ""), None);
+        assert_eq!(lacking("0-1-5,7-1-3", "0-1-5,7-1-2,7-2-9", ""), None);
+        assert_eq!(lacking("0-1-5,7-1-3", "0-1-5", ""), Some(7));
+        assert_eq!(lacking("0-1-5", "0-1-4,0-2-3", ""), Some(0));
+        // A replica that does not log what it applies knows the place if it is just there.
+        assert_eq!(lacking("0-1-5", "", "0-1-5"), None);
+        assert_eq!(lacking("0-1-5", "", "0-1-6"), Some(0));
+    }
 }

@@ -238,6 +238,13 @@ impl Server {
         text.map(|text| MariadbGtidPosition::parse(&text).map(GtidState::Mariadb)).transpose()
     }
 
+    /// GTIDs that the server tells of itself. `SHOW VARIABLES` cuts long values off, so they are asked for one by one.
+    pub(crate) async fn gtids(&mut self, variable: &'static str) -> Result<String> {
+        const DOING: &str = "could not read the server's GTIDs";
+        let rows = self.ask(DOING, &format!("SELECT @@GLOBAL.{variable}"), ()).await?;
+        Ok(rows.first().map(|row| get::<Option<String>>(row, 0, DOING)).transpose()?.flatten().unwrap_or_default())
+    }
+
     /// The files the log still has, oldest first.
     pub(crate) async fn log_files(&mut self, facts: &Facts) -> Result<Vec<LogFile>> {
         const DOING: &str = "could not list the binlog files";

@@ -5,6 +5,7 @@
 //! with here: it panics on an event that is shorter than it says, it hands out the events inside a compressed
 //! transaction behind the transaction itself, and before the first format description it does not know of checksums.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -39,8 +40,12 @@ const SERVER_PATIENCE_SECONDS: u32 = 24 * 60 * 60;
 /// The message of the error when another replica comes with our server_id: only one of the two can be served.
 pub(crate) const SERVER_ID_TAKEN: &str = "another replica came with our server_id, and the server hung up on us";
 
+/// Marks lie in one of the last files: what is decoded at a time holds no more of them.
+const FILES_KEPT: usize = 64;
+
 const ROTATE: u8 = 4;
 const FORMAT_DESCRIPTION: u8 = 15;
+const GTID_LIST: u8 = 163;
 const HEARTBEAT_V1: u8 = 27;
 const HEARTBEAT_V2: u8 = 41;
 
@@ -99,8 +104,14 @@ pub(crate) struct EventStream {
     stream: Option<BinlogStream>,
     /// The file that the dump began in, as the server named it.
     first_file: String,
-    /// The event that named it, for the decoder.
-    first_event: Vec<u8>,
+    /// What came with the opening, for the decoder: the event that named the file, and the file's first event.
+    first_events: Vec<u8>,
+    /// The file whose events come now.
+    file: String,
+    /// When the files of the last events were begun.
+    begun: VecDeque<(String, u32)>,
+    /// The dump was opened at a place in a file, and no event of that place has come yet.
+    at_start: bool,
 }
 
 impl std::fmt::Debug for EventStream {
@@ -131,7 +142,14 @@ impl EventStream {
             connection.get_binlog_stream(request).await.map_err(|error| dump_failure(DOING, error))
         };
         let stream = timeout(BEGIN_MAX, opening).await.map_err(in_time)?.map_err(grant)?;
-        let mut stream = EventStream { stream: Some(stream), first_file: String::new(), first_event: Vec::new() };
+        let mut stream = EventStream {
+            stream: Some(stream),
+            first_file: String::new(),
+            first_events: Vec::new(),
+            file: String::new(),
+            begun: VecDeque::new(),
+            at_start: matches!(start, DumpStart::Position { .. }),
+        };
         // The dump begins with the name of its file, in an event that is in no file.
         let first = timeout(BEGIN_MAX, std::future::poll_fn(|cx| stream.poll_client(cx))).await.map_err(in_time)?.map_err(grant)?;
         if first.header().event_type_raw() != ROTATE {
@@ -140,13 +158,39 @@ impl EventStream {
         }
         stream.first_file = rotate_target(first.data(), facts)
             .ok_or_else(|| Error::corrupt("the server began the binlog with a file name that cannot be read"))?;
-        append(&first, &mut stream.first_event);
+        stream.file.clone_from(&stream.first_file);
+        append(&first, &mut stream.first_events);
+        // Then comes the description of its format, which says when the file was begun.
+        let second = timeout(BEGIN_MAX, std::future::poll_fn(|cx| stream.poll_client(cx))).await.map_err(in_time)??;
+        stream.note(&second);
+        append(&second, &mut stream.first_events);
         Ok(stream)
     }
 
-    /// The event that the dump began with; the decoder learns from it that it listens to a server.
-    pub(crate) fn first_event(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.first_event)
+    /// The events that the dump began with; the decoder learns from them that it listens to a server.
+    pub(crate) fn first_events(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.first_events)
+    }
+
+    /// When a file was begun, in seconds since 1970, if its first event came lately.
+    pub(crate) fn begun(&self, file: &str) -> Option<u32> {
+        self.begun.iter().rev().find(|(name, _)| name == file).map(|(_, begun)| *begun)
+    }
+
+    /// Keeps what an event says of the files.
+    fn note(&mut self, event: &Event) {
+        match event.header().event_type_raw() {
+            ROTATE => self.file = event.data().get(8..).map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default(),
+            // The server hides from those who begin in the middle when it started, but not when it wrote this event.
+            FORMAT_DESCRIPTION => {
+                if self.begun.len() >= FILES_KEPT {
+                    self.begun.pop_front();
+                }
+                self.begun.push_back((self.file.clone(), event.header().timestamp()));
+            }
+            GTID_LIST => {}
+            _ => self.at_start = false,
+        }
     }
 
     /// The file that the dump began in.
@@ -177,6 +221,7 @@ impl EventStream {
                 HEARTBEAT_V2 => return Poll::Ready(Ok(Pulled::Heartbeat { file: None, offset: 0 })),
                 _ => {}
             }
+            self.note(&event);
             append(&event, buffer);
             return Poll::Ready(Ok(Pulled::Event));
         }
@@ -191,7 +236,10 @@ impl EventStream {
         match catch_unwind(AssertUnwindSafe(|| Pin::new(stream).poll_next(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(Some(Ok(event)))) => Poll::Ready(Ok(event)),
-            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Err(dump_failure(DOING, error))),
+            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Err(match self.at_start && is_unreadable(&error) {
+                true => no_event_there(error),
+                false => dump_failure(DOING, error),
+            })),
             Ok(Poll::Ready(None)) => Poll::Ready(Err(Error::transient("the server ended the binlog's stream"))),
             Err(_) => {
                 self.stream = None;
@@ -279,7 +327,7 @@ fn dump_failure(doing: &'static str, error: mysql_async::Error) -> Error {
     if !matches!(code(&error), Some(READING_BINLOG | SAME_SERVER_ID)) {
         return failure(doing, error);
     }
-    let text = error.to_string().to_ascii_lowercase();
+    let text = complaint(&error);
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if code(&error) == Some(SAME_SERVER_ID) || has(&["same server_uuid", "same server_id"]) {
         return Error::config(SERVER_ID_TAKEN)
@@ -290,6 +338,11 @@ fn dump_failure(doing: &'static str, error: mysql_async::Error) -> Error {
         return Error::config("the server has no server_id, and so serves no replicas")
             .source(error)
             .remedy("set server_id to a number above 0 in the server's configuration");
+    }
+    if has(&["could not find next log"]) {
+        return Error::log_gone("the file of the binlog that was being read is gone: the log was reset or purged meanwhile")
+            .source(error)
+            .remedy("remove the stream's checkpoint and choose a new start:");
     }
     if has(&["exceeded max_allowed_packet", "max_allowed_packet"]) {
         return Error::config("an event of the binlog is larger than the server may send")
@@ -308,10 +361,31 @@ fn dump_failure(doing: &'static str, error: mysql_async::Error) -> Error {
     if has(&gone) {
         return Error::log_gone("the server's binlog no longer holds the place to go on from").source(error);
     }
-    if has(&["truncated", "bogus data", "corrupt", "checksum", "event read"]) {
+    if has(&["truncated", "bogus data", "corrupt", "checksum", "event read", "read error", "i/o error"]) {
         return Error::corrupt("the server cannot read its own binlog").source(error);
     }
     Error::config("the server refused to send the binlog").source(error)
+}
+
+/// What the dump thread complains of, in lower case, without the places that it adds ("the last event read from …").
+fn complaint(error: &mysql_async::Error) -> String {
+    let text = error.to_string().to_ascii_lowercase();
+    text.split("the first event '").next().unwrap_or_default().to_owned()
+}
+
+/// True if the dump thread could make nothing of the bytes that it found.
+fn is_unreadable(error: &mysql_async::Error) -> bool {
+    let text = complaint(error);
+    let words = ["max_allowed_packet", "bogus data", "truncated", "corrupt", "checksum", "event read", "read error", "i/o error"];
+    code(error) == Some(READING_BINLOG) && words.iter().any(|word| text.contains(word))
+}
+
+/// The error when that happens with the very first bytes.
+fn no_event_there(error: mysql_async::Error) -> Error {
+    Error::config("the position to begin at is not where an event of the binlog begins").source(error).remedy(
+        "choose a position that SHOW BINLOG EVENTS IN 'the file' names, or the beginning of the file: 4; if it is a checkpoint's, the \
+             log was reset or is damaged: remove the stream's checkpoint and choose a new start:",
+    )
 }
 
 /// A dump's first position: before it lies the magic number, which is not sent.
@@ -342,6 +416,10 @@ mod tests {
         );
         assert_eq!(kind("A replica with the same server_uuid/server_id as this replica has connected"), ErrorKind::Config);
         assert_eq!(kind("binlog truncated in the middle of event; consider out of disk space on source"), ErrorKind::Corrupt);
+        let places =
+            "the first event 'bin.000002' at 4, the last event read from 'bin.000002' at 360, the last byte read from './bin.1' at 360.";
+        assert_eq!(kind(&format!("could not find next log; {places}")), ErrorKind::LogGone);
+        assert_eq!(kind(&format!("something never heard of; {places}")), ErrorKind::Config, "the place is no complaint");
         assert_eq!(kind("something never heard of"), ErrorKind::Config);
     }
 

@@ -330,3 +330,94 @@ async fn another_server_is_found_by_gtid_and_raises_the_incarnation() {
     assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
     let _ = tables(&[]);
 }
+
+/// Writes, resets the log, and writes until the old place is inside the new log.
+async fn reset(flavour: Flavour, options: &[&str]) {
+    let rig = with_table(flavour, options).await;
+    let reset = if flavour == Flavour::Mysql { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
+    rig.execute(reset).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    insert(&rig, 0..3).await;
+    catch_up(reader.as_mut(), &mut reading).await;
+    drop(reader);
+    // Unharmed, the mark is good.
+    drop(open(&rig.source(Start::Now), start(Some(&reading))).await);
+    // A file says to the second when it was begun.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    rig.execute(reset).await;
+    // The same transactions again, and more.
+    rig.execute("DELETE FROM shop.a").await;
+    for id in 0..5 {
+        insert(&rig, id..id + 1).await;
+    }
+    let error = rig.source(Start::Now).open_log(start(Some(&reading))).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+    assert!(error.message().contains("reset"), "{error:?}");
+    assert!(error.get_remedy().unwrap().contains("remove the stream's checkpoint"), "{error:?}");
+}
+
+#[tokio::test]
+async fn mariadb_a_log_that_was_reset_is_gone() {
+    reset(Flavour::Mariadb, &[]).await;
+}
+
+#[tokio::test]
+async fn mysql_a_log_that_was_reset_is_gone() {
+    reset(Flavour::Mysql, &[]).await;
+}
+
+#[tokio::test]
+async fn mysql_without_gtids_a_log_that_was_reset_is_gone() {
+    reset(Flavour::Mysql, &["gtid_mode=OFF", "enforce_gtid_consistency=OFF"]).await;
+}
+
+#[tokio::test]
+async fn a_mariadb_server_that_never_met_the_domain_is_refused() {
+    let rig = with_table(Flavour::Mariadb, &["gtid_domain_id=7"]).await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    insert(&rig, 0..3).await;
+    catch_up(reader.as_mut(), &mut reading).await;
+    let other = with_table(Flavour::Mariadb, &["gtid_domain_id=8", "server_id=42"]).await;
+    insert(&other, 0..3).await;
+    let error = other.source(Start::Now).open_log(start(Some(&reading))).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+    assert_eq!(error.get_context("domain"), Some("7"), "{error:?}");
+}
+
+async fn inside_an_event(flavour: Flavour) {
+    let rig = with_table(flavour, &[]).await;
+    let position = Start::Position { file: "mysql-bin.000001".into(), position: 5 };
+    let error = match rig.source(position).open_log(start(None)).await {
+        Err(error) => error,
+        Ok(mut reader) => read_all(reader.as_mut()).await.1.unwrap(),
+    };
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    assert!(error.message().contains("not where an event"), "{error:?}");
+}
+
+#[tokio::test]
+async fn mariadb_a_position_inside_an_event() {
+    inside_an_event(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn mysql_a_position_inside_an_event() {
+    inside_an_event(Flavour::Mysql).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_reset_while_it_is_read_is_gone() {
+    let rig = with_table(Flavour::Mariadb, &[]).await;
+    rig.execute("FLUSH BINARY LOGS").await;
+    let mut reader = open(&rig.source(Start::Now), start(None)).await;
+    let mut reading = Reading::default();
+    insert(&rig, 0..3).await;
+    catch_up(reader.as_mut(), &mut reading).await;
+    rig.execute("RESET MASTER").await;
+    insert(&rig, 10..12).await;
+    let error = read_all(reader.as_mut()).await.1.unwrap();
+    assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
+    assert!(error.get_remedy().is_some_and(|remedy| remedy.contains("start:")), "{error:?}");
+}
