@@ -241,6 +241,9 @@ pub struct BinlogCounts {
     pub incomplete: bool,
 }
 
+/// How a statement begins as the tool shows it, and what counts it.
+type Verb = (&'static str, fn(&mut BinlogCounts) -> &mut u64);
+
 fn count_row_changes(command: &mut Command, files: &[PathBuf]) -> BTreeMap<String, BinlogCounts> {
     let output = command.args(["--verbose", "--base64-output=decode-rows"]).args(files).output().expect("the binlog tool can be run");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -249,7 +252,7 @@ fn count_row_changes(command: &mut Command, files: &[PathBuf]) -> BTreeMap<Strin
     for line in output.stdout.split(|&byte| byte == b'\n') {
         let Some(line) = line.strip_prefix(b"### ") else { continue };
         let line = String::from_utf8_lossy(line);
-        let verbs: [(&str, fn(&mut BinlogCounts) -> &mut u64); 3] = [
+        let verbs: [Verb; 3] = [
             ("INSERT INTO ", |counts| &mut counts.inserts),
             ("UPDATE ", |counts| &mut counts.updates),
             ("DELETE FROM ", |counts| &mut counts.deletes),
