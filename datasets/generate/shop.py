@@ -16,6 +16,7 @@ Needs mariadbd, mariadb and zstd on the PATH, and nothing of Python but its stan
 import argparse
 import datetime as dt
 import hashlib
+import os
 import pathlib
 import random
 import shutil
@@ -311,9 +312,9 @@ def record(sql, out):
         root = pathlib.Path(root)
         data, socket = root / "data", root / "s"
         subprocess.run(["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}",
-                        "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, stdout=subprocess.DEVNULL)
+                        "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(root)})
         (root / "my.cnf").write_text(
-            f"[mysqld]\ndatadir={data}\nsocket={socket}\npid_file={root}/pid\nlog_error={root}/error.log\nskip_networking\nserver_id=1\n"
+            f"[mysqld]\ndatadir={data}\nsocket={socket}\npid_file={root}/pid\nlog_error={root}/error.log\ntmpdir={root}\nskip_networking\nserver_id=1\n"
             "log_bin=mysql-bin\nbinlog_format=ROW\nbinlog_row_image=FULL\nbinlog_row_metadata=FULL\nbinlog_annotate_row_events=OFF\n"
             "max_binlog_size=1G\ngtid_strict_mode=ON\ncharacter_set_server=utf8mb4\ncollation_server=utf8mb4_unicode_ci\n"
             "default_time_zone=+00:00\ninnodb_flush_log_at_trx_commit=0\nsync_binlog=0\n")

@@ -53,10 +53,12 @@ impl DatabaseServer {
     /// Starts a server and makes the follower's account.
     pub async fn start(flavour: Flavour, options: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("logweir-db-").tempdir().expect("a temporary directory can be made");
+        // Of its own, because a server that starts removes what others have in a common one.
+        std::fs::create_dir(directory.path().join("tmp")).expect("a directory can be made");
         let mut server = DatabaseServer { flavour, port: 0, process: None, directory };
         server.configure(options);
         match flavour {
-            Flavour::MariaDb => mariadb::initialise(&server.path("data"), &server.path("install.log")),
+            Flavour::MariaDb => mariadb::initialise(&server.path("data"), &server.path("tmp"), &server.path("install.log")),
             Flavour::MySql => mysql::initialise(&server.path("my.cnf"), &server.path("install.log")),
         }
         server.launch().await;
@@ -74,6 +76,7 @@ impl DatabaseServer {
         let mut lines = vec!["[mysqld]".to_owned(), "bind-address=127.0.0.1".to_owned()];
         let in_directory = |name: &str| self.path(name).display().to_string();
         lines.push(format!("datadir={}", in_directory("data")));
+        lines.push(format!("tmpdir={}", in_directory("tmp")));
         lines.push(format!("socket={}", in_directory("sock")));
         lines.push(format!("pid_file={}", in_directory("pid")));
         lines.push(format!("log_error={}", in_directory("error.log")));

@@ -6,11 +6,12 @@ use std::process::Command;
 use super::process::{program, user_arguments};
 
 /// Makes an empty data directory.
-pub(super) fn initialise(data: &Path, log: &Path) {
+pub(super) fn initialise(data: &Path, temporary: &Path, log: &Path) {
     let output = Command::new(program("mariadb-install-db"))
         .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
         .arg(format!("--datadir={}", data.display()))
         .args(user_arguments())
+        .env("TMPDIR", temporary)
         .output()
         .expect("mariadb-install-db can be run");
     let _ = std::fs::write(log, [&output.stdout[..], &output.stderr[..]].concat());
