@@ -51,13 +51,12 @@ pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<
     let memory = MemoryBudget::new(MEMORY_BYTES);
     let known: HashSet<(RelationName, u32)> = relations.iter().map(|relation| (relation.name().clone(), relation.version())).collect();
     let start = LogStart { resume: resume.clone(), relations, tables: tables.clone(), memory: memory.clone() };
-    let mut reader = source.open_log(start).await.expect("the log can be opened");
-    assert_eq!(reader.end().await.expect("the end can be asked for"), None, "a recorded log ends by itself");
+    let mut reading = Reading::open(source, start).await;
     let mut log = ReadLog::default();
     let mut newest: HashMap<RelationName, LogPosition> = HashMap::new();
     // Since the last mark: the greatest position and timestamp.
     let mut since_mark: Option<(LogPosition, i64)> = None;
-    while let Some(event) = next(reader.as_mut()).await {
+    while let Some(event) = reading.next_in_time().await {
         match event {
             LogEvent::Mark(mark) => {
                 if let (Some(resume), true) = (&resume, log.marks.is_empty()) {
@@ -115,17 +114,45 @@ pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<
     }
     assert!(since_mark.is_none(), "a log ends with a mark");
     assert!(!log.marks.is_empty(), "the first event is a mark");
-    drop(reader);
+    drop(reading);
     assert_eq!(memory.available_bytes(), memory.total_bytes(), "all memory is given back");
     log
 }
 
-async fn next(reader: &mut dyn LogReader) -> Option<LogEvent> {
-    let event = tokio::time::timeout(PATIENCE, reader.next()).await.expect("a reader of a recorded log goes on");
-    event.expect("the log can be read")
+/// A reading of a log to its end: of a recording, or of what a live log held when it was opened.
+struct Reading {
+    reader: Box<dyn LogReader>,
+    /// Of a live log.
+    end: Option<LogPosition>,
+    ended: bool,
 }
 
-/// Runs the suite over a recorded log that holds changes of `tables`; what its first reading gave.
+impl Reading {
+    async fn open(source: &dyn Source, start: LogStart) -> Self {
+        let mut reader = source.open_log(start).await.expect("the log can be opened");
+        let end = reader.end().await.expect("the end can be asked for");
+        Reading { reader, end, ended: false }
+    }
+
+    /// Cancel safe, as the reader is.
+    async fn next(&mut self) -> Option<LogEvent> {
+        if self.ended {
+            return None;
+        }
+        let event = self.reader.next().await.expect("the log can be read");
+        if let (Some(LogEvent::Mark(mark)), Some(end)) = (&event, self.end) {
+            self.ended = mark.position >= end;
+        }
+        assert!(event.is_some() || self.end.is_none(), "a live log does not end");
+        event
+    }
+
+    async fn next_in_time(&mut self) -> Option<LogEvent> {
+        tokio::time::timeout(PATIENCE, self.next()).await.expect("a reader goes on until the end")
+    }
+}
+
+/// Runs the suite over a log that holds changes of `tables`, recorded or live and at rest; what its first reading gave.
 pub async fn log_reader(source: &dyn Source, tables: &TableFilter) -> ReadLog {
     let log = read_log(source, tables, None, Vec::new()).await;
     assert!(!log.rows.is_empty(), "a suite over an empty log shows nothing");
@@ -161,23 +188,21 @@ async fn again_at_marks(source: &dyn Source, tables: &TableFilter, log: &ReadLog
 async fn waits_for_memory(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
     let memory = MemoryBudget::new(1024);
     let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory: memory.clone() };
-    let mut reader = source.open_log(start).await.expect("the log can be opened");
+    let mut reading = Reading::open(source, start).await;
     let mut rows = 0;
     let mut held = None;
     loop {
         // With the only permit held no further batch may come; whatever else comes, comes first.
         let wait = if held.is_some() { Duration::from_millis(5) } else { PATIENCE };
-        match tokio::time::timeout(wait, reader.next()).await {
-            Err(_) => assert!(held.take().is_some(), "a reader of a recorded log goes on"),
-            Ok(event) => match event.expect("the log can be read") {
-                Some(LogEvent::Changes(batch)) => {
-                    assert!(held.is_none(), "a batch came although all memory was held");
-                    rows += batch.rows();
-                    held = Some(batch);
-                }
-                Some(_) => {}
-                None => break,
-            },
+        match tokio::time::timeout(wait, reading.next()).await {
+            Err(_) => assert!(held.take().is_some(), "a reader goes on until the end"),
+            Ok(Some(LogEvent::Changes(batch))) => {
+                assert!(held.is_none(), "a batch came although all memory was held");
+                rows += batch.rows();
+                held = Some(batch);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
         }
     }
     assert_eq!(rows, log.rows.values().map(Vec::len).sum::<usize>(), "nothing was lost in waiting");
@@ -199,13 +224,13 @@ async fn nothing_unwanted(source: &dyn Source, log: &ReadLog) {
 async fn acknowledged(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
     let memory = MemoryBudget::new(MEMORY_BYTES);
     let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory };
-    let mut reader = source.open_log(start).await.expect("the log can be opened");
-    while let Some(event) = next(reader.as_mut()).await {
+    let mut reading = Reading::open(source, start).await;
+    while let Some(event) = reading.next_in_time().await {
         if let LogEvent::Mark(mark) = event {
-            reader.acknowledge(&mark).await.expect("a mark can be acknowledged");
+            reading.reader.acknowledge(&mark).await.expect("a mark can be acknowledged");
         }
     }
-    drop(reader);
+    drop(reading);
     let relations = log.relations.values().map(Arc::clone).collect();
     let rest = read_log(source, tables, log.marks.last().cloned(), relations).await;
     assert!(rest.rows.is_empty(), "nothing comes after the end");

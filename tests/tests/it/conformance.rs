@@ -1,5 +1,6 @@
 //! The conformance suites, run by every implementation.
 
+use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -9,10 +10,13 @@ use futures::TryStreamExt;
 use logweir_core::TableFilter;
 use logweir_files::{FilesOptions, FilesSink};
 use logweir_mysql::files::BinlogFilesSource;
-use logweir_mysql::options::{BinlogFilesOptions, Start};
+use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions, Start};
+use logweir_mysql::source::MysqlSource;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
+use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer};
 use logweir_tests::sim::{Life, Setting, SimSink, SimSource, SimStore, World, simulate};
 use logweir_tests::suite::{self, Fencing, LandedRow};
+use logweir_tests::workload::{SCHEMA, Workload, WorkloadOptions};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -123,4 +127,63 @@ async fn log_reader_over_the_recorded_shop() {
     let log = suite::log_reader(&recording("shop", "mysql-bin.*"), &TableFilter::all()).await;
     assert!(log.marks.len() > 3, "a small budget makes many marks");
     assert!(log.rows.values().map(Vec::len).sum::<usize>() > 10_000);
+}
+
+/// A live log of the workload, at rest.
+async fn live_log(flavour: Flavour) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let server = DatabaseServer::start(flavour, &[]).await;
+    let mut connection = server.connect().await;
+    let mut workload = Workload::new(31, WorkloadOptions { truncates: true, columns: true });
+    workload.create(&mut connection).await;
+    workload.run(&mut connection, 120).await;
+    let mut options = MysqlOptions::new("127.0.0.1", server.user());
+    options.port = server.port();
+    options.password = Some(server.password().into());
+    options.start = Start::Earliest;
+    let mut tables = TableFilter::all();
+    tables.include.push(logweir_core::Pattern::new(format!("{SCHEMA}.*")));
+    let log = suite::log_reader(&MysqlSource::new(options), &tables).await;
+    assert!(log.rows.len() > 3, "the workload writes to several tables");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_reader_over_a_live_mariadb() {
+    live_log(Flavour::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_reader_over_a_live_mysql() {
+    live_log(Flavour::MySql).await;
+}
+
+/// The S3 emulator, as files and state see it.
+fn s3(moto: &MotoServer) -> BTreeMap<String, String> {
+    let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    BTreeMap::from([
+        option("endpoint", &moto.endpoint()),
+        option("allow_http", "true"),
+        option("region", "us-east-1"),
+        option("access_key_id", "test"),
+        option("secret_access_key", "test"),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_in_s3() {
+    let moto = MotoServer::start();
+    let url = Url::parse(&format!("s3://{}/state", moto.bucket())).unwrap();
+    let (store, prefix) = logweir_files::open_store(&url, &s3(&moto)).unwrap();
+    suite::state(|| ObjectStateStore::new(Arc::clone(&store), &prefix, "shop").unwrap(), Fencing::TakesOver).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_in_s3() {
+    let moto = MotoServer::start();
+    let url = Url::parse(&format!("s3://{}/lake/", moto.bucket())).unwrap();
+    let (store, _) = logweir_files::open_store(&url, &s3(&moto)).unwrap();
+    let mut options = FilesOptions::new(url, "suite");
+    options.options = s3(&moto);
+    let sink = FilesSink::new(options).unwrap();
+    suite::sink(&sink, async || landed(store.as_ref()).await).await;
 }

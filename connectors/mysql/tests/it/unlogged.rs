@@ -28,14 +28,14 @@ async fn emptied(flavour: Flavour) {
     let mut reader = open(&rig.source(Start::Now), start(None)).await;
     let mut reading = Reading::default();
     rig.execute("INSERT INTO shop.a VALUES (1); INSERT INTO shop.b VALUES (2); DROP TABLE shop.a, shop.b").await;
-    // A temporary table of the same name is another one.
+    // A temporary table of the same name is another one, and a renamed one keeps its rows.
     rig.execute(
         "CREATE TABLE shop.a (id INT PRIMARY KEY); INSERT INTO shop.a VALUES (3); \
          CREATE TEMPORARY TABLE shop.a (n INT); DROP TABLE shop.a; INSERT INTO shop.a VALUES (4); RENAME TABLE shop.a TO shop.c",
     )
     .await;
     catch_up(reader.as_mut(), &mut reading).await;
-    assert_eq!(reading.texts(), ["shop.a 0 1", "shop.b 0 2", "shop.a 5 ", "shop.b 5 ", "shop.a 0 3", "shop.a 0 4", "shop.a 5 "]);
+    assert_eq!(reading.texts(), ["shop.a 0 1", "shop.b 0 2", "shop.a 5 ", "shop.b 5 ", "shop.a 0 3", "shop.a 0 4"]);
 }
 
 #[tokio::test]
