@@ -39,7 +39,7 @@ pub fn binary() -> &'static Path {
 
 /// Options of the `files` destination and the state store for a bucket of the emulator.
 fn store_options(endpoint: &str) -> Value {
-    json!({ "endpoint": endpoint, "allow_http": "true", "region": "us-east-1", "access_key_id": "test", "secret_access_key": "test" })
+    json!({ "endpoint": endpoint, "allow_http": "true", "region": "us-east-1", "access_key_id": "test", "secret_access_key": { "env": "WEIR_TEST_S3_SECRET" } })
 }
 
 fn lake_profile(lake: &Lake) -> Value {
@@ -93,7 +93,7 @@ impl Engine {
                 "destinations": [ { "profile": "lake", "rotate": { "interval": "300ms" }, "path": "{schema}/{table}/" } ],
             } },
         });
-        Engine { directory, config, lake, environment: Vec::new(), file_size_max: None }
+        Engine { directory, config, lake, environment: vec![("WEIR_TEST_S3_SECRET".to_owned(), "test".to_owned())], file_size_max: None }
     }
 
     /// Puts the lake elsewhere.

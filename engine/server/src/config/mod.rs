@@ -1,6 +1,7 @@
 //! The configuration file: read once, checked as a whole, every mistake shown where it stands.
 
 mod check;
+mod clear;
 mod model;
 mod problem;
 mod references;
@@ -19,7 +20,7 @@ use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};
 pub(crate) use schema::published as published_schema;
 pub(crate) use secret::Secret;
-use tree::{Node, Value};
+use tree::Node;
 
 /// A configuration that has no mistakes, and where it came from.
 #[derive(Debug)]
@@ -56,9 +57,10 @@ fn read(name: &str) -> std::io::Result<(String, PathBuf)> {
 
 /// Parses and checks the text of a file.
 pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, Problems> {
-    let root = Node::parse(text).map_err(|problem| Problems::new(file, text, vec![problem], &lines_with_secrets(text)))?;
+    let root = Node::parse(text).map_err(|problem| Problems::new(file, text, vec![problem], &clear::lines(text)))?;
     let mut problems = check::check(&root, schema::full(), directory);
     problems.extend(references::check(&root));
+    problems.extend(clear::check(&root));
     if problems.is_empty() {
         match Config::deserialize(root.to_json()) {
             Ok(config) => return Ok(config),
@@ -67,41 +69,8 @@ pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, 
         }
     }
     let mut hidden = Vec::new();
-    clear_secrets(&root, &mut hidden);
+    clear::places(&root, &mut hidden);
     Err(Problems::new(file, text, problems, &hidden))
-}
-
-/// True if a value under this key is better not shown.
-fn names_a_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    ["password", "secret", "token", "key", "credential"].iter().any(|word| key.contains(word))
-}
-
-/// The places of values that somebody wrote into the file although they look like secrets.
-fn clear_secrets(node: &Node, hidden: &mut Vec<Place>) {
-    for (key, value) in node.entries() {
-        match &value.value {
-            Value::Text(_) | Value::Number(_) if names_a_secret(&key.name) => hidden.push(value.place),
-            _ => clear_secrets(value, hidden),
-        }
-    }
-    node.items().iter().for_each(|item| clear_secrets(item, hidden));
-}
-
-/// The same for a text that is not YAML: the rest of every line that looks like one.
-fn lines_with_secrets(text: &str) -> Vec<Place> {
-    let after_secret = |line: &str| {
-        line.match_indices(':')
-            .find(|(at, _)| {
-                let name = line[..*at].rsplit(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '"' | '\''))).next();
-                name.is_some_and(names_a_secret)
-            })
-            .map(|(at, _)| line[..=at].chars().count())
-    };
-    text.lines()
-        .enumerate()
-        .filter_map(|(i, line)| after_secret(line).map(|start| Place { line: i + 1, column: start + 1, length: line.len() }))
-        .collect()
 }
 
 #[cfg(test)]

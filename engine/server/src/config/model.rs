@@ -283,7 +283,7 @@ pub(crate) struct Stream {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tables {
-    /// Patterns over `schema.table`; empty means every table.
+    /// Patterns over `schema.table`; every table when left out.
     #[serde(default)]
     pub(crate) include: Vec<TablePattern>,
     /// Patterns over `schema.table`: stronger than `include`.

@@ -54,6 +54,10 @@ impl Problems {
     /// which must not be shown even though somebody wrote them into the file.
     pub(crate) fn new(file: &str, text: &str, mut problems: Vec<Problem>, hidden: &[Place]) -> Self {
         problems.sort_by_key(|problem| problem.place);
+        for problem in &mut problems {
+            problem.message = super::clear::redacted(&problem.message);
+            problem.help = problem.help.as_deref().map(super::clear::redacted);
+        }
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for place in hidden {
             if let Some(line) = lines.get_mut(place.line - 1) {

@@ -54,6 +54,11 @@ fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Probl
     if let Some(source) = stream.get("source") {
         check_profile(source, profiles, true, problems);
     }
+    if let Some(include) = stream.get("tables").and_then(|tables| tables.get("include"))
+        && matches!(&include.value, Value::List(items) if items.is_empty())
+    {
+        problems.push(Problem::new(include.place, "`include` names no table").help("leave it out to follow every table"));
+    }
     let mut names: Vec<(&str, Place)> = Vec::new();
     let mut places: Vec<(&str, &str)> = Vec::new();
     for destination in stream.get("destinations").map(Node::items).unwrap_or_default() {

@@ -386,7 +386,7 @@ streams:
             error: unknown key `evn`
              --> logweir.yaml:7:56
               |
-            7 |     mask: [ { columns: ["*.email"], with: hash, key: { evn: X } } ]
+            7 |     mask: [ { columns: ["*.email"], with: hash, key: { evn: * } } ]
               |                                                        ^^^
              = did you mean `env`? one of the keys env, file is needed
 
