@@ -363,7 +363,7 @@ impl Query<'_> {
             }
             "CREATE" if before.iter().any(|token| token.is("REPLACE")) => unlogged.emptied.extend(self.take_name(&mut rest)),
             "RENAME" => {
-                while let Some(old) = self.take_name(&mut rest) {
+                while self.take_name(&mut rest).is_some() {
                     let Some(to) = rest.iter().position(|token| token.is("TO")) else { break };
                     rest = rest.get(to + 1..).unwrap_or_default();
                     let Some(new) = self.take_name(&mut rest) else { break };
