@@ -1,0 +1,7 @@
+//! PostgreSQL and what speaks its protocol (AlloyDB, Cloud SQL, Aurora, Supabase, Neon): pgoutput straight into Arrow, and
+//! the rows that were there before.
+
+mod lsn;
+pub mod options;
+
+pub use lsn::Lsn;
