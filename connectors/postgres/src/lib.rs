@@ -3,5 +3,7 @@
 
 mod lsn;
 pub mod options;
+#[doc(hidden)]
+pub mod wire;
 
 pub use lsn::Lsn;
