@@ -7,10 +7,12 @@ mod database;
 mod mariadb;
 mod moto;
 mod mysql;
+mod postgres;
 mod process;
 mod proxy;
 
 pub use database::{BinlogCounts, DatabaseServer, Flavour};
 pub use moto::{MotoServer, UnfinishedUpload};
+pub use postgres::{POSTGRES_VERSIONS, PostgresServer};
 pub use process::{free_port, rigs_directory, wait_for_port};
 pub use proxy::FaultyProxy;

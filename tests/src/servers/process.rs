@@ -38,10 +38,14 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
+/// True where the tests run as root.
+pub(super) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
 /// `--user=root` where the tests run as root, which the servers otherwise refuse.
 pub(super) fn user_arguments() -> Vec<String> {
-    let uid = std::fs::metadata("/proc/self").map(|metadata| metadata.uid()).unwrap_or_default();
-    if uid == 0 { vec!["--user=root".to_owned()] } else { Vec::new() }
+    if is_root() { vec!["--user=root".to_owned()] } else { Vec::new() }
 }
 
 /// A process that is killed and waited for when dropped.
@@ -64,8 +68,13 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits; after a minute it is killed.
     pub(super) fn terminate(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        self.end_by("TERM", Duration::from_secs(60));
+    }
+
+    /// Sends it a signal and waits for its end; after the timeout it is killed.
+    pub(super) fn end_by(&mut self, signal: &str, timeout: Duration) {
+        let _ = Command::new("kill").arg(format!("-{signal}")).arg(self.0.id().to_string()).status();
+        let deadline = Instant::now() + timeout;
         while !self.has_ended() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -1,7 +1,7 @@
 //! The rigs themselves: servers start, workloads run, and the oracle notices what it must notice.
 
 use logweir_tests::every_type;
-use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer, rigs_directory};
+use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer, POSTGRES_VERSIONS, PostgresServer, rigs_directory};
 use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
 
 async fn workload_runs(flavour: Flavour) {
@@ -31,6 +31,50 @@ async fn the_workload_runs_on_mariadb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_workload_runs_on_mysql() {
     workload_runs(Flavour::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_postgres_starts_and_survives_being_killed() {
+    for version in POSTGRES_VERSIONS {
+        let mut server = PostgresServer::start(version, &["max_connections = 70"]).await;
+        assert!(server.value("SHOW server_version").await.starts_with(&version.to_string()));
+        assert_eq!(server.value("SHOW max_connections").await, "70");
+        assert_eq!(server.value("SHOW wal_level").await, "logical");
+        server.execute("CREATE TABLE numbers (n int PRIMARY KEY); INSERT INTO numbers VALUES (1)").await;
+        let port = server.port();
+        server.kill();
+        server.start_again().await;
+        server.execute("INSERT INTO numbers VALUES (2)").await;
+        server.restart().await;
+        assert_eq!((server.value("SELECT count(*) FROM numbers").await.as_str(), server.port()), ("2", port));
+
+        // The follower reads and follows, and does nothing else.
+        let mut follower = tokio_postgres::Config::new();
+        follower.host("127.0.0.1").port(port).user(server.user()).password(server.password()).dbname(server.database());
+        let (client, connection) = follower.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("TABLE numbers").await.unwrap();
+        client.batch_execute("SELECT pg_create_logical_replication_slot('mine', 'pgoutput')").await.unwrap();
+        client.batch_execute("DELETE FROM numbers").await.unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_standby_follows_and_takes_over() {
+    for version in [12, 15, 17] {
+        let primary = PostgresServer::start(version, &[]).await;
+        primary.execute("CREATE TABLE numbers (n int PRIMARY KEY); INSERT INTO numbers VALUES (1)").await;
+        let standby = PostgresServer::standby_of(&primary, &[]).await;
+        let standbys = "SELECT application_name FROM pg_stat_replication";
+        primary.wait_until(&format!("EXISTS ({standbys})")).await;
+        let name = primary.value(standbys).await;
+        primary.set("synchronous_standby_names", &format!("'{name}'")).await;
+        primary.wait_until("EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
+        primary.execute("SET synchronous_commit = remote_apply; INSERT INTO numbers VALUES (2)").await;
+        assert_eq!(standby.value("SELECT count(*) FROM numbers").await, "2");
+        standby.promote().await;
+        standby.execute("INSERT INTO numbers VALUES (3)").await;
+    }
 }
 
 #[test]
