@@ -4,6 +4,8 @@
 mod lsn;
 pub mod options;
 #[doc(hidden)]
+pub mod types;
+#[doc(hidden)]
 pub mod wire;
 
 pub use lsn::Lsn;
