@@ -61,7 +61,7 @@ pub struct PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Options with the defaults: port 5432, no password, TLS off, slot and publication `logweir`, start now.
+    /// Options with the defaults: port 5432, no password, TLS off, slot and publication `logweir`, start now, no backfill.
     pub fn new(host: impl Into<String>, user: impl Into<String>, database: impl Into<String>) -> Self {
         PostgresOptions {
             host: host.into(),
@@ -92,6 +92,20 @@ impl PostgresOptions {
         format!("{}:{}/{}", self.host, self.port, self.database)
     }
 }
+
+/// A name of a slot and of a publication for a stream: `logweir_`, then the stream's name in lower case with `_` for whatever
+/// else a slot's name must not hold.
+pub fn default_name(stream: &str) -> String {
+    let fitting = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
+        _ => '_',
+    };
+    // All of it is ASCII, so that a character is a byte of the server's bound.
+    "logweir_".chars().chain(stream.chars().map(fitting)).take(NAME_BYTES_MAX).collect()
+}
+
+/// The longest name that a server keeps whole.
+const NAME_BYTES_MAX: usize = 63;
 
 /// Encryption of the connection to a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -189,7 +203,7 @@ pub struct BackfillOptions {
 
 impl Default for BackfillOptions {
     fn default() -> Self {
-        BackfillOptions { exclude: Vec::new(), chunk_rows: 100_000, tasks: 2 }
+        BackfillOptions { exclude: Vec::new(), chunk_rows: 100_000, tasks: 4 }
     }
 }
 
@@ -203,5 +217,13 @@ mod tests {
         options.password = Some(SecretString::from("hunter2"));
         assert!(!format!("{options:?}").contains("hunter2"));
         assert_eq!(options.address(), "db:5432/shop");
+    }
+
+    #[test]
+    fn names_are_made_of_the_stream() {
+        for (stream, name) in [("shop", "logweir_shop"), ("Shop-2.eu", "logweir_shop_2_eu"), ("größe", "logweir_gr__e")] {
+            assert_eq!(default_name(stream), name);
+        }
+        assert_eq!(default_name(&"x".repeat(64)).len(), 63);
     }
 }

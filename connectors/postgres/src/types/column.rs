@@ -60,6 +60,11 @@ impl ColumnType {
         &self.source_type
     }
 
+    /// True if the type is not known here, and its values are the server's text of them.
+    pub fn is_passthrough(&self) -> bool {
+        self.passthrough
+    }
+
     /// True if the binary form of its values can be read here. The server must be asked for text if one column of a
     /// relation has none.
     pub fn is_binary(&self) -> bool {

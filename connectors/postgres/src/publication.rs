@@ -1,0 +1,167 @@
+//! A publication: what a server sends of its changes, and the statements that make one.
+
+use std::collections::{HashMap, HashSet};
+
+use logweir_core::{Error, RelationName, Result};
+use serde::Deserialize;
+
+use crate::catalog::{Kind, Table, ask, literal, rows};
+use crate::types::Oid;
+use crate::wire::Connection;
+
+/// How the comment begins that tells a publication of ours from those that people made.
+const OURS: &str = "created by logweir";
+
+/// A publication, as the catalog has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Publication {
+    oid: Oid,
+    /// Its name, quoted where it must be.
+    pub(crate) quoted: String,
+    /// True if we own it or are a member of who does.
+    pub(crate) owned: bool,
+    /// True if it was made by logweir.
+    pub(crate) ours: bool,
+    pub(crate) all_tables: bool,
+    pub(crate) insert: bool,
+    pub(crate) update: bool,
+    pub(crate) delete: bool,
+    pub(crate) truncate: bool,
+    /// Changes of partitions arrive as changes of the table that they are part of.
+    pub(crate) via_root: bool,
+    /// Columns that are computed when a row is written arrive.
+    pub(crate) generated: bool,
+}
+
+/// The row of the catalog as its server has it: every version has more columns.
+#[derive(Debug, Deserialize)]
+struct CatalogRow {
+    puballtables: bool,
+    pubinsert: bool,
+    pubupdate: bool,
+    pubdelete: bool,
+    pubtruncate: bool,
+    /// From 13 on.
+    #[serde(default)]
+    pubviaroot: bool,
+    /// From 18 on: `n` none, `s` stored.
+    #[serde(default)]
+    pubgencols: String,
+}
+
+/// What is published of a table that a publication names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Only rows that pass a filter.
+    pub(crate) rows: bool,
+    /// Only some columns.
+    pub(crate) columns: bool,
+}
+
+/// What a publication holds.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Tables that it names.
+    pub(crate) tables: HashMap<Oid, Part>,
+    /// Schemas of which it holds every table.
+    pub(crate) schemas: HashSet<String>,
+    /// The names under which changes arrive.
+    pub(crate) published: HashSet<RelationName>,
+}
+
+impl Publication {
+    /// The publication of a name, if there is one.
+    pub(crate) async fn find(connection: &mut Connection, name: &str) -> Result<Option<Publication>> {
+        const ABOUT: &str = "the publication";
+        let sql = format!(
+            "SELECT p.oid, pg_catalog.quote_ident(p.pubname), pg_catalog.pg_has_role(p.pubowner, 'USAGE'), \
+             pg_catalog.obj_description(p.oid, 'pg_publication'), pg_catalog.row_to_json(p) \
+             FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
+            literal(name)
+        );
+        let answer = ask(connection, ABOUT, &sql).await?;
+        let Some(row) = rows(&answer, ABOUT).next() else { return Ok(None) };
+        let more: CatalogRow = serde_json::from_str(row.text(4)?)
+            .map_err(|error| Error::corrupt("the server describes a publication in a way not known here").source(error))?;
+        Ok(Some(Publication {
+            oid: row.number(0)?,
+            quoted: row.text(1)?.to_owned(),
+            owned: row.flag(2)?,
+            ours: row.get(3).is_some_and(|comment| comment.starts_with(OURS)),
+            all_tables: more.puballtables,
+            insert: more.pubinsert,
+            update: more.pubupdate,
+            delete: more.pubdelete,
+            truncate: more.pubtruncate,
+            via_root: more.pubviaroot,
+            generated: more.pubgencols == "s",
+        }))
+    }
+
+    /// What it holds.
+    pub(crate) async fn members(&self, connection: &mut Connection) -> Result<Members> {
+        const ABOUT: &str = "the tables of the publication";
+        let mut members = Members::default();
+        let parts = connection.version() >= 150_000;
+        let (filter, list) = if parts { ("prqual IS NOT NULL", "prattrs IS NOT NULL") } else { ("false", "false") };
+        let sql = format!("SELECT prrelid, {filter}, {list} FROM pg_catalog.pg_publication_rel WHERE prpubid = {}", self.oid);
+        let answer = ask(connection, ABOUT, &sql).await?;
+        for row in rows(&answer, ABOUT) {
+            members.tables.insert(row.number(0)?, Part { rows: row.flag(1)?, columns: row.flag(2)? });
+        }
+        if parts {
+            let sql = format!(
+                "SELECT n.nspname FROM pg_catalog.pg_publication_namespace p JOIN pg_catalog.pg_namespace n ON n.oid = p.pnnspid \
+                 WHERE p.pnpubid = {}",
+                self.oid
+            );
+            let answer = ask(connection, ABOUT, &sql).await?;
+            for row in rows(&answer, ABOUT) {
+                members.schemas.insert(row.text(0)?.to_owned());
+            }
+        }
+        let sql = format!(
+            "SELECT t.schemaname, t.tablename FROM pg_catalog.pg_publication_tables t \
+             JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname WHERE p.oid = {}",
+            self.oid
+        );
+        let answer = ask(connection, ABOUT, &sql).await?;
+        for row in rows(&answer, ABOUT) {
+            members.published.insert(RelationName::new(row.text(0)?, row.text(1)?));
+        }
+        Ok(members)
+    }
+
+    /// True if changes of the table arrive, under whatever name. `partitions` are those of it that hold rows.
+    pub(crate) fn holds(&self, members: &Members, table: &Table, partitions: &[&Table]) -> bool {
+        let named = |table: &Table| {
+            self.all_tables
+                || members.schemas.contains(&table.name.schema)
+                || members.tables.contains_key(&table.oid)
+                || members.published.contains(&table.name)
+        };
+        named(table) || !partitions.is_empty() && partitions.iter().all(|partition| named(partition))
+    }
+}
+
+/// The tables that a publication of ours names to hold all of `tables`. Before 13 that cannot be a partitioned table.
+pub(crate) fn named(tables: &[Table], version: u32) -> impl Iterator<Item = &Table> {
+    tables.iter().filter(move |table| {
+        let fits = if version >= 130_000 { table.root.is_none() } else { table.kind == Kind::Ordinary };
+        table.is_followable() && fits
+    })
+}
+
+/// The statement that makes a publication of tables, as logweir wants it: partitions arrive as the table they are part of, and
+/// columns that are computed when a row is written arrive.
+pub(crate) fn create_statement<'a>(quoted: &str, tables: impl IntoIterator<Item = &'a Table>, version: u32) -> String {
+    let names: Vec<&str> = tables.into_iter().map(|table| table.quoted.as_str()).collect();
+    // Without tables it can be made, and tables be added later.
+    let tables = if names.is_empty() { String::new() } else { format!(" FOR TABLE {}", names.join(", ")) };
+    let with = match version {
+        180_000.. => " WITH (publish_via_partition_root = true, publish_generated_columns = stored)",
+        130_000.. => " WITH (publish_via_partition_root = true)",
+        _ => "",
+    };
+    format!("CREATE PUBLICATION {quoted}{tables}{with}")
+}
