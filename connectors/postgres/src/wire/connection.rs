@@ -13,6 +13,7 @@ use super::channel::{Channel, hung_up, lost};
 use super::failure::{ServerError, failure};
 use super::frame::Frame;
 use super::message::{self, Parameters};
+use super::socket::Socket;
 use super::startup;
 use crate::options::PostgresOptions;
 
@@ -80,7 +81,9 @@ impl Connection {
 
     /// What is needed to cancel what the session is doing, to be kept by someone who does not wait for it.
     pub fn cancel_key(&self) -> Option<CancelKey> {
-        self.key.map(|(process, secret)| CancelKey { options: Arc::clone(&self.options), process, secret })
+        let (process, secret) = self.key?;
+        let encrypt = self.channel.socket.is_encrypted();
+        Some(CancelKey { options: Arc::clone(&self.options), encrypt, process, secret })
     }
 
     /// Says goodbye. Without it the server notices the end by itself, and says so in its log.
@@ -143,6 +146,7 @@ impl Connection {
 /// What is needed to cancel what a session is doing.
 pub struct CancelKey {
     options: Arc<PostgresOptions>,
+    encrypt: bool,
     process: i32,
     secret: i32,
 }
@@ -163,7 +167,7 @@ impl CancelKey {
     pub async fn cancel(&self) -> Result<()> {
         let deadline = Instant::now() + self.options.connect_timeout;
         let asking = Box::pin(async {
-            let mut socket = startup::open(&self.options, deadline).await?;
+            let mut socket = Socket::connect(&self.options, self.encrypt, deadline).await?;
             let mut request = BytesMut::new();
             frontend::cancel_request(self.process, self.secret, &mut request);
             socket.write_all(&request).await.map_err(lost)?;

@@ -89,7 +89,9 @@ impl Inbox {
         }
         if self.room() == 0 {
             // Doubled with what came, not at once to the length that the message claims: that is only a claim.
-            self.bytes.resize(self.bytes.len() * 2, 0);
+            let claimed = header(self.received()).ok().flatten().map_or(0, |(_, size)| size);
+            let doubled = self.bytes.len() * 2;
+            self.bytes.resize(if claimed > self.bytes.len() { claimed.min(doubled) } else { doubled }, 0);
         }
     }
 

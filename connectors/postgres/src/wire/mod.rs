@@ -7,17 +7,20 @@
 //! What a session must be for its values to mean the same everywhere (time zone, date style, no timeouts) is fixed when it
 //! starts: [`Connection::connect`].
 
+mod authentication;
+mod certificate;
 mod channel;
 mod connection;
 mod copy;
 mod failure;
 mod frame;
 mod message;
+mod passfile;
 mod query;
 mod replication;
-mod sasl;
 mod socket;
 mod startup;
+mod tls;
 
 pub use connection::{CancelKey, Connection, Mode};
 pub use copy::CopyOut;

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use logweir_core::{Error, Result};
+use logweir_core::{Error, ErrorKind, Result};
 use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::connection::{Connection, Mode};
-use super::failure::{ServerError, failure};
+use super::failure::{ServerError, failure, sqlstate};
 use super::frame::Frame;
 use super::message::{self, Fields};
-use super::sasl;
 use super::socket::Socket;
+use super::{authentication, tls};
 use crate::options::{PostgresOptions, TlsMode};
 
 pub(super) const CONNECTING: &str = "could not connect to the server";
@@ -34,21 +34,16 @@ const SESSION: [(&str, &str); 11] = [
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// A socket to the server, encrypted as the options say.
-pub(super) async fn open(options: &PostgresOptions, deadline: Instant) -> Result<Socket> {
-    if !matches!(options.tls.mode, TlsMode::Disable | TlsMode::Prefer) {
-        return Err(Error::config("connections to PostgreSQL are not encrypted yet"));
-    }
-    Socket::connect(options, deadline).await
-}
-
 /// A session that is ready for its first question.
 pub(super) async fn start(options: Arc<PostgresOptions>, mode: Mode, deadline: Instant) -> Result<Connection> {
-    let socket = open(&options, deadline).await?;
-    let mut connection = Connection::new(options, Channel::new(socket));
-    hello(&mut connection, mode).await?;
-    sasl::authenticate(&mut connection).await?;
-    settle(&mut connection).await?;
+    let started = attempt(Arc::clone(&options), mode, options.tls.mode != TlsMode::Disable, deadline).await;
+    let mut connection = match started {
+        // What is only preferred is given up if it is what does not work: a handshake, or a line of pg_hba.conf.
+        Err(error) if options.tls.mode == TlsMode::Prefer && concerns_encryption(&error) => {
+            attempt(options, mode, false, deadline).await.map_err(|_| error)?
+        }
+        started => started?,
+    };
     connection.note_version();
     // These came later, and a server that does not know a setting refuses the session.
     for (since, setting) in [(140_000, "idle_session_timeout"), (170_000, "transaction_timeout")] {
@@ -57,6 +52,27 @@ pub(super) async fn start(options: Arc<PostgresOptions>, mode: Mode, deadline: I
         }
     }
     Ok(connection)
+}
+
+async fn attempt(options: Arc<PostgresOptions>, mode: Mode, encrypt: bool, deadline: Instant) -> Result<Connection> {
+    let socket = Socket::connect(&options, encrypt, deadline).await?;
+    let mut connection = Connection::new(options, Channel::new(socket));
+    let started = async {
+        hello(&mut connection, mode).await?;
+        authentication::authenticate(&mut connection).await?;
+        settle(&mut connection).await
+    };
+    // A server that does not believe our certificate says so only now.
+    started.await.map_err(tls::explained)?;
+    Ok(connection)
+}
+
+/// True if a connection that is not encrypted may succeed.
+fn concerns_encryption(error: &Error) -> bool {
+    match sqlstate(error) {
+        Some(code) => code == "28000",
+        None => error.kind() == ErrorKind::Config,
+    }
 }
 
 async fn hello(connection: &mut Connection, mode: Mode) -> Result<()> {

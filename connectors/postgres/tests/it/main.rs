@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod authentication;
+mod certificates;
+mod encryption;
 mod server;
+mod stream;
 mod wire;

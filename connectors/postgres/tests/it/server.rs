@@ -3,13 +3,16 @@
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use logweir_postgres::options::PostgresOptions;
 use logweir_postgres::wire::{Connection, Mode, Rows};
 use tempfile::TempDir;
+
+/// Every major version that is supported.
+pub(crate) const VERSIONS: [u32; 7] = [12, 13, 14, 15, 16, 17, 18];
 
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -149,6 +152,17 @@ impl Server {
     /// The data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.path("data")
+    }
+
+    /// Puts a copy of a file where only the server reads it, and says where.
+    pub(crate) fn install(&self, file: &Path) -> PathBuf {
+        let to = self.path(file.file_name().unwrap().to_str().unwrap());
+        std::fs::copy(file, &to).unwrap();
+        std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if let Some((user, group)) = postgres_user() {
+            chown(&to, Some(user), Some(group)).unwrap();
+        }
+        to
     }
 
     fn path(&self, name: &str) -> PathBuf {

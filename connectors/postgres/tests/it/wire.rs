@@ -1,70 +1,132 @@
-//! The wire protocol against a real server.
+//! Questions and copies.
 
-use std::future::poll_fn;
 use std::time::Duration;
 
-use logweir_core::TimestampMicros;
-use logweir_postgres::Lsn;
-use logweir_postgres::wire::{Connection, Mode};
-use secrecy::SecretString;
+use logweir_core::ErrorKind;
+use logweir_postgres::wire::{Connection, Mode, sqlstate};
 
 use crate::server::Server;
 
 #[tokio::test]
-async fn questions_copies_and_the_log() {
-    let server = Server::start(15, &[]).await;
-    let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
-    assert_eq!(connection.version() / 10_000, 15);
-    assert_eq!(connection.parameter("TimeZone"), Some("UTC"));
-
-    let rows = connection.query("SELECT 1 AS a; SELECT 2 AS b, NULL AS c").await.unwrap();
-    assert_eq!((rows.columns.join(" "), rows.get(0, 0), rows.get(0, 1)), ("b c".to_owned(), Some("2"), None));
-
-    let error = connection.query("SELECT * FROM nowhere").await.unwrap_err();
-    assert!(error.report().contains("relation \"nowhere\" does not exist"), "{error:?}");
-
-    connection.query("CREATE TABLE public.t (id int PRIMARY KEY, name text); CREATE PUBLICATION p FOR TABLE public.t").await.unwrap();
-    connection.query("SELECT pg_create_logical_replication_slot('s', 'pgoutput')").await.unwrap();
-    connection.query("INSERT INTO public.t SELECT i, 'name ' || i FROM generate_series(1, 1000) i").await.unwrap();
-
-    let mut copy = connection.copy_out("COPY (SELECT id FROM public.t) TO STDOUT (FORMAT BINARY)").await.unwrap();
-    let (mut run, mut bytes) = (Vec::new(), Vec::new());
-    while copy.read(&mut run).await.unwrap() {
-        bytes.extend_from_slice(&run);
+async fn the_session_is_the_same_however_server_and_role_are_set_up() {
+    let server = Server::start(15, &["timezone=Asia/Tokyo", "datestyle=german", "statement_timeout=1s", "idle_session_timeout=1s"]).await;
+    server.ask("ALTER ROLE postgres SET intervalstyle = 'sql_standard'; ALTER ROLE postgres SET bytea_output = 'escape'").await;
+    for mode in [Mode::Query, Mode::Replication] {
+        let mut connection = Connection::connect(&server.options(), mode).await.unwrap();
+        assert_eq!(connection.version() / 10_000, 15);
+        assert_eq!(connection.parameter("TimeZone"), Some("UTC"));
+        let rows = connection
+            .query(
+                "SELECT timestamptz '2024-02-03 04:05:06+09', interval '1 day 2 hours', 0.1::float4, '\\x00ff'::bytea, \
+                 'pg_class'::regclass, current_setting('statement_timeout'), current_setting('idle_session_timeout'), \
+                 current_setting('search_path')",
+            )
+            .await
+            .unwrap();
+        let values: Vec<_> = (0..rows.columns.len()).map(|column| rows.get(0, column).unwrap()).collect();
+        assert_eq!(values, ["2024-02-02 19:05:06+00", "P1DT2H", "0.1", "\\x00ff", "pg_class", "0", "0", ""]);
+        connection.close().await;
     }
-    assert_eq!(bytes.len(), 19 + 1000 * (2 + 4 + 4) + 2);
-    assert_eq!(connection.query("SELECT 3").await.unwrap().first(), Some("3"));
-
-    let walsender = Connection::connect(&server.options(), Mode::Replication).await.unwrap();
-    let start = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'p')";
-    let mut stream = walsender.copy_both(start).await.unwrap();
-    let mut rows = 0;
-    while rows < 1000 {
-        poll_fn(|cx| stream.poll_fill(cx)).await.unwrap();
-        while let Some(payload) = stream.next_payload() {
-            rows += usize::from(payload[0] == b'w' && payload[25] == b'I');
-        }
-    }
-    let end: Lsn = connection.query("SELECT pg_current_wal_lsn()").await.unwrap().first().unwrap().parse().unwrap();
-    stream.send_status_and_ask(end, end, end, TimestampMicros(0));
-    loop {
-        poll_fn(|cx| stream.poll_fill(cx)).await.unwrap();
-        if stream.next_payload().is_some_and(|payload| payload[0] == b'k') {
-            break;
-        }
-    }
-    stream.finish(Duration::from_secs(10)).await.unwrap();
-    let slot = connection.query("SELECT active, confirmed_flush_lsn FROM pg_replication_slots").await.unwrap();
-    assert_eq!((slot.get(0, 0), slot.get(0, 1).unwrap().parse::<Lsn>().unwrap()), (Some("f"), end));
 }
 
 #[tokio::test]
-async fn passwords() {
+async fn questions_and_what_is_wrong_with_them() {
     let server = Server::start(15, &[]).await;
-    server.ask("CREATE ROLE weir LOGIN PASSWORD 'pass-w0rd'").await;
-    server.hba("host all weir 127.0.0.1/32 scram-sha-256").await;
-    let mut options = server.options();
-    options.user = "weir".to_owned();
-    options.password = Some(SecretString::from("pass-w0rd"));
-    Connection::connect(&options, Mode::Query).await.unwrap().close().await;
+    let mut connection = Connection::connect(&server.socket_options(), Mode::Query).await.unwrap();
+    let rows = connection.query("SELECT 1 AS a; SELECT 2 AS b, NULL AS c, '' AS d; SET timezone = 'UTC'").await.unwrap();
+    assert_eq!((rows.columns.join(" "), rows.get(0, 0), rows.get(0, 1), rows.get(0, 2)), ("b c d".to_owned(), Some("2"), None, Some("")));
+    assert_eq!((rows.len(), rows.get(1, 0), rows.get(0, 3)), (1, None, None));
+    assert!(connection.query("").await.unwrap().is_empty());
+    assert!(connection.query("SELECT WHERE false").await.unwrap().is_empty());
+
+    connection.query("CREATE TABLE public.t (id int PRIMARY KEY, v int CHECK (v < 10))").await.unwrap();
+    for (sql, kind, code) in [
+        ("SELECT * FROM nowhere", ErrorKind::Config, "42P01"),
+        ("SELECT 1; SELECT 4711 / 0; SELECT 2", ErrorKind::Config, "22012"),
+        ("SELECT '4711x'::int", ErrorKind::Config, "22P02"),
+        ("INSERT INTO public.t VALUES (4711, 4711)", ErrorKind::Config, "23514"),
+    ] {
+        let error = connection.query(sql).await.unwrap_err();
+        assert_eq!((error.kind(), sqlstate(&error)), (kind, Some(code)), "{error:?}");
+        assert!(!error.report().contains("4711"), "{error:?}");
+        assert_eq!(connection.query("SELECT 3").await.unwrap().first(), Some("3"), "after {sql}");
+    }
+
+    // Given up half-way: never an answer to another question.
+    let given_up = tokio::time::timeout(Duration::from_millis(50), connection.query("SELECT pg_sleep(0.2)")).await;
+    assert!(given_up.is_err());
+    assert!(connection.query("SELECT 4").await.unwrap_err().is_transient());
+}
+
+#[tokio::test]
+async fn a_million_small_rows_and_one_large() {
+    let server = Server::start(15, &[]).await;
+    let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
+    connection.query("CREATE TABLE public.t AS SELECT i AS id FROM generate_series(1, 1000000) i").await.unwrap();
+    let mut copy = connection.copy_out("COPY public.t TO STDOUT (FORMAT BINARY)").await.unwrap();
+    let (mut run, mut bytes, mut runs) = (Vec::new(), Vec::new(), 0);
+    while copy.read(&mut run).await.unwrap() {
+        assert!(!run.is_empty() && run.len() < 300 * 1024);
+        bytes.extend_from_slice(&run);
+        runs += 1;
+    }
+    assert!(!copy.read(&mut run).await.unwrap() && run.is_empty());
+    assert!(runs < 5000, "{runs} runs");
+    assert_eq!(bytes.len(), 19 + 1_000_000 * 10 + 2);
+    let ids = bytes[19..bytes.len() - 2].chunks(10).map(|row| u64::from(u32::from_be_bytes(row[6..].try_into().unwrap())));
+    assert_eq!(ids.sum::<u64>(), 1_000_000 * 1_000_001 / 2);
+
+    // One message of 80 MB, and the connection as good as before.
+    let mut copy = connection.copy_out("COPY (SELECT repeat('x', 80000000)) TO STDOUT (FORMAT BINARY)").await.unwrap();
+    let mut total = 0;
+    while copy.read(&mut run).await.unwrap() {
+        total += run.len();
+    }
+    assert_eq!(total, 19 + 2 + 4 + 80_000_000 + 2);
+    assert_eq!(connection.query("SELECT 1").await.unwrap().first(), Some("1"));
+
+    for sql in ["COPY nowhere TO STDOUT", "COPY (SELECT 1 / (id - 500) FROM public.t) TO STDOUT"] {
+        let error = async {
+            let mut copy = connection.copy_out(sql).await?;
+            while copy.read(&mut run).await? {}
+            Ok::<_, logweir_core::Error>(())
+        };
+        assert!(sqlstate(&error.await.unwrap_err()).is_some());
+        assert_eq!(connection.query("SELECT 1").await.unwrap().first(), Some("1"), "after {sql}");
+    }
+    assert!(connection.copy_out("SELECT 1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_from_the_other_side() {
+    let mut server = Server::start(15, &[]).await;
+    let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
+    let process = connection.cancel_key().unwrap().process();
+    server.ask(&format!("SELECT pg_terminate_backend({process})")).await;
+    let error = connection.query("SELECT 1").await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(connection.query("SELECT 1").await.unwrap_err().is_transient());
+
+    let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
+    let (slept, ()) = tokio::join!(connection.query("SELECT pg_sleep(60)"), async {
+        while server.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await.is_empty() {}
+        server.stop("fast");
+    });
+    let error = slept.unwrap_err();
+    assert!(error.is_transient() && sqlstate(&error) == Some("57P01"), "{error:?}");
+    let error = Connection::connect(&server.options(), Mode::Query).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    server.run().await;
+    let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
+    let never = async {
+        let mut copy = connection.copy_out("COPY (SELECT pg_sleep(60)) TO STDOUT").await?;
+        let mut run = Vec::new();
+        while copy.read(&mut run).await? {}
+        Ok::<_, logweir_core::Error>(())
+    };
+    let (copied, ()) = tokio::join!(never, async {
+        while server.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await.is_empty() {}
+        server.stop("immediate");
+    });
+    assert!(copied.unwrap_err().is_transient());
 }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use logweir_core::{Error, Result};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend;
 use secrecy::{ExposeSecret, SecretString};
+use tracing::debug;
 
 use super::connection::Connection;
 use super::message::{self, Fields};
+use super::passfile;
 use super::startup::refusal;
+use crate::options::{PostgresOptions, TlsMode};
 
 /// What the server asks for.
 enum Request {
@@ -42,23 +45,20 @@ pub(super) async fn authenticate(connection: &mut Connection) -> Result<()> {
                     return Err(Error::config("the server asks for the password in clear, and the connection is not encrypted")
                         .remedy("set tls: { mode: verify_full }, or scram-sha-256 in pg_hba.conf"));
                 }
-                let password = password(&options.password)?;
+                let password = password(&options)?;
                 send(connection, |out| frontend::password_message(password.expose_secret().as_bytes(), out)).await?;
             }
             Request::Md5(salt) => {
-                let password = password(&options.password)?;
+                let password = password(&options)?;
                 let hash = md5_hash(options.user.as_bytes(), password.expose_secret().as_bytes(), salt);
                 send(connection, |out| frontend::password_message(hash.as_bytes(), out)).await?;
             }
             Request::Sasl(mechanisms) => {
-                let password = password(&options.password)?;
-                if !mechanisms.iter().any(|mechanism| mechanism == SCRAM_SHA_256) {
-                    return Err(Error::config("the server takes no way to authenticate that is known here")
-                        .context("offered", mechanisms.join(" "))
-                        .remedy("set scram-sha-256 in pg_hba.conf for this user"));
-                }
-                let client = ScramSha256::new(password.expose_secret().as_bytes(), ChannelBinding::unsupported());
-                send(connection, |out| frontend::sasl_initial_response(SCRAM_SHA_256, client.message(), out)).await?;
+                let (mechanism, binding) = mechanism(connection, &mechanisms)?;
+                let password = password(&options)?;
+                let client = ScramSha256::new(password.expose_secret().as_bytes(), binding);
+                send(connection, |out| frontend::sasl_initial_response(mechanism, client.message(), out)).await?;
+                debug!(mechanism, "authenticating");
                 scram = Some(client);
                 server_unproven = true;
             }
@@ -115,8 +115,38 @@ async fn send(connection: &mut Connection, put: impl FnOnce(&mut bytes::BytesMut
     connection.channel.send().await
 }
 
-fn password(password: &Option<SecretString>) -> Result<&SecretString> {
-    password.as_ref().ok_or_else(|| Error::denied("the server asks for a password").remedy("set password"))
+/// The way to authenticate, bound to the encrypted channel where it can be: then nobody sits between, not even one whose
+/// certificate we would believe.
+fn mechanism(connection: &Connection, offered: &[String]) -> Result<(&'static str, ChannelBinding)> {
+    let offers = |mechanism| offered.iter().any(|offered| offered == mechanism);
+    let socket = &connection.channel.socket;
+    if socket.is_encrypted() {
+        match socket.end_point() {
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => return Ok((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))),
+            // Said to the server, which fails if it did offer it: someone between us left it out.
+            _ if !offers(SCRAM_SHA_256_PLUS) && offers(SCRAM_SHA_256) => return Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
+            // To a stranger this would be the way around the binding: a certificate that cannot be bound to.
+            _ if matches!(connection.options.tls.mode, TlsMode::Prefer | TlsMode::Require) => {
+                return Err(Error::config("the server's certificate has a signature that a session cannot be bound to")
+                    .remedy("set tls: { mode: verify_full, ca: … } (or verify_ca), or give the server an RSA or ECDSA certificate"));
+            }
+            _ => {}
+        }
+    }
+    if offers(SCRAM_SHA_256) {
+        return Ok((SCRAM_SHA_256, ChannelBinding::unsupported()));
+    }
+    Err(Error::config("the server offers no way to authenticate that is known here")
+        .context("offered", offered.join(" "))
+        .remedy("set scram-sha-256 in pg_hba.conf for this user"))
+}
+
+/// The password that was configured, or what the password file has.
+fn password(options: &PostgresOptions) -> Result<SecretString> {
+    let found = options.password.clone().or_else(|| passfile::lookup(&passfile::file()?, options));
+    found.ok_or_else(|| {
+        Error::denied("the server asks for a password").remedy("set password, or add a line to ~/.pgpass (PGPASSFILE names another file)")
+    })
 }
 
 /// The server does not keep to the exchange, or does not know the password.
