@@ -3,7 +3,7 @@
 //! Lists have one dimension that begins at 1, and so does nearly every array. PostgreSQL does not tie a column to that: an array
 //! may have six dimensions and begin anywhere, which a list cannot say, and which is refused here.
 
-use super::{ValueError, ValueResult};
+use super::{ValueError, ValueResult, number};
 
 const SHAPE: ValueError = ValueError::with_remedy(
     "an array of several dimensions, or one that does not begin at 1, is no list",
@@ -94,14 +94,14 @@ fn unquote<'s, 't: 's>(quoted: &'t [u8], scratch: &'s mut Vec<u8>) -> Option<(&'
 #[inline]
 pub(crate) fn each_binary(value: &[u8], mut each: impl FnMut(Option<&[u8]>) -> ValueResult<()>) -> ValueResult<()> {
     let mut rest = value;
-    let dimensions = number(&mut rest)?;
-    let _has_nulls = number(&mut rest)?;
-    let _element = number(&mut rest)?;
+    let dimensions = word(&mut rest)?;
+    let _has_nulls = word(&mut rest)?;
+    let _element = word(&mut rest)?;
     let count = match dimensions {
         0 => 0,
         1 => {
-            let count = number(&mut rest)?;
-            if number(&mut rest)? != 1 {
+            let count = word(&mut rest)?;
+            if word(&mut rest)? != 1 {
                 return Err(SHAPE);
             }
             count
@@ -109,7 +109,7 @@ pub(crate) fn each_binary(value: &[u8], mut each: impl FnMut(Option<&[u8]>) -> V
         _ => return Err(SHAPE),
     };
     for _ in 0..count {
-        match number(&mut rest)? {
+        match word(&mut rest)? {
             -1 => each(None)?,
             length => {
                 let length = usize::try_from(length).map_err(|_| NOT_AN_ARRAY)?;
@@ -122,11 +122,12 @@ pub(crate) fn each_binary(value: &[u8], mut each: impl FnMut(Option<&[u8]>) -> V
     if rest.is_empty() { Ok(()) } else { Err(NOT_AN_ARRAY) }
 }
 
+/// The next four bytes.
 #[inline]
-fn number(rest: &mut &[u8]) -> ValueResult<i32> {
-    let (number, after) = rest.split_first_chunk::<4>().ok_or(NOT_AN_ARRAY)?;
+fn word(rest: &mut &[u8]) -> ValueResult<i32> {
+    let (word, after) = rest.split_first_chunk::<4>().ok_or(NOT_AN_ARRAY)?;
     *rest = after;
-    Ok(i32::from_be_bytes(*number))
+    Ok(i32::from_be_bytes(*word))
 }
 
 /// Hands every number of pgvector's `[1,2.5,3]` to `each`.
@@ -136,19 +137,24 @@ pub(crate) fn each_float(text: &[u8], mut each: impl FnMut(f32)) -> ValueResult<
         return Ok(());
     }
     for number in numbers.split(|byte| *byte == b',') {
-        each(super::number::float_32(number)?);
+        each(number::float_32(number)?);
     }
     Ok(())
 }
 
-/// Hands every number of a binary vector to `each`: their count in two bytes, two that are kept free, then the numbers.
-pub(crate) fn each_float_binary(value: &[u8], each: impl FnMut(f32)) -> ValueResult<()> {
+/// Hands every number of a binary vector to `each`: their count in two bytes, two that are kept free, then the numbers, of four
+/// bytes or, in a `halfvec`, of two.
+pub(crate) fn each_float_binary(value: &[u8], half: bool, mut each: impl FnMut(f32)) -> ValueResult<()> {
     let (&[a, b, _, _], numbers) = value.split_first_chunk::<4>().ok_or(NOT_A_VECTOR)?;
-    let (numbers, []) = numbers.as_chunks::<4>() else { return Err(NOT_A_VECTOR) };
-    if numbers.len() != usize::from(u16::from_be_bytes([a, b])) {
+    let count = usize::from(u16::from_be_bytes([a, b]));
+    if numbers.len() != count * if half { 2 } else { 4 } {
         return Err(NOT_A_VECTOR);
     }
-    numbers.iter().map(|number| super::number::float_32_binary(*number)).for_each(each);
+    if half {
+        numbers.as_chunks::<2>().0.iter().for_each(|number| each(number::float_16_binary(*number)));
+    } else {
+        numbers.as_chunks::<4>().0.iter().for_each(|number| each(number::float_32_binary(*number)));
+    }
     Ok(())
 }
 

@@ -249,9 +249,8 @@ impl ColumnBuilder {
                 out.extend_from_slice(value);
                 Ok(())
             })?,
-            Values::Floats { half: true, .. } => return Err(NO_BINARY),
-            Values::Floats { half: false, builder } => {
-                builder.append_with(|numbers| array::each_float_binary(value, |number| numbers.append_value(number)))?;
+            Values::Floats { half, builder } => {
+                builder.append_with(|numbers| array::each_float_binary(value, *half, |number| numbers.append_value(number)))?;
             }
             Values::List { builder, .. } => builder.append_with(|elements| {
                 array::each_binary(value, |element| match element {

@@ -107,7 +107,7 @@ impl Form {
     /// True if the binary form can be read here.
     pub(crate) fn is_binary(&self) -> bool {
         match self {
-            Form::Text(Rendering::Opaque) | Form::Floats { half: true } => false,
+            Form::Text(Rendering::Opaque) => false,
             Form::List { element, .. } => element.is_binary(),
             _ => true,
         }

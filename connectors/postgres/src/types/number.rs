@@ -99,3 +99,18 @@ pub(crate) fn float_64_binary(value: [u8; 8]) -> f64 {
     let number = f64::from_be_bytes(value);
     if number.is_nan() { f64::NAN } else { number }
 }
+
+/// A number of one bit of sign, five of exponent and ten of fraction. Every such number is one of 32 bits too.
+pub(crate) fn float_16_binary(value: [u8; 2]) -> f32 {
+    let bits = u16::from_be_bytes(value);
+    let sign = u32::from(bits >> 15) << 31;
+    let (exponent, fraction) = (bits >> 10 & 31, bits & 0x3ff);
+    let magnitude = match (exponent, fraction) {
+        (31, 0) => f32::INFINITY,
+        (31, _) => return f32::NAN,
+        // Below the least normal number, in steps of 2^-24.
+        (0, _) => f32::from(fraction) / 16_777_216.0,
+        _ => f32::from_bits(u32::from(exponent + 112) << 23 | u32::from(fraction) << 13),
+    };
+    f32::from_bits(magnitude.to_bits() | sign)
+}

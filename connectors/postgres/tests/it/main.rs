@@ -7,4 +7,5 @@ mod certificates;
 mod encryption;
 mod server;
 mod stream;
+mod types;
 mod wire;
