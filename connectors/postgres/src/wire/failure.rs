@@ -11,8 +11,8 @@ use super::message::Fields;
 /// may show a row's values ("Key (id)=(7) already exists", "Failing row contains …").
 const CLASSES_WITH_DETAIL: [&str; 9] = ["08", "0A", "28", "3D", "42", "53", "55", "57", "58"];
 
-/// Classes whose very message may show a value, in quotes or after a colon.
-const CLASSES_WITH_VALUES: [&str; 2] = ["22", "23"];
+/// The class whose very message may show a value, in quotes or after a colon.
+const CLASS_WITH_VALUES: &str = "22";
 
 /// No message of a server that is worth reading is longer.
 const TEXT_CHARACTERS_MAX: usize = 2_000;
@@ -49,11 +49,10 @@ impl ServerError {
                 }
             }
         }
-        let (with_detail, with_values) = (CLASSES_WITH_DETAIL.contains(&error.class()), CLASSES_WITH_VALUES.contains(&error.class()));
-        if !with_detail {
+        if !CLASSES_WITH_DETAIL.contains(&error.class()) {
             error.detail = None;
         }
-        if with_values {
+        if error.class() == CLASS_WITH_VALUES {
             error.hint = None;
             error.message = without_values(&error.message);
         }
@@ -81,7 +80,8 @@ impl ServerError {
         self.code.get(..2).unwrap_or_default()
     }
 
-    /// True if `text` is part of what the server says.
+    /// True if `text` is part of what the server says. Only of one that says it in English (`lc_messages`, which only a
+    /// superuser may set): where a code alone would do, it decides alone.
     fn says(&self, text: &str) -> bool {
         self.message.contains(text) || self.detail.as_ref().is_some_and(|detail| detail.contains(text))
     }
@@ -127,8 +127,8 @@ fn kind(error: &ServerError) -> ErrorKind {
     match error.code.as_str() {
         // The server does not understand us: no network comes between.
         "08P01" => ErrorKind::Config,
-        // A database that is being dropped does not come back.
-        "57P04" => ErrorKind::Config,
+        // A database that was dropped does not come back, and a limit on slots is raised by a person.
+        "57P04" | "53400" => ErrorKind::Config,
         // Too many connections, out of memory, disk full; shutting down, starting up, cancelled; deadlock, conflict with
         // recovery; object in use (a slot that another connection still holds), lock not available.
         "55006" | "55P03" => ErrorKind::Transient,
@@ -161,6 +161,7 @@ fn remedy(error: &ServerError) -> Option<&'static str> {
         "28000" if error.says("is not permitted to log in") => "run ALTER ROLE <user> LOGIN",
         "28000" if error.says("does not exist") => "check user and password",
         "3D000" => "check database",
+        "53300" if error.says("max_wal_senders") => "raise max_wal_senders, or end streams that are not needed",
         "53300" => "raise max_connections, or close connections that are not needed",
         "42501" if error.says("REPLICATION") || error.says("replication role") || error.says("start WAL sender") => {
             "run ALTER ROLE <user> REPLICATION (on RDS: GRANT rds_replication TO <user>)"
@@ -251,7 +252,7 @@ mod tests {
                     (b'M', "duplicate key value violates unique constraint \"k\""),
                     (b'D', "Key (id)=(4711) already exists."),
                 ][..],
-                "duplicate key value violates unique constraint \"…\" (23505)",
+                "duplicate key value violates unique constraint \"k\" (23505)",
             ),
             (
                 &[(b'C', "22P02"), (b'M', "invalid input syntax for type integer: \"4711\""), (b'W', "COPY t, line 1: \"4711\"")],

@@ -18,7 +18,10 @@ pub(super) const READ_BYTES: usize = 256 * 1024;
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The server's own bound is 1 GiB (`MaxAllocSize`) for what a message carries; a message of the log has a header before it.
-const FRAME_BYTES_MAX: usize = (1 << 30) + (1 << 16);
+pub(super) const FRAME_BYTES_MAX: usize = (1 << 30) + (1 << 16);
+
+/// Until a session is established the other end may be anybody, and nothing that it has to say is longer.
+const STRANGERS_FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// Tag and length.
 pub(super) const HEADER_BYTES: usize = 5;
@@ -37,11 +40,17 @@ pub(super) struct Inbox {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    frame_bytes_max: usize,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        Inbox { bytes: vec![0; READ_BYTES], start: 0, end: 0 }
+        Inbox { bytes: vec![0; READ_BYTES], start: 0, end: 0, frame_bytes_max: STRANGERS_FRAME_BYTES_MAX }
+    }
+
+    /// The other end is known from now on, and may send what is large.
+    pub(super) fn trust(&mut self) {
+        self.frame_bytes_max = FRAME_BYTES_MAX;
     }
 
     /// What was received and not taken.
@@ -52,7 +61,7 @@ impl Inbox {
     /// The tag of the message that comes next, once all of it is here.
     pub(super) fn next_tag(&self) -> Result<Option<u8>> {
         let received = self.received();
-        Ok(match header(received)? {
+        Ok(match header(received, self.frame_bytes_max)? {
             Some((tag, size)) if received.len() >= size => Some(tag),
             _ => None,
         })
@@ -60,7 +69,7 @@ impl Inbox {
 
     /// Takes the message that comes next, once all of it is here.
     pub(super) fn take(&mut self) -> Result<Option<Frame<'_>>> {
-        match header(self.received())? {
+        match header(self.received(), self.frame_bytes_max)? {
             Some((tag, size)) if self.end - self.start >= size => {
                 let from = self.start;
                 self.start += size;
@@ -89,7 +98,7 @@ impl Inbox {
         }
         if self.room() == 0 {
             // Doubled with what came, not at once to the length that the message claims: that is only a claim.
-            let claimed = header(self.received()).ok().flatten().map_or(0, |(_, size)| size);
+            let claimed = header(self.received(), self.frame_bytes_max).ok().flatten().map_or(0, |(_, size)| size);
             let doubled = self.bytes.len() * 2;
             self.bytes.resize(if claimed > self.bytes.len() { claimed.min(doubled) } else { doubled }, 0);
         }
@@ -106,10 +115,10 @@ impl Inbox {
 }
 
 /// Tag and whole size of the message that `bytes` begin with, once its header is there.
-pub(super) fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>> {
+pub(super) fn header(bytes: &[u8], length_max: usize) -> Result<Option<(u8, usize)>> {
     let Some(&[tag, a, b, c, d]) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    if !(4..=FRAME_BYTES_MAX).contains(&length) {
+    if !(4..=length_max).contains(&length) {
         return Err(Error::corrupt("the server sent a message with an impossible length").context("length", length));
     }
     Ok(Some((tag, 1 + length)))
@@ -155,6 +164,7 @@ mod tests {
     #[test]
     fn a_message_larger_than_the_buffer_grows_it_and_the_buffer_shrinks_again() {
         let mut inbox = Inbox::new();
+        inbox.trust();
         let body = vec![3; KEPT_BYTES_MAX + 1];
         feed(&mut inbox, &framed(b'd', &body));
         assert_eq!(inbox.next_tag().unwrap(), Some(b'd'));
@@ -167,11 +177,15 @@ mod tests {
     fn impossible_lengths() {
         for length in [0u32, 3, u32::MAX, (1 << 30) + (1 << 20)] {
             let mut inbox = Inbox::new();
+            inbox.trust();
             let mut bytes = vec![b'd'];
             bytes.extend_from_slice(&length.to_be_bytes());
             feed(&mut inbox, &bytes);
             assert_eq!(inbox.take().unwrap_err().kind(), logweir_core::ErrorKind::Corrupt, "{length}");
             assert!(inbox.next_tag().is_err());
         }
+        let mut inbox = Inbox::new();
+        feed(&mut inbox, b"E\0\x01\0\x01");
+        assert!(inbox.next_tag().is_err(), "a stranger has no more than 64 KiB to say");
     }
 }

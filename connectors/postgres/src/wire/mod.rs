@@ -27,3 +27,6 @@ pub use copy::CopyOut;
 pub use failure::{ServerError, sqlstate};
 pub use query::Rows;
 pub use replication::CopyBoth;
+
+#[cfg(test)]
+mod tests;

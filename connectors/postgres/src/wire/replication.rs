@@ -12,7 +12,7 @@ use tracing::debug;
 use super::channel::{Channel, hung_up, lost};
 use super::connection::Connection;
 use super::failure::{ServerError, failure};
-use super::frame::{Frame, HEADER_BYTES, header};
+use super::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES, header};
 use super::message::{self, Parameters};
 use crate::lsn::Lsn;
 
@@ -37,7 +37,7 @@ pub struct CopyBoth {
     ending: bool,
     /// Whether the last status update that is queued asks for a reply.
     asks_reply: bool,
-    /// Why nothing can be sent any more. Told when nothing can be received either: the server's own reason may be on its way.
+    /// Why nothing can be sent any more. Reading goes on: the server's own reason may be on its way.
     mute: Option<Error>,
 }
 
@@ -186,9 +186,9 @@ impl CopyBoth {
             Some(error) => Poll::Ready(Err(error)),
             // One message fills the buffer and is not whole: there will be more room.
             None if full => Poll::Ready(Ok(())),
-            None => match self.mute.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
+            None => match &self.mute {
+                Some(error) if !will_be_read(error) => Poll::Ready(Err(error.clone())),
+                _ => Poll::Pending,
             },
         }
     }
@@ -198,7 +198,7 @@ impl CopyBoth {
         let received = self.channel.inbox.received();
         while !self.ending {
             let rest = received.get(self.whole..).unwrap_or_default();
-            match header(rest) {
+            match header(rest, FRAME_BYTES_MAX) {
                 Ok(Some((tag, size))) if size <= rest.len() => match tag {
                     message::COPY_DATA => self.whole += size,
                     tag if message::is_aside(tag) => self.whole += size,
@@ -231,7 +231,7 @@ impl CopyBoth {
     /// What the message says that ends the stream. It stays, to be told again.
     fn end(&self) -> Error {
         let received = self.channel.inbox.received();
-        let Ok(Some((tag, size))) = header(received) else { return hung_up() };
+        let Ok(Some((tag, size))) = header(received, FRAME_BYTES_MAX) else { return hung_up() };
         let Some(body) = received.get(HEADER_BYTES..size) else { return hung_up() };
         match tag {
             message::ERROR_RESPONSE => match ServerError::parse(Frame { tag, body }) {
@@ -243,6 +243,13 @@ impl CopyBoth {
             tag => message::unexpected(tag, "changes"),
         }
     }
+}
+
+/// True if what went wrong with sending is sure to end the receiving too, after what the server said before it went.
+fn will_be_read(error: &Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
+    let io = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut))
 }
 
 /// Writes a standby status update.

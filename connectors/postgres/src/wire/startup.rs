@@ -92,6 +92,7 @@ async fn settle(connection: &mut Connection) -> Result<()> {
         match frame.tag {
             message::READY_FOR_QUERY => {
                 connection.busy = false;
+                connection.channel.inbox.trust();
                 return Ok(());
             }
             message::BACKEND_KEY_DATA => {
