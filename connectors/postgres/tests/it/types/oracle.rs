@@ -42,12 +42,18 @@ pub(crate) fn of(array: &ArrayRef, row: usize) -> Option<String> {
     if array.is_null(row) {
         return None;
     }
-    let infinite = |number: i64, infinity: i64| match number {
-        number if number == infinity => "infinity".to_owned(),
-        number if number == -infinity => "-infinity".to_owned(),
-        number => number.to_string(),
+    let infinity = match array.data_type() {
+        DataType::Date32 => i32::MAX.to_string(),
+        DataType::Timestamp(..) => i64::MAX.to_string(),
+        _ => return Some(raw(array, row)),
     };
-    Some(match array.data_type() {
+    let number = raw(array, row);
+    Some(if number.trim_start_matches('-') == infinity { number.replace(&infinity, "infinity") } else { number })
+}
+
+/// What a column holds, as it holds it.
+pub(crate) fn raw(array: &ArrayRef, row: usize) -> String {
+    match array.data_type() {
         DataType::Boolean => u8::from(array.as_boolean().value(row)).to_string(),
         DataType::Int16 => array.as_primitive::<Int16Type>().value(row).to_string(),
         DataType::Int32 => array.as_primitive::<Int32Type>().value(row).to_string(),
@@ -58,9 +64,9 @@ pub(crate) fn of(array: &ArrayRef, row: usize) -> Option<String> {
         DataType::Float64 => hex(&array.as_primitive::<Float64Type>().value(row).to_be_bytes()),
         DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value(row).to_string(),
         DataType::Decimal256(..) => array.as_primitive::<Decimal256Type>().value(row).to_string(),
-        DataType::Date32 => infinite(array.as_primitive::<Date32Type>().value(row).into(), i32::MAX.into()),
+        DataType::Date32 => array.as_primitive::<Date32Type>().value(row).to_string(),
         DataType::Time64(TimeUnit::Microsecond) => array.as_primitive::<Time64MicrosecondType>().value(row).to_string(),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => infinite(array.as_primitive::<TimestampMicrosecondType>().value(row), i64::MAX),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => array.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
         DataType::Utf8 => array.as_string::<i32>().value(row).to_owned(),
         DataType::Binary => hex(array.as_binary::<i32>().value(row)),
         DataType::List(_) => {
@@ -69,7 +75,7 @@ pub(crate) fn of(array: &ArrayRef, row: usize) -> Option<String> {
             format!("[{}]", elements.join("|"))
         }
         other => panic!("no column is a {other}"),
-    })
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
