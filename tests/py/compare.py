@@ -3,9 +3,10 @@
 
 Reads a JSON object from standard input:
 
-    source   host, port, flavour (mariadb | mysql); asked as root
+    source   host, port, flavour (mariadb | mysql | postgres), for PostgreSQL database; asked as administrator
     lake     directory, or endpoint + bucket + prefix of an S3 emulator
     tables   [[schema, table], …]
+    only     optional: true if no other table may have landed
     counts   optional: {"schema.table": {inserts, updates, deletes}} as the server's own tool counts them, or null
              where it cannot
 
@@ -21,22 +22,20 @@ Prints what differs and ends with 1, or says what was compared and ends with 0.
 """
 
 import collections
-import datetime
-import decimal
+import importlib
 import json
 import pathlib
-import struct
 import sys
 import tempfile
+import urllib.parse
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pymysql
-import pymysql.converters
+
+from forms import landed_values, show
 
 DIFFERENCES_SHOWN = 20
-decimal.getcontext().prec = 100
 
 METADATA = [
     "_metadata_timestamp", "_metadata_sequence", "_metadata_change_type", "_metadata_deleted", "_metadata_read_timestamp",
@@ -45,127 +44,9 @@ METADATA = [
 DELETING = {"DELETE", "UPDATE-DELETE", "TRUNCATE"}
 
 
-# --- Both sides in one form: numbers as int, text as str, bytes as bytes, time as a number of days or microseconds.
-
-def days(text):
-    return datetime.date.fromisoformat(text).toordinal() - 719_163
-
-
-def time_of_day(text):
-    sign = -1 if text.startswith("-") else 1
-    hours, minutes, seconds = text.lstrip("-").split(":")
-    whole, _, fraction = seconds.partition(".")
-    return sign * ((int(hours) * 3600 + int(minutes) * 60 + int(whole)) * 1_000_000 + int(fraction.ljust(6, "0")[:6] or 0))
-
-
-def moment(text):
-    date, _, time = text.partition(" ")
-    return days(date) * 86_400_000_000 + time_of_day(time)
-
-
-def plain(text):
-    return format(decimal.Decimal(text), "f")
-
-
-def json_form(text):
-    """Numbers keep their text, since 1 and 1.0 are not the same document to MySQL."""
-    return json.dumps(json.loads(text, parse_float=lambda number: {"float": plain(number)}), sort_keys=True)
-
-
-def geometry(flavour):
-    return "HEX(ST_AsWKB({}, 'axis-order=long-lat'))" if flavour == "mysql" else "HEX(ST_AsWKB({}))"
-
-
-def kind_of(data_type, flavour):
-    """How a column is selected, how its text is read, and the kind of value it is."""
-    if data_type in ("tinyint", "smallint", "mediumint", "int", "bigint"):
-        return "{}", int, "integer"
-    if data_type in ("bit", "year"):
-        return "{} + 0", int, "integer"
-    if data_type == "decimal":
-        return "CAST({} AS CHAR)", plain, "decimal"
-    if data_type in ("float", "double"):
-        # As a product it is a double, and shown with all its digits.
-        return "{} * 1E0", lambda text: struct.pack("<d", float(text)), "float"
-    if data_type == "date":
-        return "CAST({} AS CHAR)", days, "date"
-    if data_type in ("datetime", "timestamp"):
-        return "CAST({} AS CHAR)", moment, "moment"
-    if data_type == "time":
-        return "CAST({} AS CHAR)", time_of_day, "moment"
-    if data_type in ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"):
-        return "HEX({})", bytes.fromhex, "bytes"
-    if data_type == "vector":
-        return "HEX({})", bytes.fromhex, "vector"
-    if data_type in ("point", "linestring", "polygon", "geometry", "multipoint", "multilinestring", "multipolygon", "geometrycollection", "geomcollection"):
-        return geometry(flavour), bytes.fromhex, "bytes"
-    if data_type == "json":
-        return "CAST({} AS CHAR)", json_form, "json"
-    if data_type in ("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"):
-        return "CONVERT({} USING utf8mb4)", str, "text"
-    if data_type in ("uuid", "inet4", "inet6"):
-        return "CAST({} AS CHAR)", str, "text"
-    raise SystemExit(f"compare.py does not know the type {data_type}")
-
-
-def landed_values(column, kind):
-    """The values of an Arrow column in the common form."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if kind == "date":
-        return column.cast(pa.int32()).to_pylist()
-    if kind == "moment":
-        if pa.types.is_timestamp(column.type) and column.type.unit != "us":
-            column = column.cast(pa.timestamp("us", column.type.tz))
-        return column.cast(pa.int64()).to_pylist()
-    values = column.to_pylist()
-    convert = {
-        "integer": int,
-        "decimal": lambda value: plain(str(value)),
-        "float": lambda value: struct.pack("<d", value),
-        "vector": lambda value: struct.pack(f"<{len(value)}f", *value),
-        "json": json_form,
-        "bytes": bytes,
-        "text": str,
-    }[kind]
-    return [None if value is None else convert(value) for value in values]
-
-
-def show(value):
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
-
-
-# --- The source.
-
-class Source:
-    def __init__(self, host, port, flavour):
-        self.flavour = flavour
-        self.connection = pymysql.connect(host=host, port=port, user="root", charset="utf8mb4", conv=pymysql.converters.encoders, autocommit=True, init_command="SET time_zone = '+00:00'")
-
-    def query(self, sql, *values):
-        with self.connection.cursor() as cursor:
-            escaped = tuple("'" + value.replace("'", "''") + "'" for value in values)
-            cursor.execute(sql % escaped if values else sql)
-            return cursor.fetchall()
-
-    def table(self, schema, table):
-        text = lambda value: value.decode() if isinstance(value, bytes) else value
-        columns = [(text(name), text(data_type).lower()) for name, data_type in self.query(
-            "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION", schema, table)]
-        key = [text(row[0]) for row in self.query(
-            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX", schema, table)]
-        kinds = [kind_of(data_type, self.flavour) for _, data_type in columns]
-        expressions = ", ".join(select.format(f"`{name}`") for (name, _), (select, _, _) in zip(columns, kinds))
-        rows = []
-        for row in self.query(f"SELECT {expressions} FROM `{schema}`.`{table}`"):
-            values = (value.decode() if isinstance(value, bytes) else value for value in row)
-            rows.append(tuple(None if value is None else read(value) for value, (_, read, _) in zip(values, kinds)))
-        return [(name, kind) for (name, _), (_, _, kind) in zip(columns, kinds)], key, rows
+def open_source(flavour, **server):
+    """The source, asked by a client that is not ours."""
+    return importlib.import_module("postgres_source" if flavour == "postgres" else "mysql_source").Source(flavour=flavour, **server)
 
 
 # --- What landed.
@@ -205,19 +86,25 @@ def landed_files(root, report):
         if path.suffix != ".parquet":
             report.differs(f"{relative} is visible and not Parquet")
             continue
-        tables[relative.parts[0], relative.parts[1]].append(path)
+        tables[tuple(urllib.parse.unquote(part) for part in relative.parts[:2])].append(path)
     return tables
 
 
-def read_changes(paths, columns, report):
-    """Every change as (timestamp, sequence, type, unchanged columns, values by column)."""
-    changes = []
+def whole_files(paths, report):
+    """Those that can be read, as (path, table)."""
+    whole = []
     for path in paths:
         try:
-            table = pq.ParquetFile(path).read()
+            whole.append((path, pq.ParquetFile(path).read()))
         except (pa.ArrowInvalid, OSError) as error:
             report.differs(f"{path.name} cannot be read: {error}")
-            continue
+    return whole
+
+
+def read_changes(files, columns, report):
+    """Every change as (timestamp, sequence, type, unchanged columns, values by column)."""
+    changes = []
+    for path, table in files:
         missing = [name for name in METADATA if name not in table.column_names]
         if missing:
             report.differs(f"{path.name} has no {', '.join(missing)}")
@@ -249,6 +136,21 @@ def check_sequences(name, changes, report):
             report.differs(f"{name}: time falls at sequence {after[1]}")
 
 
+def check_types(name, newest, expected, report):
+    """The Arrow types of the newest file's columns."""
+    for field in newest.schema:
+        arrow_type = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+        if field.name in expected and not same_type(arrow_type, expected[field.name]):
+            report.differs(f"{name}.{field.name} landed as {arrow_type}, not as {expected[field.name]}")
+
+
+def same_type(left, right):
+    """Whatever the elements of a list are called."""
+    if pa.types.is_list(left) and pa.types.is_list(right):
+        return same_type(left.value_type, right.value_type)
+    return left == right
+
+
 def check_counts(name, changes, counts, report):
     kinds = collections.Counter(change[2] for change in changes)
     for kind, counted in (("INSERT", counts["inserts"]), ("UPDATE-INSERT", counts["updates"]), ("DELETE", counts["deletes"])):
@@ -277,17 +179,24 @@ def replay(changes, columns, key):
     return list(state.values())
 
 
-def replay_without_key(changes):
+def replay_without_key(name, changes, columns, report):
     """Rows without a key are a bag: every change adds a row or takes an equal one away."""
-    bag = collections.Counter()
-    for _, _, change_type, _, row in changes:
+    names = [column for column, _ in columns]
+    bag, gone = collections.Counter(), None
+    for _, sequence, change_type, unchanged, row in changes:
         if change_type == "TRUNCATE":
             bag.clear()
         elif change_type in DELETING:
             bag[row] -= 1
+            gone = (sequence[:-1], row)
         else:
+            if unchanged:
+                before = gone[1] if gone and gone[0] == sequence[:-1] else [None] * len(names)
+                row = tuple(before[i] if names[i] in unchanged else value for i, value in enumerate(row))
             bag[row] += 1
-    return bag
+    if any(count < 0 for count in bag.values()):
+        report.differs(f"{name}: rows were taken away that were never there")
+    return +bag
 
 
 def compare_rows(name, how, columns, key, expected, found, report):
@@ -311,17 +220,20 @@ def compare_rows(name, how, columns, key, expected, found, report):
                 report.differs(f"{name}.{column} ({how}), key {show(identity)}: the source has {show(left)}, landed is {show(right)}")
 
 
-def reduce_with_duckdb(paths, columns, key):
-    """The current state as interface.md defines it, in SQL; columns that DuckDB cannot read are left out."""
+def readable_with_duckdb(arrow_type):
+    if pa.types.is_list(arrow_type):
+        return readable_with_duckdb(arrow_type.value_type)
+    return not (pa.types.is_decimal(arrow_type) and arrow_type.precision > 38)
+
+
+def reduce_with_duckdb(paths, columns, key, unchanged):
+    """The current state as interface.md defines it, in SQL; columns that DuckDB cannot read are left out, and those that
+    some change does not have."""
     schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths[-1:]])
     readable = []
     for name, kind in columns:
-        if name not in schema.names:
-            continue
-        arrow_type = schema.field(name).type
-        if pa.types.is_decimal(arrow_type) and arrow_type.precision > 38:
-            continue
-        readable.append((name, kind))
+        if name in schema.names and name not in unchanged and readable_with_duckdb(schema.field(name).type):
+            readable.append((name, kind))
     quoted = lambda name: '"' + name.replace('"', '""') + '"'
     # An added column may be missing from older files, and hidden from DuckDB by the name of a partition.
     sql = f"""
@@ -339,30 +251,44 @@ def reduce_with_duckdb(paths, columns, key):
     return readable, list(zip(*(landed_values(table.column(place), kind) for place, (_, kind) in enumerate(readable))))
 
 
+def compare_table(source, schema, table, paths, counts, report):
+    """Compares one table; returns its changes, and how many rows the source has."""
+    name = f"{schema}.{table}"
+    columns, key, expected = source.table(schema, table)
+    landed = whole_files(paths, report)
+    left_out = source.optional(schema, table).difference(*(table.column_names for _, table in landed))
+    kept = [place for place, (column, _) in enumerate(columns) if column not in left_out]
+    columns, expected = [columns[place] for place in kept], [tuple(row[place] for place in kept) for row in expected]
+    if landed:
+        check_types(name, landed[-1][1], source.arrow_types(schema, table), report)
+    changes = read_changes(landed, columns, report)
+    check_sequences(name, changes, report)
+    if counts is not None:
+        check_counts(name, changes, counts, report)
+    if not key:
+        compare_rows(name, "replayed", columns, [], expected, list(replay_without_key(name, changes, columns, report).elements()), report)
+        return changes, len(expected)
+    compare_rows(name, "replayed", columns, key, expected, replay(changes, columns, key), report)
+    unchanged = {column for change in changes for column in change[3] or ()}
+    if landed and not unchanged.intersection(key):
+        readable, found = reduce_with_duckdb([path for path, _ in landed], columns, key, unchanged)
+        places = [columns.index(column) for column in readable]
+        compare_rows(name, "DuckDB", readable, key, [tuple(row[place] for place in places) for row in expected], found, report)
+    return changes, len(expected)
+
+
 def compare(request, root, report):
-    source = Source(**request["source"])
+    source = open_source(**request["source"])
     files = landed_files(root, report)
+    if request.get("only"):
+        for schema, table in files.keys() - set(map(tuple, request["tables"])):
+            report.differs(f"{schema}.{table} landed and should not have")
     everything, total_rows = [], 0
     for schema, table in request["tables"]:
-        name = f"{schema}.{table}"
-        columns, key, expected = source.table(schema, table)
-        paths = files.get((schema, table), [])
-        changes = read_changes(paths, columns, report)
+        counts = request["counts"].get(f"{schema}.{table}", {"inserts": 0, "updates": 0, "deletes": 0}) if "counts" in request else None
+        changes, rows = compare_table(source, schema, table, files.get((schema, table), []), counts, report)
         everything.extend(changes)
-        total_rows += len(expected)
-        check_sequences(name, changes, report)
-        if "counts" in request:
-            counts = request["counts"].get(name, {"inserts": 0, "updates": 0, "deletes": 0})
-            if counts is not None:
-                check_counts(name, changes, counts, report)
-        if not key:
-            compare_rows(name, "replayed", columns, [], expected, list(replay_without_key(changes).elements()), report)
-            continue
-        compare_rows(name, "replayed", columns, key, expected, replay(changes, columns, key), report)
-        if paths and not any(change[3] for change in changes):
-            readable, found = reduce_with_duckdb(paths, columns, key)
-            places = [columns.index(column) for column in readable]
-            compare_rows(name, "DuckDB", readable, key, [tuple(row[place] for place in places) for row in expected], found, report)
+        total_rows += rows
     # Positions are unique in the whole log, not only in a table.
     repeated = [sequence for sequence, count in collections.Counter(change[1] for change in everything).items() if count > 1]
     if repeated:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import compare
+import forms
+import postgres_source
 
 COLUMNS = [("id", "integer"), ("name", "text")]
 UTC = datetime.timezone.utc
@@ -18,13 +20,19 @@ UTC = datetime.timezone.utc
 class FakeSource:
     """Stands in for a server: one table, `shop.people`."""
 
-    rows = []
+    rows, key = [], ["id"]
 
     def __init__(self, **_):
         pass
 
     def table(self, *_):
-        return COLUMNS, ["id"], self.rows
+        return COLUMNS, self.key, self.rows
+
+    def optional(self, *_):
+        return set()
+
+    def arrow_types(self, *_):
+        return {"id": pa.int32()}
 
 
 def change(number, kind, identity, name, unchanged=None, half=1, at=None):
@@ -51,7 +59,7 @@ HISTORY = [
 
 class Compare(unittest.TestCase):
     def setUp(self):
-        compare.Source = FakeSource
+        compare.open_source, FakeSource.key = FakeSource, ["id"]
         self.directory = tempfile.TemporaryDirectory()
         self.root = pathlib.Path(self.directory.name)
         (self.root / "shop" / "people").mkdir(parents=True)
@@ -120,25 +128,58 @@ class Compare(unittest.TestCase):
         self.land("a.parquet", HISTORY)
         whole = (self.root / "shop" / "people" / "a.parquet").read_bytes()
         (self.root / "shop" / "people" / "b.parquet").write_bytes(whole[: len(whole) // 2])
-        # Noticed by pyarrow; DuckDB would not even answer.
-        compare.reduce_with_duckdb, kept = lambda paths, columns, key: (columns, [(7, "Ada")]), compare.reduce_with_duckdb
-        try:
-            self.assert_noticed(self.differences([(7, "Ada")]), "cannot be read")
-        finally:
-            compare.reduce_with_duckdb = kept
+        self.assert_noticed(self.differences([(7, "Ada")]), "cannot be read")
+
+    def test_rows_without_a_key_are_a_bag(self):
+        FakeSource.key = []
+        self.land("a.parquet", HISTORY[:2] + [change(3, "INSERT", 1, "ada"), change(4, "UPDATE-DELETE", 1, "ada", half=0), change(4, "UPDATE-INSERT", 1, None, ["name"])])
+        self.assertEqual(self.differences([(1, "ada"), (2, "bob"), (1, "ada")]), [])
+        self.assert_noticed(self.differences([(1, "ada"), (2, "bob")]), "2 rows in the source, 3 landed")
+        self.land("b.parquet", [change(6, "DELETE", 9, "eve")])
+        self.assert_noticed(self.differences([(1, "ada"), (2, "bob"), (1, "ada")]), "never there")
+
+    def test_another_type_than_the_source_has_is_noticed(self):
+        self.land("a.parquet", HISTORY)
+        table = pq.ParquetFile(self.root / "shop" / "people" / "a.parquet").read()
+        pq.write_table(table.set_column(0, "id", table.column("id").cast(pa.int64())), self.root / "shop" / "people" / "a.parquet")
+        self.assert_noticed(self.differences([(7, "Ada")]), "landed as int64, not as int32")
+
+    def test_a_table_that_should_not_be_there_is_noticed(self):
+        report = compare.Report()
+        self.land("a.parquet", HISTORY)
+        compare.compare({"source": {}, "tables": [], "only": True}, self.root, report)
+        self.assert_noticed(report.differences, "shop.people landed")
 
 
 class CommonForm(unittest.TestCase):
     def test_times(self):
-        self.assertEqual(compare.time_of_day("-00:00:00.000001"), -1)
-        self.assertEqual(compare.time_of_day("838:59:59"), 3_020_399_000_000)
-        self.assertEqual(compare.moment("1969-12-31 23:59:59.999999"), -1)
-        self.assertEqual(compare.days("0001-01-01"), -719_162)
+        self.assertEqual(forms.time_of_day("-00:00:00.000001"), -1)
+        self.assertEqual(forms.time_of_day("838:59:59"), 3_020_399_000_000)
+        self.assertEqual(forms.moment("1969-12-31 23:59:59.999999"), -1)
+        self.assertEqual(forms.days("0001-01-01"), -719_162)
 
     def test_decimals_and_documents(self):
-        self.assertEqual(compare.plain("-1E-30"), "-0.000000000000000000000000000001")
-        self.assertNotEqual(compare.json_form("1"), compare.json_form("1.0"))
-        self.assertEqual(compare.json_form('{"a": 1e1, "b": []}'), compare.json_form('{"b":[],"a":10}').replace("10", '{"float": "10"}'))
+        self.assertEqual(forms.plain("-1E-30"), "-0.000000000000000000000000000001")
+        self.assertNotEqual(forms.json_form("1"), forms.json_form("1.0"))
+        self.assertEqual(forms.json_form('{"a": 1e1, "b": []}'), forms.json_form('{"b":[],"a":10}').replace("10", '{"float": "10"}'))
+
+
+    def test_times_of_postgres(self):
+        self.assertEqual(postgres_source.days("0001-12-31 BC"), -719_163)
+        self.assertEqual(postgres_source.days("5874897-12-31"), 2_145_042_905)
+        self.assertEqual(postgres_source.days("-infinity"), -2_147_483_647)
+        self.assertEqual(postgres_source.moment("1969-12-31 23:59:59.999999+00"), -1)
+        self.assertEqual(postgres_source.moment("0001-12-31 12:00:00+00 BC"), -719_163 * 86_400_000_000 + 43_200_000_000)
+
+    def test_arrays_of_postgres(self):
+        self.assertEqual(postgres_source.elements("{}", ","), [])
+        self.assertEqual(postgres_source.elements('{"",NULL,"NULL","a,b","c\\"d","{e}",f}', ","), ["", None, "NULL", "a,b", 'c"d', "{e}", "f"])
+        self.assertEqual(postgres_source.elements("{(3,4),(1,2);(1,1),(0,0)}", ";"), ["(3,4),(1,2)", "(1,1),(0,0)"])
+
+    def test_decimals_of_postgres(self):
+        self.assertEqual(postgres_source.numeric((10 << 16 | 2) + 4)[2], pa.decimal128(10, 2))
+        self.assertEqual(postgres_source.numeric((3 << 16 | 0x7FE) + 4)[2], pa.decimal128(5, 0))
+        self.assertEqual(postgres_source.numeric(-1)[2], pa.string())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 pub mod engine;
 pub mod every_type;
 pub mod oracle;
+pub mod postgres;
 pub mod servers;
 pub mod sim;
 pub mod suite;

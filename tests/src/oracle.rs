@@ -1,7 +1,7 @@
 //! The oracle: what landed, merged, equals what the source holds.
 //!
 //! The comparison itself is `py/compare.py`, so that our files are judged by readers that share no code with us
-//! (pyarrow and DuckDB), against the source asked by another client (PyMySQL).
+//! (pyarrow and DuckDB), against the source asked by another client (PyMySQL, psycopg).
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::servers::{DatabaseServer, Flavour, MotoServer, rigs_directory};
+use crate::servers::{DatabaseServer, Flavour, MotoServer, PostgresServer, rigs_directory};
 
 /// Where the files of a destination lie.
 #[derive(Debug, Clone)]
@@ -57,6 +57,35 @@ pub async fn assert_equal(server: &DatabaseServer, lake: &Lake, schema: &str, ta
             let numbers = json!({ "inserts": counts.inserts, "updates": counts.updates, "deletes": counts.deletes });
             (table, if counts.incomplete { Value::Null } else { numbers })
         });
+        request["counts"] = Value::Object(counts.collect());
+    }
+    let (equal, report) = run_script("compare.py", &request);
+    assert!(equal, "what landed in {lake:?} is not what the source holds: {report}");
+    report
+}
+
+/// Whether changes are counted too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Only what is left in the end is compared.
+    No,
+    /// Every change since [`PostgresServer::count_changes`] must have landed, by number; those of partitions under their own names.
+    Yes,
+    /// The same, those of partitions under the name of the table that they are parts of.
+    UnderRoots,
+}
+
+/// Compares tables, by schema and name, with what a PostgreSQL server holds; nothing else may have landed. Panics with what
+/// differs; returns a line that says what was compared.
+pub async fn assert_postgres_equal(server: &PostgresServer, lake: &Lake, tables: &[(String, String)], counted: Counted) -> String {
+    let source = json!({ "host": "127.0.0.1", "port": server.port(), "database": server.database(), "flavour": "postgres" });
+    let mut request = json!({ "source": source, "lake": lake.request(), "tables": tables, "only": true });
+    if counted != Counted::No {
+        let counts = server
+            .change_counts(counted == Counted::UnderRoots)
+            .await
+            .into_iter()
+            .map(|(table, counts)| (table, json!({ "inserts": counts.inserts, "updates": counts.updates, "deletes": counts.deletes })));
         request["counts"] = Value::Object(counts.collect());
     }
     let (equal, report) = run_script("compare.py", &request);

@@ -13,6 +13,7 @@ mod proxy;
 
 pub use database::{BinlogCounts, DatabaseServer, Flavour};
 pub use moto::{MotoServer, UnfinishedUpload};
-pub use postgres::{POSTGRES_VERSIONS, PostgresServer};
+pub(crate) use postgres::reason;
+pub use postgres::{ChangeCounts, POSTGRES_VERSIONS, PostgresServer};
 pub use process::{free_port, rigs_directory, wait_for_port};
 pub use proxy::FaultyProxy;

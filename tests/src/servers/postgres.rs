@@ -3,6 +3,7 @@
 //! PostgreSQL refuses to run as root. Where the tests do, the server runs as the user `postgres`, to whom its directory
 //! then belongs.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +33,8 @@ const FOLLOWER: &str = "weir";
 const FOLLOWER_PASSWORD: &str = "weir-Pa55 word'";
 /// The database that is there, beside the server's own.
 const DATABASE: &str = "depot";
+/// The slot that changes are counted from.
+const COUNTING: &str = "counting";
 
 /// Standbys of one process differ in their names.
 static STANDBYS: AtomicU32 = AtomicU32::new(1);
@@ -296,7 +299,7 @@ impl PostgresServer {
     pub async fn connect(&self) -> Client {
         match self.try_connect(DATABASE).await {
             Ok(client) => client,
-            Err(error) => panic!("a running server refuses its administrator: {error:?}\n{}", self.log_tail()),
+            Err(error) => panic!("a running server refuses its administrator: {}\n{}", reason(&error), self.log_tail()),
         }
     }
 
@@ -312,13 +315,13 @@ impl PostgresServer {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            panic!("{sql}: {error:?}");
+            panic!("{sql}: {}", reason(&error));
         }
     }
 
     /// The rows of one query, every value as the server's text.
     pub async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let messages = self.connect().await.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let messages = self.connect().await.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", reason(&error)));
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|place| row.get(place).map(str::to_owned)).collect()),
             _ => None,
@@ -332,6 +335,36 @@ impl PostgresServer {
         value.unwrap_or_else(|| panic!("{sql}: there is no value"))
     }
 
+    /// From now on, all changes are counted: by a slot of their own, and the server's own test of decoding.
+    pub async fn count_changes(&self) {
+        self.execute(&format!("SELECT pg_create_logical_replication_slot('{COUNTING}', 'test_decoding')")).await;
+    }
+
+    /// The row changes since [`count_changes`](Self::count_changes), by table: how much must arrive. Those of partitions stand
+    /// under their own names, or under that of the table that they are parts of.
+    pub async fn change_counts(&self, under_roots: bool) -> BTreeMap<String, ChangeCounts> {
+        let table = if under_roots { "coalesce(pg_partition_root(c.oid), c.oid)" } else { "c.oid" };
+        let sql = format!(
+            "SELECT n.nspname || '.' || t.relname, change[2], count(*) FROM (
+                SELECT regexp_match(data, '^table (.*?): (INSERT|UPDATE|DELETE):') AS change
+                FROM pg_logical_slot_peek_changes('{COUNTING}', NULL, NULL, 'include-xids', '0')) changes
+            JOIN pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace ON quote_ident(s.nspname) || '.' || quote_ident(c.relname) = change[1]
+            JOIN pg_class t ON t.oid = {table} JOIN pg_namespace n ON n.oid = t.relnamespace GROUP BY 1, 2"
+        );
+        let mut counts = BTreeMap::<String, ChangeCounts>::new();
+        for row in self.query(&sql).await {
+            let [Some(table), Some(verb), Some(number)] = &row[..] else { panic!("a count is not whole: {row:?}") };
+            let counts = counts.entry(table.clone()).or_default();
+            let number = number.parse().expect("a count is a number");
+            match verb.as_str() {
+                "INSERT" => counts.inserts = number,
+                "UPDATE" => counts.updates = number,
+                _ => counts.deletes = number,
+            }
+        }
+        counts
+    }
+
     /// Waits until a condition holds, asking again and again; fails the test after a minute and a half.
     pub async fn wait_until(&self, condition: &str) {
         let deadline = Instant::now() + START_TIMEOUT;
@@ -342,12 +375,31 @@ impl PostgresServer {
     }
 }
 
+/// Row changes of one table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChangeCounts {
+    /// Rows inserted.
+    pub inserts: u64,
+    /// Rows updated.
+    pub updates: u64,
+    /// Rows deleted.
+    pub deletes: u64,
+}
+
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         // Its children end before it does, so that nothing writes to the directory while it is removed.
         if let Some(mut process) = self.process.take() {
             process.end_by("QUIT", Duration::from_secs(20));
         }
+    }
+}
+
+/// What went wrong, in the server's words where they are its.
+pub(crate) fn reason(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} ({})", error.message(), error.where_().or(error.detail()).unwrap_or_default()),
+        None => format!("{error:?}"),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The rigs themselves: servers start, workloads run, and the oracle notices what it must notice.
 
-use logweir_tests::every_type;
 use logweir_tests::servers::{DatabaseServer, Flavour, MotoServer, POSTGRES_VERSIONS, PostgresServer, rigs_directory};
 use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
+use logweir_tests::{every_type, postgres};
 
 async fn workload_runs(flavour: Flavour) {
     let server = DatabaseServer::start(flavour, &[]).await;
@@ -74,6 +74,32 @@ async fn a_postgres_standby_follows_and_takes_over() {
         assert_eq!(standby.value("SELECT count(*) FROM numbers").await, "2");
         standby.promote().await;
         standby.execute("INSERT INTO numbers VALUES (3)").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_workload_and_every_type_run_on_postgres() {
+    for version in [12, 15, 18] {
+        let server = PostgresServer::start(version, &[]).await;
+        server.count_changes().await;
+        let client = server.connect().await;
+        let mut workload = postgres::Workload::new(1, SCHEMA, postgres::WorkloadOptions::ALL);
+        workload.create(&client).await;
+        workload.run(&client, 400).await;
+        workload.settle(&client).await;
+        let counts = server.change_counts(false).await;
+        for (schema, table) in workload.tables(false) {
+            let counts =
+                counts.get(&format!("{schema}.{table}")).unwrap_or_else(|| panic!("{version}: nothing happens to {table}: {counts:?}"));
+            // No row comes or goes but through the log, and rolled back ones are not in it.
+            let rows =
+                server.value(&format!("SELECT count(*) FROM {schema}.{}", postgres::identifier(&table))).await.parse::<u64>().unwrap();
+            let truncated = ["tokens", "counters", "invoices", "invoice_lines", "events", "audit", "settings"].contains(&table.as_str())
+                || table.starts_with("measures");
+            assert!(rows == counts.inserts - counts.deletes || truncated, "{version}, {table}: {rows} rows, {counts:?}");
+        }
+        postgres::every_type::prepare(&server).await;
+        assert!(postgres::every_type::create_and_fill(&server).await.len() > 110);
     }
 }
 
