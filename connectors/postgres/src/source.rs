@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use logweir_core::{Error, Finding, Relation, Result, TableFilter};
+use async_trait::async_trait;
+use logweir_core::{Error, Finding, LogReader, LogStart, Relation, Result, Source, TableFilter};
 
 use crate::catalog::{ask, literal};
+use crate::live::LiveReader;
 use crate::options::PostgresOptions;
 use crate::publication::Publication;
 use crate::slots::Slot;
@@ -46,19 +48,6 @@ impl PostgresSource {
     /// How the server is reached, and what is used there.
     pub fn options(&self) -> &PostgresOptions {
         &self.options
-    }
-
-    /// Looks for everything that would stop a stream over `tables` later.
-    pub async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>> {
-        check::check(&self.options, tables).await
-    }
-
-    /// The tables there are now, with the types they would be carried as.
-    pub async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>> {
-        let mut connection = Connection::connect(&self.options, Mode::Query).await?;
-        let relations = catalog::relations(&mut connection, &self.options, tables).await?;
-        connection.close().await;
-        Ok(relations)
     }
 
     /// Drops the replication slot, and the publication if it was made by logweir. An error if the slot is in use; then nothing
@@ -111,4 +100,22 @@ async fn drop_publication(connection: &mut Connection, name: &str) -> Result<Fat
     let dropped = ask(connection, "the end of the publication", &statement).await;
     dropped.map_err(|error| error.remedy(format!("run {statement} as its owner")))?;
     Ok(Fate::Dropped)
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>> {
+        check::check(&self.options, tables).await
+    }
+
+    async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>> {
+        let mut connection = Connection::connect(&self.options, Mode::Query).await?;
+        let relations = catalog::relations(&mut connection, &self.options, tables).await?;
+        connection.close().await;
+        Ok(relations)
+    }
+
+    async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {
+        Ok(Box::new(LiveReader::open(Arc::clone(&self.options), start).await?))
+    }
 }

@@ -68,6 +68,9 @@ pub trait Source: Send + Sync {
 /// A [`LogEvent::Relation`] precedes the first batch of its version. Batches of different relations may be handed
 /// out in any order between two marks.
 ///
+/// **Backfill.** A reader may hand out rows that were there before the log, as `READ` changes, between two transactions. Their
+/// positions lie behind every transaction that the reading of them surely saw, and before everything handed out later.
+///
 /// **Marks.** The first event is a mark of the place where the log was opened, so that a start at "now" is pinned before
 /// any change. Marks lie between transactions; all changes at or before a mark were handed out before it, and no
 /// change after it was. Marks keep coming while the log is idle (at least one in `IDLE_MARK_SECONDS`), so
@@ -92,6 +95,12 @@ pub trait LogReader: Send {
     /// The position that the log reaches at the moment: a mark at or after it will have passed everything the source
     /// held when this was asked. `None` for a recorded log, which ends by itself.
     async fn end(&mut self) -> Result<Option<LogPosition>>;
+
+    /// True while rows that were there before the log are still to be handed out (`READ` changes): until then a reader has
+    /// not caught up, whatever position it has reached.
+    fn reads_backfill(&self) -> bool {
+        false
+    }
 }
 
 impl dyn LogReader {

@@ -174,8 +174,10 @@ impl Reader {
                 if self.place.mark.is_none() {
                     self.send(Event::Opened(mark.clone())).await?;
                 }
-                let reached = stop_at.is_some_and(|stop_at| mark.position >= stop_at);
-                if reached && matches!(self.goal, Goal::Land(_)) {
+                let landing = matches!(self.goal, Goal::Land(_));
+                let complete = landing || !self.log.reads_backfill();
+                let reached = complete && stop_at.is_some_and(|stop_at| mark.position >= stop_at);
+                if reached && landing {
                     self.append_landing_mark().await?;
                     return Ok(Flow::Stop);
                 }

@@ -1,0 +1,313 @@
+//! What the catalog says: which tables are published, where their rows lie, how they are read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use logweir_core::{Pattern, Relation, RelationName, Result, TableFilter};
+
+use crate::lsn::Lsn;
+use crate::message::{RelationColumn, RelationShape};
+use crate::quote::{identifier, literal};
+use crate::server::{Facts, number};
+use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo};
+use crate::wire::{Connection, Rows};
+
+use super::state::{BackfillState, PendingPart, Snapshot};
+
+/// Bounds of a chunk, in blocks of the table.
+const CHUNK_BLOCKS: std::ops::RangeInclusive<u64> = 16..=65_536;
+/// Rows that a block is taken to have where nobody has counted them.
+const BLOCK_ROWS_GUESS: f64 = 50.0;
+
+/// What a look at the server found.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// Published tables that were not known, and where their rows lie.
+    pub(crate) found: Vec<PendingPart>,
+    /// Their names, for messages.
+    pub(crate) names: Vec<(Oid, RelationName)>,
+}
+
+/// Looks which published tables `state` does not know.
+pub(crate) async fn survey(
+    connection: &mut Connection,
+    facts: &Facts,
+    publication: &str,
+    state: &BackfillState,
+    tables: &TableFilter,
+    exclude: &[Pattern],
+) -> Result<Survey> {
+    let rows = connection
+        .query(&format!(
+            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, \
+             EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND \
+             CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END AND c.relreplident <> 'n') \
+             FROM pg_catalog.pg_publication_tables AS p JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+             JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+             WHERE p.pubname = {} ORDER BY c.oid",
+            literal(publication)
+        ))
+        .await?;
+    let mut found = Vec::new();
+    let mut names = Vec::new();
+    let mut partitioned = Vec::new();
+    for row in 0..rows.len() {
+        let (Some(oid), Some(schema), Some(table)) = (number::<Oid>(&rows, row, 0), rows.get(row, 1), rows.get(row, 2)) else { continue };
+        let name = RelationName::new(schema, table);
+        if state.known.0.contains(&oid) || !tables.accepts(&name) {
+            continue;
+        }
+        let excluded = exclude.iter().any(|pattern| pattern.matches(&name.to_string()));
+        names.push((oid, name));
+        if excluded {
+            continue;
+        }
+        let exact = rows.get(row, 5) == Some("f");
+        let part = PendingPart { oid, part: oid, next_block: 0, after: Lsn::default(), ended: 0, exact, begun: false };
+        if rows.get(row, 3) == Some("p") { partitioned.push(part) } else { found.push(part) }
+    }
+    if !partitioned.is_empty() {
+        let roots = oid_array(partitioned.iter().map(|part| part.oid));
+        let leaves = connection
+            .query(&format!(
+                "SELECT root, tree.relid::oid FROM pg_catalog.unnest({roots}) AS root, LATERAL pg_catalog.pg_partition_tree(root) AS tree \
+                 JOIN pg_catalog.pg_class AS c ON c.oid = tree.relid WHERE tree.isleaf AND c.relkind = 'r' ORDER BY 1, 2"
+            ))
+            .await?;
+        for row in 0..leaves.len() {
+            let (Some(root), Some(leaf)) = (number::<Oid>(&leaves, row, 0), number::<Oid>(&leaves, row, 1)) else { continue };
+            if let Some(part) = partitioned.iter().find(|part| part.oid == root) {
+                found.push(PendingPart { part: leaf, ..part.clone() });
+            }
+        }
+    }
+    if !found.is_empty() {
+        // Behind what was found: whatever is under way now may have changed one of them unnoticed.
+        let end = if facts.in_recovery { "pg_catalog.pg_last_wal_replay_lsn()" } else { "pg_catalog.pg_current_wal_insert_lsn()" };
+        let now = connection.query(&format!("SELECT {end}, {}", current_snapshot(facts))).await?;
+        let after = number(&now, 0, 0).unwrap_or_default();
+        let snapshot = Snapshot::parse(now.get(0, 1).unwrap_or_default())?;
+        for part in &mut found {
+            (part.after, part.ended) = (after, snapshot.xmax);
+        }
+        // What cannot be merged goes first, while a snapshot is exact.
+        found.sort_by_key(|part| (!part.exact, part.oid, part.part));
+    }
+    Ok(Survey { found, names })
+}
+
+/// The expression for the snapshot of the present transaction.
+pub(crate) fn current_snapshot(facts: &Facts) -> &'static str {
+    if facts.version >= 130_000 { "pg_catalog.pg_current_snapshot()" } else { "pg_catalog.txid_current_snapshot()" }
+}
+
+fn oid_array(oids: impl Iterator<Item = Oid>) -> String {
+    let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
+    format!("'{{{}}}'::pg_catalog.oid[]", list.join(","))
+}
+
+/// A table as its rows are read.
+#[derive(Debug)]
+pub(crate) struct TableShape {
+    /// As the log would describe it.
+    pub(crate) shape: RelationShape,
+    /// The columns of its primary key, in order.
+    pub(crate) key: Vec<String>,
+    /// Which rows are published.
+    pub(crate) filter: Option<String>,
+}
+
+/// Where the rows of a part lie.
+#[derive(Debug)]
+pub(crate) struct PartShape {
+    name: RelationName,
+    blocks: u64,
+    rows_per_block: f64,
+}
+
+/// What is needed to read parts.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    /// By the OID of the published table. A table that is not here is gone.
+    pub(crate) tables: HashMap<Oid, TableShape>,
+    pub(crate) parts: HashMap<Oid, PartShape>,
+    pub(crate) types: Vec<TypeInfo>,
+}
+
+/// How a part is read, in full.
+#[derive(Debug)]
+pub(crate) struct TablePlan {
+    /// What its rows are of.
+    pub(crate) relation: Arc<Relation>,
+    pub(crate) types: Vec<ColumnType>,
+    select: String,
+    filter: Option<String>,
+    /// Blocks it had when it was looked at.
+    pub(crate) blocks: u64,
+    /// Blocks of a chunk; `None` if it can be read in one piece only.
+    pub(crate) chunk_blocks: Option<u64>,
+}
+
+impl TablePlan {
+    /// The plan of a part whose table is described as `relation`, with columns of these types.
+    pub(crate) fn new(
+        facts: &Facts,
+        relation: Arc<Relation>,
+        types: Vec<ColumnType>,
+        table: &TableShape,
+        part: &PartShape,
+        chunk_rows: u64,
+    ) -> Self {
+        let columns: Vec<String> = relation
+            .columns()
+            .iter()
+            .zip(&types)
+            .map(|(column, column_type)| {
+                let name = identifier(column.name());
+                if column_type.is_binary() { name } else { format!("{name}::pg_catalog.text") }
+            })
+            .collect();
+        let name = format!("{}.{}", identifier(&part.name.schema), identifier(&part.name.table));
+        let blocks = (chunk_rows as f64 / part.rows_per_block) as u64;
+        TablePlan {
+            select: format!("SELECT {} FROM ONLY {name}", columns.join(", ")),
+            filter: table.filter.clone(),
+            relation,
+            types,
+            blocks: part.blocks,
+            // Before 14 a range of row places is found by reading the whole table.
+            chunk_blocks: (facts.version >= 140_000).then(|| blocks.clamp(*CHUNK_BLOCKS.start(), *CHUNK_BLOCKS.end())),
+        }
+    }
+
+    /// The statement that reads the blocks from `first` on, up to `end` (to the last one without it).
+    pub(crate) fn copy_statement(&self, first: u64, end: Option<u64>) -> String {
+        let mut conditions = Vec::new();
+        if first > 0 {
+            conditions.push(format!("ctid >= '({first},0)'::pg_catalog.tid"));
+        }
+        if let Some(end) = end {
+            conditions.push(format!("ctid < '({end},0)'::pg_catalog.tid"));
+        }
+        conditions.extend(self.filter.iter().map(|filter| format!("({filter})")));
+        let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        format!("COPY ({}{condition}) TO STDOUT (FORMAT binary)", self.select)
+    }
+}
+
+/// Asks for everything that is needed to read these parts.
+pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publication: &str, parts: &[PendingPart]) -> Result<Shapes> {
+    let mut shapes = Shapes::default();
+    let tables = oid_array(parts.iter().map(|part| part.oid));
+    let (attributes, filter) = if facts.version >= 150_000 {
+        ("p.attnames IS NULL OR a.attname = ANY (p.attnames)", "p.rowfilter")
+    } else {
+        ("a.attgenerated = ''", "NULL")
+    };
+    let rows = connection
+        .query(&format!(
+            "SELECT c.oid, n.nspname, c.relname, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
+             COALESCE(c.relreplident = 'f' OR a.attnum = ANY (identity.indkey), false), \
+             pg_catalog.array_position(key.indkey::pg_catalog.int2[], a.attnum), {filter} \
+             FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_publication_tables AS p ON p.pubname = {} AND p.schemaname = n.nspname AND p.tablename = c.relname \
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND ({attributes}) \
+             LEFT JOIN pg_catalog.pg_index AS identity ON identity.indrelid = c.oid AND \
+             CASE c.relreplident WHEN 'd' THEN identity.indisprimary WHEN 'i' THEN identity.indisreplident ELSE false END \
+             LEFT JOIN pg_catalog.pg_index AS key ON key.indrelid = c.oid AND key.indisprimary \
+             WHERE c.oid = ANY ({tables}) ORDER BY c.oid, a.attnum",
+            literal(publication)
+        ))
+        .await?;
+    let mut keys: HashMap<Oid, Vec<(u32, String)>> = HashMap::new();
+    for row in 0..rows.len() {
+        let text = |column: usize| rows.get(row, column).unwrap_or_default();
+        let (Some(oid), Some(type_oid)) = (number::<Oid>(&rows, row, 0), number::<Oid>(&rows, row, 5)) else { continue };
+        let table = shapes.tables.entry(oid).or_insert_with(|| TableShape {
+            shape: RelationShape {
+                oid,
+                schema: text(1).to_owned(),
+                table: text(2).to_owned(),
+                replica_identity: text(3).bytes().next().unwrap_or(b'd'),
+                columns: Vec::new(),
+            },
+            key: Vec::new(),
+            filter: rows.get(row, 9).map(str::to_owned),
+        });
+        if let Some(place) = number::<u32>(&rows, row, 8) {
+            keys.entry(oid).or_default().push((place, text(4).to_owned()));
+        }
+        table.shape.columns.push(RelationColumn {
+            flags: u8::from(text(7) == "t"),
+            name: text(4).to_owned(),
+            type_oid,
+            typmod: number(&rows, row, 6).unwrap_or(-1),
+        });
+    }
+    for (oid, mut key) in keys {
+        key.sort_unstable();
+        if let Some(table) = shapes.tables.get_mut(&oid) {
+            table.key = key.into_iter().map(|(_, name)| name).collect();
+        }
+    }
+    let places = oid_array(parts.iter().map(|part| part.part));
+    let rows = connection
+        .query(&format!(
+            "SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid), c.reltuples, c.relpages \
+             FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({places})"
+        ))
+        .await?;
+    for row in 0..rows.len() {
+        let (Some(oid), Some(schema), Some(table)) = (number::<Oid>(&rows, row, 0), rows.get(row, 1), rows.get(row, 2)) else { continue };
+        let (tuples, pages) = (number::<f64>(&rows, row, 4).unwrap_or(0.0), number::<f64>(&rows, row, 5).unwrap_or(0.0));
+        let rows_per_block = if tuples > 0.0 && pages > 0.0 { (tuples / pages).max(0.1) } else { BLOCK_ROWS_GUESS };
+        let blocks = number::<u64>(&rows, row, 3).unwrap_or(0).div_ceil(facts.block_size.max(1));
+        shapes.parts.insert(oid, PartShape { name: RelationName::new(schema, table), blocks, rows_per_block });
+    }
+    let types = shapes.tables.values().flat_map(|table| table.shape.columns.iter().map(|column| column.type_oid));
+    let types = types.collect::<Vec<_>>();
+    shapes.types = look_up(connection, types).await?;
+    Ok(shapes)
+}
+
+/// Asks for types that are not built in, and for those that they are made of.
+pub(crate) async fn look_up(connection: &mut Connection, oids: Vec<Oid>) -> Result<Vec<TypeInfo>> {
+    let mut catalog = TypeCatalog::new();
+    let mut found = Vec::new();
+    let mut gone = Vec::new();
+    loop {
+        let mut unknown: Vec<Oid> = oids.iter().filter_map(|oid| catalog.unknown(*oid)).filter(|oid| !gone.contains(oid)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(found);
+        }
+        let rows = connection.query(&TypeCatalog::query(&unknown)).await?;
+        let infos = parse_types(&rows)?;
+        gone.extend(unknown.iter().filter(|oid| !infos.iter().any(|info| info.oid == **oid)));
+        for info in infos {
+            catalog.learn(info.clone());
+            found.push(info);
+        }
+    }
+}
+
+fn parse_types(rows: &Rows) -> Result<Vec<TypeInfo>> {
+    let parse = |row: &Vec<Option<String>>| {
+        let row: Vec<Option<&str>> = row.iter().map(Option::as_deref).collect();
+        TypeCatalog::parse_row(&row)
+    };
+    rows.rows.iter().map(parse).collect()
+}
+
+/// The columns of a table's primary key, in order.
+pub(crate) async fn primary_key(connection: &mut Connection, oid: Oid) -> Result<Vec<String>> {
+    let rows = connection
+        .query(&format!(
+            "SELECT a.attname FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid \
+             AND a.attnum = ANY (i.indkey) WHERE i.indrelid = {oid} AND i.indisprimary \
+             ORDER BY pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum)"
+        ))
+        .await?;
+    Ok((0..rows.len()).filter_map(|row| rows.get(row, 0).map(str::to_owned)).collect())
+}

@@ -1,0 +1,209 @@
+//! How far a backfill is: part of every mark, so that it is decided together with what was landed.
+
+use std::collections::BTreeSet;
+
+use logweir_core::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::lsn::Lsn;
+use crate::types::Oid;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct BackfillState {
+    /// Published tables that were looked at: read, or among `pending`, or not wanted.
+    #[serde(skip_serializing_if = "Oids::is_empty")]
+    pub(crate) known: Oids,
+    /// What is still to be read, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pending: Vec<PendingPart>,
+    /// Transactions that the log has shown to be committed and that no snapshot has shown to be visible yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unverified: Vec<u32>,
+}
+
+impl BackfillState {
+    /// True if there is nothing to keep.
+    pub(crate) fn is_idle(&self) -> bool {
+        *self == BackfillState::default()
+    }
+
+    /// Takes note of a committed transaction.
+    pub(crate) fn committed(&mut self, xid: u32) {
+        if !self.pending.is_empty() {
+            self.unverified.push(xid);
+        }
+    }
+
+    /// Forgets the transactions that a snapshot sees; true if it sees all of them.
+    pub(crate) fn verify(&mut self, snapshot: &Snapshot) -> bool {
+        self.unverified.retain(|xid| !snapshot.sees(*xid));
+        self.unverified.is_empty()
+    }
+
+    /// The table must be read again: what its rows hold is in no log.
+    pub(crate) fn again(&mut self, oid: Oid) {
+        self.known.0.remove(&oid);
+        self.pending.retain(|part| part.oid != oid);
+    }
+}
+
+/// A table, or a partition of one, that is still to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PendingPart {
+    /// The table that its rows are published as.
+    pub(crate) oid: Oid,
+    /// Where they lie: the same one, or a partition.
+    pub(crate) part: Oid,
+    /// Everything before this block was read.
+    #[serde(default)]
+    pub(crate) next_block: u64,
+    /// Changes of the table are in the log from here on.
+    #[serde(default)]
+    pub(crate) after: Lsn,
+    /// Transactions below this one may have changed it unnoticed: a snapshot must have seen their end.
+    #[serde(default)]
+    pub(crate) ended: u64,
+    /// It has no key: its rows must be read at one exact place of the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) exact: bool,
+    /// Rows of it may have been landed that the next reading repeats.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) begun: bool,
+}
+
+/// A set of OIDs; in text, runs of them: `16385-16390,16400`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Oids(pub(crate) BTreeSet<Oid>);
+
+impl Oids {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Oids {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        let mut run: Option<(Oid, Oid)> = None;
+        let mut write = |(first, last): (Oid, Oid)| {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            // Writing to a string does not fail.
+            let _ = if first == last { write!(text, "{first}") } else { write!(text, "{first}-{last}") };
+        };
+        for oid in &self.0 {
+            run = match run {
+                Some((first, last)) if last.checked_add(1) == Some(*oid) => Some((first, *oid)),
+                Some(ended) => {
+                    write(ended);
+                    Some((*oid, *oid))
+                }
+                None => Some((*oid, *oid)),
+            };
+        }
+        if let Some(ended) = run {
+            write(ended);
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Oids {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// More tables than any publication has.
+        const RUN_MAX: Oid = 10_000_000;
+        let text = String::deserialize(deserializer)?;
+        let mut oids = BTreeSet::new();
+        for run in text.split(',').filter(|run| !run.is_empty()) {
+            let (first, last) = run.split_once('-').unwrap_or((run, run));
+            match (first.parse::<Oid>(), last.parse::<Oid>()) {
+                (Ok(first), Ok(last)) if last >= first && last - first < RUN_MAX => oids.extend(first..=last),
+                _ => return Err(serde::de::Error::custom("a set of tables is written as 16385-16390,16400")),
+            }
+        }
+        Ok(Oids(oids))
+    }
+}
+
+/// What a snapshot sees, as `pg_current_snapshot()` says it: every transaction below `xmax` that is not `under_way`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Every transaction below has ended.
+    pub(crate) xmin: u64,
+    /// This one and all above had not begun, or not ended.
+    pub(crate) xmax: u64,
+    /// Sorted.
+    pub(crate) under_way: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Parses `10:20:10,14,15`.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let bad = || Error::corrupt("the server described a snapshot in an unknown form");
+        let mut parts = text.split(':');
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or_else(bad);
+        let (xmin, xmax) = (number()?, number()?);
+        let list = parts.next().ok_or_else(bad)?;
+        let under_way = list.split(',').filter(|xid| !xid.is_empty()).map(|xid| xid.parse().map_err(|_| bad()));
+        let mut under_way = under_way.collect::<Result<Vec<u64>, Error>>()?;
+        under_way.sort_unstable();
+        Ok(Snapshot { xmin, xmax, under_way })
+    }
+
+    /// True if the snapshot sees what a committed transaction did. The log has the lower half of its number; the upper half
+    /// is that of the transaction nearest to the snapshot.
+    pub(crate) fn sees(&self, xid: u32) -> bool {
+        let distance = (xid as i32).wrapping_sub(self.xmax as u32 as i32);
+        let full = self.xmax.saturating_add_signed(i64::from(distance));
+        full < self.xmax && self.under_way.binary_search(&full).is_err()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_has_ended() {
+        let snapshot = Snapshot::parse("10:20:10,14").unwrap();
+        let seen: Vec<u32> = (8..22).filter(|xid| snapshot.sees(*xid)).collect();
+        assert_eq!(seen, [8, 9, 11, 12, 13, 15, 16, 17, 18, 19]);
+        assert!(Snapshot::parse("10:20:").unwrap().sees(10));
+        for text in ["", "10", "10:20", "a:b:", "10:20:x"] {
+            assert!(Snapshot::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_log_has_half_of_the_number() {
+        let epoch = 1 << 32;
+        let snapshot = Snapshot { xmin: epoch - 5, xmax: epoch + 5, under_way: vec![epoch - 3] };
+        assert!(snapshot.sees(u32::MAX) && snapshot.sees(4) && !snapshot.sees(u32::MAX - 2) && !snapshot.sees(5));
+    }
+
+    #[test]
+    fn the_state_survives_the_checkpoint() {
+        let state = BackfillState {
+            known: Oids([16385, 16386, 16387, 16400].into()),
+            pending: vec![PendingPart { oid: 16400, part: 16401, next_block: 7, after: Lsn(1), ended: 1 << 40, exact: true, begun: false }],
+            unverified: vec![5],
+        };
+        let text = serde_json::to_string(&state).unwrap();
+        assert!(text.contains(r#""known":"16385-16387,16400""#), "{text}");
+        assert_eq!(serde_json::from_str::<BackfillState>(&text).unwrap(), state);
+        assert!(BackfillState::default().is_idle());
+    }
+
+    #[test]
+    fn what_a_snapshot_has_seen_is_forgotten() {
+        let mut state = BackfillState { unverified: vec![8, 14], ..BackfillState::default() };
+        assert!(!state.verify(&Snapshot::parse("10:20:10,14").unwrap()));
+        assert_eq!(state.unverified, [14]);
+        assert!(state.verify(&Snapshot::parse("20:20:").unwrap()));
+    }
+}

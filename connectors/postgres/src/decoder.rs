@@ -1,0 +1,647 @@
+//! Decodes the messages of pgoutput into Arrow batches. No I/O: messages in, batches out.
+//!
+//! Only whole transactions come here, in the order of their commits (see `transactions` for those that are sent before
+//! they are whole). A Relation message compiles into a plan, a builder per column; a row message walks its tuple once.
+//!
+//! The position of a change is the place of its transaction's commit record and its number in the transaction. A mark
+//! stands one byte before the place where the next commit record may begin: records begin at multiples of eight, so no
+//! change has that position, and rows of a backfill that is made at a mark find room behind it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use logweir_core::{
+    ChangeBatch, Column, Error, Incarnation, LogPosition, Relation, RelationName, Result, ResultExt, TableFilter, TimestampMicros,
+};
+
+use crate::buffer::{RowBuffer, RowContext, RowError, Target};
+use crate::carried;
+use crate::lsn::Lsn;
+use crate::message::{self, Begin, Bytes, RelationShape, tag};
+use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo, TypeKind, TypeOptions};
+
+/// Versions that a table's shape may have over the life of a stream.
+const VERSIONS_MAX: u32 = 1_000_000;
+
+/// The position of a mark: everything that committed before `lsn` lies before it, everything else behind it.
+pub(crate) fn mark_position(incarnation: Incarnation, lsn: Lsn) -> LogPosition {
+    LogPosition::new(incarnation, 0, lsn.0.saturating_sub(1), 0, false)
+}
+
+/// How a decoder is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct DecoderOptions {
+    /// The tables and columns wanted; others are skipped undecoded.
+    pub(crate) tables: TableFilter,
+    /// First word of every position.
+    pub(crate) incarnation: Incarnation,
+    /// Transactions that committed before this place were handed out already.
+    pub(crate) from: Lsn,
+    /// Where the last of them that had changes ended.
+    pub(crate) changed: Lsn,
+    /// The log's clock there.
+    pub(crate) commit_time: Option<TimestampMicros>,
+    /// Relation versions known from the checkpoint.
+    pub(crate) relations: Vec<Arc<Relation>>,
+    /// Where the checkpoint stands: later versions are met again.
+    pub(crate) resume: Option<LogPosition>,
+    pub(crate) types: TypeOptions,
+    /// Bytes held in builders at which batches are cut, at the end of the transaction.
+    pub(crate) flush_bytes: usize,
+    /// Bytes held in builders at which batches are cut even inside a transaction (without a mark).
+    pub(crate) flush_bytes_max: usize,
+}
+
+/// What is ready to be handed out.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    Relation(Arc<Relation>),
+    Changes(ChangeBatch),
+    /// Everything that committed before this place has been handed out, and nothing behind it; and the log's clock here.
+    Mark(Lsn, Option<TimestampMicros>),
+}
+
+/// What must be known before a message can be taken. The message is to be given again afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Question {
+    /// Types to look up.
+    pub(crate) types: Vec<Oid>,
+    /// A table whose primary key is asked for: its log has whole rows and does not say what identifies them.
+    pub(crate) key_of: Option<Oid>,
+}
+
+/// Whether a message was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Go,
+    Ask(Question),
+}
+
+/// What a change of a table's shape asks of a backfill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reshaped {
+    pub(crate) oid: Oid,
+    pub(crate) name: RelationName,
+    /// Columns that are new: what they hold in rows that did not change is in no log.
+    pub(crate) added: Vec<String>,
+    /// A column has another type: likewise.
+    pub(crate) retyped: bool,
+    /// The table is another one under the same name.
+    pub(crate) recreated: bool,
+}
+
+/// A table that the log has described.
+#[derive(Debug)]
+struct Table {
+    shape: RelationShape,
+    /// `None` if it is not followed.
+    buffer: Option<RowBuffer>,
+    /// Has changes that were not handed out.
+    active: bool,
+}
+
+/// The versions of a name.
+#[derive(Debug, Default)]
+struct Versions {
+    known: Vec<Arc<Relation>>,
+    current: Option<Arc<Relation>>,
+    version: u32,
+    announced: HashSet<u32>,
+}
+
+#[derive(Debug)]
+struct Open {
+    row: RowContext,
+    /// It was handed out before.
+    skip: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct PgoutputDecoder {
+    options: DecoderOptions,
+    types: TypeCatalog,
+    /// Names of types, as the log says them; for those that the catalog does not know any more.
+    type_names: HashMap<Oid, (String, String)>,
+    keys: HashMap<Oid, Vec<String>>,
+    tables: Vec<Table>,
+    by_oid: HashMap<Oid, usize>,
+    versions: HashMap<RelationName, Versions>,
+    active: Vec<usize>,
+    held_bytes: usize,
+    open: Option<Open>,
+    commit_time: Option<TimestampMicros>,
+    /// Everything that committed before was taken.
+    passed: Lsn,
+    /// Where the last transaction with changes ended.
+    changed: Lsn,
+    /// A transaction with changes became whole since the last mark.
+    whole: bool,
+    ready: VecDeque<Decoded>,
+    reshaped: Vec<Reshaped>,
+}
+
+impl PgoutputDecoder {
+    pub(crate) fn new(mut options: DecoderOptions) -> Self {
+        let mut versions: HashMap<RelationName, Versions> = HashMap::new();
+        for relation in std::mem::take(&mut options.relations) {
+            versions.entry(relation.name().clone()).or_default().known.push(relation);
+        }
+        for entry in versions.values_mut() {
+            entry.known.sort_by_key(|relation| relation.version());
+            let resume = options.resume.unwrap_or(LogPosition::MIN);
+            entry.current = entry.known.iter().rev().find(|relation| relation.since() <= resume).map(Arc::clone);
+            entry.version = entry.current.as_ref().map_or(0, |relation| relation.version());
+        }
+        PgoutputDecoder {
+            types: TypeCatalog::new(),
+            type_names: HashMap::new(),
+            keys: HashMap::new(),
+            tables: Vec::new(),
+            by_oid: HashMap::new(),
+            versions,
+            active: Vec::new(),
+            held_bytes: 0,
+            open: None,
+            commit_time: options.commit_time,
+            passed: options.from,
+            changed: options.changed,
+            whole: false,
+            ready: VecDeque::new(),
+            reshaped: Vec::new(),
+            options,
+        }
+    }
+
+    /// Takes a message that belongs between [`begin`](Self::begin) and [`commit`](Self::commit), or a description.
+    /// `lsn` is where the change stands. With `streamed` a transaction id stands before its body.
+    pub(crate) fn message(&mut self, payload: &[u8], streamed: bool, lsn: Lsn) -> Result<Flow> {
+        let mut bytes = Bytes(payload);
+        let kind = bytes.u8()?;
+        if streamed && kind != tag::ORIGIN {
+            bytes.u32()?;
+        }
+        let body = bytes.0;
+        match kind {
+            tag::INSERT | tag::UPDATE | tag::DELETE => self.row(kind, body, lsn)?,
+            tag::RELATION => return self.relation(message::relation(body)?),
+            tag::TYPE => {
+                let mut bytes = Bytes(body);
+                let oid = bytes.u32()?;
+                let schema = bytes.text()?;
+                self.type_names.insert(oid, (schema.to_owned(), bytes.text()?.to_owned()));
+            }
+            tag::TRUNCATE => self.truncate(&message::truncate(body)?, lsn)?,
+            // Where a change came from first, and messages of applications: nothing of rows.
+            tag::ORIGIN | tag::MESSAGE => {}
+            other => return Err(Error::corrupt("the log has a message of an unknown kind").context("kind", other)),
+        }
+        Ok(Flow::Go)
+    }
+
+    /// A whole transaction begins.
+    pub(crate) fn begin(&mut self, begin: Begin, now: TimestampMicros) -> Result<()> {
+        if self.open.is_some() {
+            return Err(Error::corrupt("a transaction of the log begins inside another one"));
+        }
+        let commit_time = self.commit_time.map_or(begin.commit_time, |time| time.max(begin.commit_time));
+        let row = RowContext {
+            incarnation: self.options.incarnation,
+            commit_lsn: begin.commit_lsn,
+            xid: begin.xid,
+            ordinal: 0,
+            commit_time,
+            read_time: now,
+            lsn: begin.commit_lsn,
+        };
+        self.open = Some(Open { row, skip: begin.commit_lsn < self.options.from });
+        Ok(())
+    }
+
+    /// The open transaction is whole; its commit record ends at `end`.
+    pub(crate) fn commit(&mut self, end: Lsn) -> Result<()> {
+        let open = self.open.take().ok_or_else(|| Error::corrupt("a transaction of the log ends that did not begin"))?;
+        if open.skip {
+            return Ok(());
+        }
+        if open.row.ordinal > 0 {
+            self.commit_time = Some(open.row.commit_time);
+            self.changed = self.changed.max(end);
+            self.whole = true;
+        }
+        self.passed = self.passed.max(end);
+        if self.held_bytes >= self.options.flush_bytes { self.flush().map(|_| ()) } else { Ok(()) }
+    }
+
+    /// True between the beginning and the end of a transaction.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Nothing commits before `lsn` that was not taken. Of no use inside a transaction.
+    pub(crate) fn pass(&mut self, lsn: Lsn) {
+        if self.open.is_none() {
+            self.passed = self.passed.max(lsn);
+        }
+    }
+
+    /// Everything that committed before was taken.
+    pub(crate) fn passed(&self) -> Lsn {
+        self.passed
+    }
+
+    /// Where the last transaction with changes ended.
+    pub(crate) fn changed(&self) -> Lsn {
+        self.changed
+    }
+
+    /// The log's clock.
+    pub(crate) fn commit_time(&self) -> Option<TimestampMicros> {
+        self.commit_time
+    }
+
+    /// Raises the log's clock, between two transactions.
+    pub(crate) fn advance_clock(&mut self, time: TimestampMicros) {
+        self.commit_time = self.commit_time.max(Some(time));
+    }
+
+    /// True if changes wait that were not handed out.
+    pub(crate) fn holds_changes(&self) -> bool {
+        self.held_bytes > 0
+    }
+
+    /// Cuts batches at the end of the last whole transaction and makes a mark, if one ended since the last mark. Inside
+    /// a transaction it does nothing. True if anything became ready.
+    pub(crate) fn flush(&mut self) -> Result<bool> {
+        if self.open.is_some() || !self.whole {
+            return Ok(false);
+        }
+        self.hand_out()?;
+        self.whole = false;
+        self.ready.push_back(Decoded::Mark(self.passed, self.commit_time));
+        Ok(true)
+    }
+
+    /// The next thing that is ready.
+    pub(crate) fn next(&mut self) -> Option<Decoded> {
+        self.ready.pop_front()
+    }
+
+    /// True if something is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What changes of shape asked for since the last call.
+    pub(crate) fn take_reshaped(&mut self) -> Vec<Reshaped> {
+        std::mem::take(&mut self.reshaped)
+    }
+
+    /// What the catalog says of types; `asked` for but not there are gone and pass as text.
+    pub(crate) fn learn(&mut self, asked: &[Oid], found: Vec<TypeInfo>) {
+        for oid in asked.iter().filter(|oid| !found.iter().any(|info| info.oid == **oid)) {
+            let (schema, name) = self.type_names.get(oid).cloned().unwrap_or_else(|| (String::new(), oid.to_string()));
+            self.types.learn(TypeInfo { oid: *oid, schema, name, kind: TypeKind::Base, sendable: false });
+        }
+        for info in found {
+            self.types.learn(info);
+        }
+    }
+
+    /// The columns of a table's primary key; none if it has none, or is gone.
+    pub(crate) fn provide_key(&mut self, oid: Oid, columns: Vec<String>) {
+        self.keys.insert(oid, columns);
+    }
+
+    fn hand_out(&mut self) -> Result<()> {
+        for index in std::mem::take(&mut self.active) {
+            let table = &mut self.tables[index];
+            table.active = false;
+            if let Some(batch) = table.buffer.as_mut().map(RowBuffer::cut).transpose()?.flatten() {
+                self.ready.push_back(Decoded::Changes(batch));
+            }
+        }
+        self.held_bytes = 0;
+        Ok(())
+    }
+
+    #[inline]
+    fn row(&mut self, kind: u8, body: &[u8], lsn: Lsn) -> Result<()> {
+        let message = message::row(kind, body)?;
+        let Some(open) = &mut self.open else {
+            return Err(Error::corrupt("the log has a change outside a transaction"));
+        };
+        if open.skip {
+            return Ok(());
+        }
+        let Some(index) = self.by_oid.get(&message.relation).copied() else {
+            return Err(Error::corrupt("the log has a change of a table that it did not describe"));
+        };
+        let table = &mut self.tables[index];
+        let Some(buffer) = &mut table.buffer else {
+            open.row.ordinal += 1;
+            return Ok(());
+        };
+        open.row.lsn = lsn;
+        let before = buffer.bytes();
+        let appended = match kind {
+            tag::INSERT => buffer.insert(&mut open.row, &message),
+            tag::UPDATE => buffer.update(&mut open.row, &message),
+            _ => buffer.delete(&mut open.row, &message),
+        };
+        self.held_bytes += buffer.bytes() - before;
+        if !table.active {
+            table.active = true;
+            self.active.push(index);
+        }
+        if let Err(error) = appended {
+            return Err(self.row_error(index, error, lsn));
+        }
+        if self.held_bytes >= self.options.flush_bytes_max {
+            self.hand_out()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn row_error(&self, table: usize, error: RowError, lsn: Lsn) -> Error {
+        let table = &self.tables[table];
+        let error = match error {
+            RowError::Format(error) => error,
+            RowError::Binary => Error::schema(BINARY_REFUSED),
+            RowError::Value(column, value) => {
+                let name = table.buffer.as_ref().and_then(|buffer| buffer.column_name(column));
+                let source_type = table.buffer.as_ref().and_then(|buffer| {
+                    buffer.relation().columns().iter().find(|column| Some(column.name()) == name).map(|column| column.source_type.clone())
+                });
+                let error =
+                    Error::data(value.problem).context("column", name.unwrap_or_default()).context("type", source_type.unwrap_or_default());
+                match value.remedy {
+                    Some(remedy) => error.remedy(remedy),
+                    None => error.remedy("leave the column out with exclude_columns, or correct the row"),
+                }
+            }
+        };
+        error.context("relation", format!("{}.{}", table.shape.schema, table.shape.table)).context("position", lsn)
+    }
+
+    fn truncate(&mut self, relations: &[Oid], lsn: Lsn) -> Result<()> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::corrupt("the log has a change outside a transaction"));
+        };
+        if open.skip {
+            return Ok(());
+        }
+        open.row.lsn = lsn;
+        for oid in relations {
+            let index = self.by_oid.get(oid).copied();
+            let index = index.ok_or_else(|| Error::corrupt("the log empties a table that it did not describe"))?;
+            let table = &mut self.tables[index];
+            let Some(buffer) = &mut table.buffer else {
+                open.row.ordinal += 1;
+                continue;
+            };
+            let before = buffer.bytes();
+            buffer.truncate(&mut open.row);
+            self.held_bytes += buffer.bytes() - before;
+            if !table.active {
+                table.active = true;
+                self.active.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the description of a table.
+    fn relation(&mut self, shape: RelationShape) -> Result<Flow> {
+        let name = RelationName::new(&shape.schema, &shape.table);
+        if !self.options.tables.accepts(&name) {
+            self.install(shape, None)?;
+            return Ok(Flow::Go);
+        }
+        if let Some(question) = self.question(&shape, &name) {
+            return Ok(Flow::Ask(question));
+        }
+        // Where whole rows are logged, the key is the catalog's to say, and it is asked whenever the table is described.
+        let key = self.keys.remove(&shape.oid);
+        let (relation, types, targets) = self.compile(&name, &shape, key.as_deref())?;
+        if relation.columns().is_empty() {
+            self.install(shape, None)?;
+            return Ok(Flow::Go);
+        }
+        let unchanged = self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index)).is_some_and(|table| {
+            table.shape == shape && table.buffer.as_ref().is_some_and(|buffer| Arc::ptr_eq(buffer.relation(), &relation))
+        });
+        if !unchanged {
+            // Before the new version is announced, what is of the old one.
+            self.cut(&name)?;
+            let recreated = self.announce(&name, shape.oid, &relation);
+            let oid = shape.oid;
+            self.install(shape, Some(RowBuffer::new(relation, &types, targets)))?;
+            if recreated && let Some(open) = self.open.as_mut().filter(|open| !open.skip) {
+                // The rows of the table that had the name are gone with it.
+                let index = self.by_oid[&oid];
+                if let Some(buffer) = &mut self.tables[index].buffer {
+                    buffer.truncate(&mut open.row);
+                    self.held_bytes += buffer.bytes();
+                    self.tables[index].active = true;
+                    self.active.push(index);
+                }
+            }
+        }
+        Ok(Flow::Go)
+    }
+
+    /// The description of a table by the catalog, for a backfill: the relation that its rows are of, and how their
+    /// columns are read. Between two transactions only.
+    pub(crate) fn describe(&mut self, shape: &RelationShape, key: Option<&[String]>) -> Result<Described> {
+        let name = RelationName::new(&shape.schema, &shape.table);
+        if let Some(question) = self.question_types(shape, &name) {
+            return Ok(Described::Ask(question));
+        }
+        let (relation, types, _) = self.compile(&name, shape, key)?;
+        if !relation.columns().is_empty() {
+            self.cut(&name)?;
+            self.announce(&name, shape.oid, &relation);
+        }
+        Ok(Described::Known(relation, types))
+    }
+
+    fn question_types(&self, shape: &RelationShape, name: &RelationName) -> Option<Question> {
+        let mut types = Vec::new();
+        for column in shape.columns.iter().filter(|column| self.options.tables.accepts_column(name, &column.name)) {
+            types.extend(self.types.unknown(column.type_oid));
+        }
+        types.sort_unstable();
+        types.dedup();
+        (!types.is_empty()).then_some(Question { types, key_of: None })
+    }
+
+    fn question(&self, shape: &RelationShape, name: &RelationName) -> Option<Question> {
+        let mut question = self.question_types(shape, name).unwrap_or_default();
+        if shape.replica_identity == b'f' && !self.keys.contains_key(&shape.oid) {
+            question.key_of = Some(shape.oid);
+        }
+        (question != Question::default()).then_some(question)
+    }
+
+    /// Where the changes that follow stand.
+    fn since(&self) -> LogPosition {
+        match &self.open {
+            Some(open) => LogPosition::new(self.options.incarnation, 0, open.row.commit_lsn.0, open.row.ordinal + 1, false),
+            None => mark_position(self.options.incarnation, self.passed),
+        }
+    }
+
+    /// The version with this shape, and how its rows are read.
+    fn compile(&mut self, name: &RelationName, shape: &RelationShape, key: Option<&[String]>) -> Result<Plan> {
+        let mut columns: Vec<Column> = Vec::new();
+        let mut types = Vec::new();
+        let mut targets = Vec::with_capacity(shape.columns.len());
+        let mut keys = Vec::new();
+        for column in &shape.columns {
+            let in_key = match key {
+                Some(key) if shape.replica_identity == b'f' => key.contains(&column.name),
+                _ => shape.replica_identity != b'f' && column.flags & 1 != 0,
+            };
+            if !self.options.tables.accepts_column(name, &column.name) {
+                if in_key {
+                    return Err(Error::config("a column of a table's key is left out")
+                        .context("relation", name)
+                        .context("column", &column.name)
+                        .remedy("take it out of exclude_columns, or exclude the table"));
+                }
+                targets.push(Target { column: None, key: false, binary: true });
+                continue;
+            }
+            let column_type = self.types.column_type(column.type_oid, column.typmod, self.options.types);
+            let index = columns.len();
+            if in_key {
+                keys.push(index);
+            }
+            columns.push(carried::column(&column.name, column.type_oid, column.typmod, column.flags, &column_type));
+            targets.push(Target { column: Some(index), key: in_key, binary: column_type.is_binary() });
+            types.push(column_type);
+        }
+        if let Some(key) = key {
+            // In the key's own order.
+            keys.sort_by_key(|index| key.iter().position(|name| name == columns[*index].name()));
+        }
+        stamp(&mut columns, shape.oid);
+        if keys.is_empty() {
+            // All columns stand in for one.
+            targets.iter_mut().for_each(|target| target.key = target.column.is_some());
+        }
+        let since = self.since();
+        let versions = self.versions.entry(name.clone()).or_default();
+        let relation = versions.of(name, columns, keys, since).context("relation", name)?;
+        Ok((relation, types, targets))
+    }
+
+    /// Makes a version known before its first change; true if the table is another one under the same name.
+    fn announce(&mut self, name: &RelationName, oid: Oid, relation: &Arc<Relation>) -> bool {
+        let versions = self.versions.entry(name.clone()).or_default();
+        let mut recreated = false;
+        if let Some(before) = versions.current.as_ref().filter(|before| !Arc::ptr_eq(before, relation)) {
+            recreated = relation_oid(before).is_some_and(|before| before != oid);
+            let mut added = Vec::new();
+            let mut retyped = false;
+            for column in relation.columns() {
+                match before.columns().iter().find(|before| before.name() == column.name()) {
+                    Some(before) => retyped |= is_retyped(&before.source_type, &column.source_type),
+                    None => added.push(column.name().to_owned()),
+                }
+            }
+            if recreated || retyped || !added.is_empty() {
+                self.reshaped.push(Reshaped { oid, name: name.clone(), added, retyped, recreated });
+            }
+        }
+        versions.current = Some(Arc::clone(relation));
+        if versions.announced.insert(relation.version()) {
+            self.ready.push_back(Decoded::Relation(Arc::clone(relation)));
+        }
+        recreated
+    }
+
+    /// Makes what is held of tables of this name ready.
+    fn cut(&mut self, name: &RelationName) -> Result<()> {
+        for index in std::mem::take(&mut self.active) {
+            let table = &mut self.tables[index];
+            let Some(buffer) = table.buffer.as_mut().filter(|buffer| buffer.relation().name() == name) else {
+                self.active.push(index);
+                continue;
+            };
+            table.active = false;
+            self.held_bytes -= buffer.bytes();
+            self.ready.extend(buffer.cut()?.map(Decoded::Changes));
+        }
+        Ok(())
+    }
+
+    /// Puts a table in the place of what the log had described under its OID.
+    fn install(&mut self, shape: RelationShape, buffer: Option<RowBuffer>) -> Result<()> {
+        match self.by_oid.get(&shape.oid).copied() {
+            Some(index) => {
+                // It may have had another name.
+                let before = self.tables[index].buffer.as_ref().map(|buffer| buffer.relation().name().clone());
+                if let Some(before) = before {
+                    self.cut(&before)?;
+                }
+                self.tables[index].shape = shape;
+                self.tables[index].buffer = buffer;
+            }
+            None => {
+                self.by_oid.insert(shape.oid, self.tables.len());
+                self.tables.push(Table { shape, buffer, active: false });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True if a column's values may have changed with its type. A text of another greatest length is the same text.
+fn is_retyped(before: &str, after: &str) -> bool {
+    let is_text = |name: &str| name == "text" || (name.starts_with("character varying") && !name.ends_with("[]"));
+    before != after && !(is_text(before) && is_text(after))
+}
+
+/// The first column says which table it is of: another one of the same name and shape is another relation.
+fn stamp(columns: &mut [Column], oid: Oid) {
+    if let Some(detail) = columns.first_mut().and_then(|column| column.detail.as_object_mut()) {
+        detail.insert("relation".to_owned(), oid.into());
+    }
+}
+
+fn relation_oid(relation: &Relation) -> Option<Oid> {
+    let detail = &relation.columns().first()?.detail;
+    detail.get("relation")?.as_u64().and_then(|oid| Oid::try_from(oid).ok())
+}
+
+type Plan = (Arc<Relation>, Vec<ColumnType>, Vec<Target>);
+
+/// What came of the description of a table by the catalog.
+pub(crate) enum Described {
+    Known(Arc<Relation>, Vec<ColumnType>),
+    Ask(Question),
+}
+
+/// The message of the error that a value in binary form gives whose column has none here: the log is to be read as text.
+pub(crate) const BINARY_REFUSED: &str = "a value came in a binary form that is not known";
+
+impl Versions {
+    /// The version with this shape at this place.
+    fn of(&mut self, name: &RelationName, columns: Vec<Column>, key: Vec<usize>, since: LogPosition) -> Result<Arc<Relation>> {
+        let relation = Relation::new(name.clone(), self.version + 1, since, columns, key);
+        if let Some(current) = self.current.as_ref().filter(|current| current.same_shape(&relation)) {
+            return Ok(Arc::clone(current));
+        }
+        let known = self.known.iter().find(|known| known.since() == since && known.same_shape(&relation));
+        let relation = match known {
+            Some(known) => Arc::clone(known),
+            None if self.version >= VERSIONS_MAX => return Err(Error::schema("the shape of a table changes without end")),
+            None => Arc::new(relation),
+        };
+        self.version = relation.version();
+        Ok(relation)
+    }
+}

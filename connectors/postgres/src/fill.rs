@@ -1,0 +1,624 @@
+//! Drives the backfill beside the log: which tables are to be read, when the log stands still for a wave, and where the rows
+//! go in its order.
+//!
+//! The log and the backfill take turns. A wave lasts a second or two; then the log has the floor until it is drained, or for
+//! as long. While the snapshot of a new slot is held the log has not begun yet, and waves follow one another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use logweir_core::{
+    ChangeBatch, ChangeType, Error, LogEvent, LogPosition, MemoryPermit, MetadataBuilder, Relation, Result, SourcePlace, TableFilter,
+    TimestampMicros,
+};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::backfill::{BackfillState, Chunk, PendingPart, Pool, Proof, Shapes, Survey, TablePlan, Wave, WaveEvent, plan_tables, survey};
+use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
+use crate::lsn::Lsn;
+use crate::options::PostgresOptions;
+use crate::quote::literal;
+use crate::server::{self, Facts, SlotOptions};
+use crate::session::Session;
+use crate::types::Oid;
+use crate::wire::{Connection, Mode};
+
+/// How rows of a backfill were read: `_metadata_read_method`.
+const READ_METHOD: &str = "postgresql-backfill";
+
+/// How often it is looked whether tables have joined the publication. Where a look takes long, less often.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
+const SURVEY_SHARE: u32 = 50;
+
+/// No chunk is begun in a wave after this time.
+const WAVE: Duration = Duration::from_secs(1);
+
+/// The log has the floor between two waves until it is drained, and for this long at most.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// The exact snapshot of a new slot is held for this long at most, unless tables without a key need it: it keeps the server
+/// from cleaning up.
+const EXACT_MAX: Duration = Duration::from_secs(600);
+
+/// Parts and chunks that are planned for one wave.
+const PARTS_MAX: usize = 64;
+const CHUNKS_MAX: usize = 256;
+
+/// Waits after a wave that could not read: for transactions to end, for a server to come back.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Making a temporary slot waits for other transactions, and the log waits meanwhile.
+const TEMPORARY_SLOT_MAX: Duration = Duration::from_secs(60);
+
+/// What keeps the log from going on.
+enum Floor {
+    /// Nothing.
+    Log,
+    /// The catalog is asked how these parts are read.
+    Planning(Vec<PendingPart>, BoxFuture<'static, Result<Shapes>>),
+    /// Chunks are read.
+    Wave(Box<Running>),
+    /// An exact snapshot is made.
+    Snapshot(BoxFuture<'static, Result<(Lsn, Pool)>>),
+}
+
+struct Running {
+    wave: Wave,
+    /// The parts, and the chunks of each in order with whether they are read.
+    parts: Vec<(PendingPart, Vec<(Chunk, bool)>)>,
+    exact: bool,
+    read: u64,
+    early: bool,
+}
+
+/// What a look at the server found.
+struct Look {
+    survey: Survey,
+    /// Tables to be read again.
+    again: Vec<Oid>,
+    reshaped: Vec<Reshaped>,
+    took: Duration,
+}
+
+/// See the module.
+pub(crate) struct Fill {
+    options: Arc<PostgresOptions>,
+    tables: TableFilter,
+    /// Rows that were there before are wanted.
+    active: bool,
+    state: BackfillState,
+    /// The published tables were looked at, at least once.
+    surveyed: bool,
+    floor: Floor,
+    pool: Option<Pool>,
+    idle: Vec<Connection>,
+    ready: VecDeque<LogEvent>,
+    /// The last position given away: place in the log and number.
+    last: (u64, u64),
+    reshaped: Vec<Reshaped>,
+    errand: Option<BoxFuture<'static, Result<Look>>>,
+    looked: Option<Result<Look>>,
+    survey_at: Instant,
+    wave_at: Instant,
+    slice_until: Instant,
+    attempts: u32,
+}
+
+impl Fill {
+    pub(crate) fn new(options: Arc<PostgresOptions>, tables: TableFilter) -> Self {
+        let now = Instant::now();
+        Fill {
+            active: options.backfill.is_some(),
+            options,
+            tables,
+            state: BackfillState::default(),
+            surveyed: false,
+            floor: Floor::Log,
+            pool: None,
+            idle: Vec::new(),
+            ready: VecDeque::new(),
+            last: (0, 0),
+            reshaped: Vec::new(),
+            errand: None,
+            looked: None,
+            survey_at: now,
+            wave_at: now,
+            slice_until: now,
+            attempts: 0,
+        }
+    }
+
+    /// Begins where a checkpoint, or a new slot, says.
+    pub(crate) fn begin(&mut self, state: BackfillState, pool: Option<Pool>, surveyed: bool, position: LogPosition) {
+        self.state = state;
+        self.pool = pool;
+        self.surveyed = surveyed;
+        self.last = (position.commit(), position.ordinal());
+        if surveyed {
+            self.survey_at = Instant::now() + SURVEY_INTERVAL;
+        }
+        if self.active && !self.state.pending.is_empty() {
+            tracing::info!(
+                slot = self.options.slot,
+                parts = self.state.pending.len(),
+                exact = self.pool.is_some(),
+                "reading the rows that are there"
+            );
+        }
+    }
+
+    /// The session is lost, and with it what was held beside it.
+    pub(crate) fn interrupt(&mut self) {
+        self.floor = Floor::Log;
+        self.pool = None;
+        self.idle.clear();
+    }
+
+    /// There is a session again.
+    pub(crate) fn resume(&mut self) {
+        self.slice_until = Instant::now() + SLICE;
+    }
+
+    pub(crate) fn state(&self) -> &BackfillState {
+        &self.state
+    }
+
+    /// True while rows that were there before are still to be handed out.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.active && (!self.surveyed || !self.state.pending.is_empty() || !self.reshaped.is_empty())
+    }
+
+    /// Takes note of transactions that became whole, and of tables that have another shape.
+    pub(crate) fn note(&mut self, committed: impl Iterator<Item = u32>, reshaped: Vec<Reshaped>) {
+        if !self.active {
+            committed.for_each(drop);
+            for table in reshaped.iter().filter(|table| table.retyped || table.recreated) {
+                tracing::warn!(relation = %table.name, "rows that did not change since have another form in the source: without backfill they are not read again");
+            }
+            return;
+        }
+        committed.for_each(|xid| self.state.committed(xid));
+        if !reshaped.is_empty() {
+            self.reshaped.extend(reshaped);
+            self.survey_at = Instant::now();
+        }
+    }
+
+    pub(crate) fn take_ready(&mut self) -> Option<LogEvent> {
+        self.ready.pop_front()
+    }
+
+    /// True if the log stands still for the backfill.
+    pub(crate) fn has_the_floor(&self) -> bool {
+        !matches!(self.floor, Floor::Log)
+    }
+
+    /// True if the log, which is at rest, should stand still now.
+    pub(crate) fn wants_the_floor(&self, session: &Session) -> bool {
+        if !self.active || self.state.pending.is_empty() || Instant::now() < self.wave_at {
+            return false;
+        }
+        match &self.pool {
+            Some(_) => session.hold_at.is_none() || session.is_held(),
+            None => {
+                let turn = session.drained || Instant::now() >= self.slice_until;
+                turn && session.hold_at.is_none() && (self.eligible(session).next().is_some() || self.needs_snapshot())
+            }
+        }
+    }
+
+    /// Parts that can be read by a snapshot of now.
+    fn eligible(&self, session: &Session) -> impl Iterator<Item = &PendingPart> {
+        let passed = session.decoder.passed();
+        self.state.pending.iter().filter(move |part| !part.exact && part.after <= passed)
+    }
+
+    fn needs_snapshot(&self) -> bool {
+        self.state.pending.iter().all(|part| part.exact)
+    }
+
+    /// The log stands still from now on.
+    pub(crate) fn take_the_floor(&mut self, session: &mut Session) -> Result<()> {
+        let parts: Vec<PendingPart> = match &self.pool {
+            Some(_) => self.state.pending.iter().take(PARTS_MAX).cloned().collect(),
+            None => self.eligible(session).take(PARTS_MAX).cloned().collect(),
+        };
+        let (options, facts) = (Arc::clone(&self.options), Arc::clone(&session.facts));
+        if parts.is_empty() {
+            self.floor = Floor::Snapshot(exact_snapshot(options, facts).boxed());
+            return Ok(());
+        }
+        let asked = parts.clone();
+        let idle = self.idle.pop();
+        let planning = async move {
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => Connection::connect(&options, Mode::Query).await?,
+            };
+            plan_tables(&mut connection, &facts, &options.publication, &asked).await
+        };
+        self.floor = Floor::Planning(parts, planning.boxed());
+        Ok(())
+    }
+
+    /// One step of what has the floor. Cancel safe.
+    pub(crate) async fn step(&mut self, session: &mut Session) -> Result<()> {
+        match &mut self.floor {
+            Floor::Log => Ok(()),
+            Floor::Snapshot(making) => {
+                let made = making.await;
+                self.floor = Floor::Log;
+                match made {
+                    Ok((at, pool)) => {
+                        tracing::info!(slot = self.options.slot, %at, "tables without a key are read by an exact snapshot");
+                        session.hold_at = Some(at);
+                        for part in self.state.pending.iter_mut().filter(|part| part.exact) {
+                            // Whatever of it was landed is repeated.
+                            (part.next_block, part.begun) = (0, true);
+                        }
+                        self.pool = Some(pool);
+                        Ok(())
+                    }
+                    Err(error) => self.put_off(error),
+                }
+            }
+            Floor::Planning(parts, planning) => {
+                let shapes = planning.await;
+                let parts = std::mem::take(parts);
+                self.floor = Floor::Log;
+                match shapes {
+                    Ok(shapes) => self.start_wave(session, parts, shapes),
+                    Err(error) => self.put_off(error),
+                }
+            }
+            Floor::Wave(running) => match running.wave.next().await {
+                Some(event) => self.take(session, event),
+                None => self.end_wave(session),
+            },
+        }
+    }
+
+    fn start_wave(&mut self, session: &mut Session, parts: Vec<PendingPart>, mut shapes: Shapes) -> Result<()> {
+        session.decoder.learn(&[], std::mem::take(&mut shapes.types));
+        let chunk_rows = self.options.backfill.as_ref().map_or(0, |backfill| backfill.chunk_rows);
+        let mut chunks = VecDeque::new();
+        let mut planned = Vec::new();
+        for part in parts {
+            if chunks.len() >= CHUNKS_MAX {
+                break;
+            }
+            let plan = match (shapes.tables.get(&part.oid), shapes.parts.get(&part.part)) {
+                (Some(table), Some(place)) => {
+                    let key = (table.shape.replica_identity == b'f').then_some(table.key.as_slice());
+                    let (relation, types) = describe(&mut session.decoder, &table.shape, key)?;
+                    let plan = TablePlan::new(&session.facts, relation, types, table, place, chunk_rows);
+                    (!plan.relation.columns().is_empty()).then_some(plan)
+                }
+                // Dropped, or taken out of the publication.
+                _ => None,
+            };
+            let Some(plan) = plan.map(Arc::new) else {
+                self.state.pending.retain(|pending| *pending != part);
+                continue;
+            };
+            if part.exact && part.begun && part.next_block == 0 {
+                let lsn = session.decoder.passed();
+                let truncate = self.truncate(session, lsn, &plan.relation)?;
+                self.ready.push_back(LogEvent::Changes(truncate));
+            }
+            let mut part_chunks = Vec::new();
+            let mut first = part.next_block;
+            loop {
+                let end = plan.chunk_blocks.map(|blocks| first + blocks).filter(|end| *end < plan.blocks);
+                let chunk = Chunk { index: planned.len(), plan: Arc::clone(&plan), first, end };
+                chunks.push_back(chunk.clone());
+                part_chunks.push((chunk, false));
+                match end {
+                    Some(end) if chunks.len() < CHUNKS_MAX => first = end,
+                    _ => break,
+                }
+            }
+            planned.push((part, part_chunks));
+        }
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let exact = self.pool.is_some();
+        let proof = if exact {
+            Proof::Exact
+        } else {
+            let ended = planned.iter().map(|(part, _)| part.ended).max().unwrap_or(0);
+            Proof::Compared { unverified: self.state.unverified.clone(), ended }
+        };
+        let idle = std::mem::take(&mut self.idle);
+        let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, chunks, WAVE);
+        self.floor = Floor::Wave(Box::new(Running { wave, parts: planned, exact, read: 0, early: false }));
+        Ok(())
+    }
+
+    fn take(&mut self, session: &mut Session, event: WaveEvent) -> Result<()> {
+        let Floor::Wave(running) = &mut self.floor else { return Ok(()) };
+        match event {
+            WaveEvent::Rows { plan, columns, rows, read_time } => {
+                running.read += rows as u64;
+                let batch = self.batch(session, &plan.relation, columns, rows, ChangeType::Read, read_time)?;
+                self.ready.push_back(LogEvent::Changes(batch));
+            }
+            WaveEvent::Done(chunk) | WaveEvent::Gone(chunk) => {
+                let chunks = running.parts.get_mut(chunk.index).map(|(_, chunks)| chunks);
+                for (known, done) in chunks.into_iter().flatten() {
+                    *done |= known.first == chunk.first;
+                }
+            }
+            WaveEvent::Verified(snapshot) => {
+                self.state.verify(&snapshot);
+            }
+            WaveEvent::TooEarly(snapshot) => {
+                running.early = true;
+                self.state.verify(&snapshot);
+            }
+            // Its other tasks go on; what this one had taken is read again.
+            WaveEvent::Failed(error) if error.is_transient() => {
+                running.early = true;
+                tracing::warn!(error = error.report(), "a part of a table could not be read, trying again");
+            }
+            WaveEvent::Failed(error) => {
+                self.floor = Floor::Log;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_wave(&mut self, session: &mut Session) -> Result<()> {
+        let Floor::Wave(running) = std::mem::replace(&mut self.floor, Floor::Log) else { return Ok(()) };
+        let Running { wave, parts, exact, read, early } = *running;
+        let (pool, idle) = wave.into_connections();
+        let mut progress = false;
+        for (part, chunks) in parts {
+            let Some(pending) = self.state.pending.iter_mut().find(|pending| pending.oid == part.oid && pending.part == part.part) else {
+                continue;
+            };
+            for (chunk, done) in chunks {
+                if !done {
+                    // Chunks behind it that were read are read again.
+                    break;
+                }
+                progress = true;
+                // `None` means: to the end.
+                pending.next_block = chunk.end.unwrap_or(u64::MAX);
+                pending.begun = true;
+            }
+        }
+        self.state.pending.retain(|part| part.next_block != u64::MAX);
+        if self.state.pending.is_empty() {
+            // Nobody asks which transactions are visible.
+            self.state.unverified.clear();
+        }
+        let now = Instant::now();
+        self.slice_until = now + SLICE;
+        session.heard_at = now;
+        if progress && !early {
+            self.attempts = 0;
+        } else {
+            self.wave_at = now + self.wait();
+        }
+        if exact {
+            let needed = self.state.pending.iter().any(|part| part.exact);
+            self.pool = pool.filter(|pool| {
+                !self.state.pending.is_empty() && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX))
+            });
+            if self.pool.is_none() {
+                session.hold_at = None;
+            }
+        } else {
+            self.idle = idle;
+        }
+        if read > 0 || progress {
+            let mut mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), &self.state)?;
+            mark.position = mark.position.max(self.position(session));
+            self.ready.push_back(LogEvent::Mark(mark));
+        }
+        if self.state.pending.is_empty() {
+            self.idle.clear();
+            tracing::info!(slot = self.options.slot, "all rows that were there are read");
+        }
+        Ok(())
+    }
+
+    /// What failed beside the log is tried again; the log goes on meanwhile.
+    fn put_off(&mut self, error: Error) -> Result<()> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        tracing::warn!(error = error.report(), "the rows that are there cannot be read now, trying again");
+        self.wave_at = Instant::now() + self.wait();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Duration {
+        let (first, longest) = AGAIN;
+        let wait = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
+        self.attempts = self.attempts.saturating_add(1);
+        wait
+    }
+
+    /// The position of the last row read at the place where the log stands.
+    fn position(&self, session: &Session) -> LogPosition {
+        LogPosition::new(session.incarnation(), 0, self.last.0, self.last.1, true)
+    }
+
+    fn batch(
+        &mut self,
+        session: &Session,
+        relation: &Arc<Relation>,
+        columns: Vec<ArrayRef>,
+        rows: usize,
+        change_type: ChangeType,
+        read_time: TimestampMicros,
+    ) -> Result<ChangeBatch> {
+        let here = mark_position(session.incarnation(), session.decoder.passed()).commit();
+        if self.last.0 != here {
+            self.last = (here, 0);
+        }
+        let timestamp = session.decoder.commit_time().unwrap_or(read_time);
+        let place = SourcePlace { log_position: session.decoder.passed().0, log_file: None, transaction: None };
+        let mut metadata = MetadataBuilder::new(READ_METHOD);
+        for _ in 0..rows {
+            self.last.1 += 1;
+            metadata.push(timestamp, self.position(session), change_type, read_time, place);
+        }
+        let last = self.position(session);
+        let mut columns = columns;
+        columns.extend(metadata.finish());
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let records = RecordBatch::try_new_with_options(Arc::clone(relation.schema()), columns, &options)
+            .map_err(|error| Error::internal("could not put a batch together").context("relation", relation.name()).source(error))?;
+        Ok(ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last, memory: Arc::new(MemoryPermit::uncounted()) })
+    }
+
+    /// Takes away what was landed of a table that is read anew.
+    fn truncate(&mut self, session: &Session, lsn: Lsn, relation: &Arc<Relation>) -> Result<ChangeBatch> {
+        tracing::warn!(relation = %relation.name(), %lsn, "a table without a key is read anew: what was landed of it before is emptied first");
+        let columns = relation.columns().iter().map(|column| new_null_array(column.field.data_type(), 1)).collect();
+        let time = session.decoder.commit_time().unwrap_or(TimestampMicros(0));
+        self.batch(session, relation, columns, 1, ChangeType::Truncate, time)
+    }
+
+    /// Waits for what is asked beside the log, and asks it when it is due. Cancel safe.
+    pub(crate) async fn errand(&mut self) {
+        match &mut self.errand {
+            Some(errand) => {
+                let looked = errand.await;
+                self.errand = None;
+                self.looked = Some(looked);
+            }
+            None if self.active || self.options.create => sleep_until(self.survey_at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes use of what was asked, and begins to ask what is due.
+    pub(crate) fn settle(&mut self, facts: &Arc<Facts>) -> Result<()> {
+        match self.looked.take() {
+            Some(Ok(look)) => {
+                self.survey_at = Instant::now() + SURVEY_INTERVAL.max(look.took * SURVEY_SHARE);
+                if !look.again.is_empty() {
+                    look.again.iter().for_each(|oid| self.state.again(*oid));
+                    self.survey_at = Instant::now();
+                } else if self.active {
+                    self.surveyed = true;
+                    self.state.known.0.extend(look.survey.names.iter().map(|(oid, _)| *oid));
+                    if !look.survey.found.is_empty() {
+                        for (_, name) in &look.survey.names {
+                            tracing::info!(relation = %name, "the rows of a published table are to be read");
+                        }
+                        self.state.pending.extend(look.survey.found);
+                    }
+                }
+                self.reshaped.retain(|table| !look.reshaped.contains(table));
+            }
+            Some(Err(error)) if error.is_transient() => {
+                self.survey_at = Instant::now() + SURVEY_INTERVAL;
+                tracing::debug!(error = error.report(), "could not look which tables are published");
+            }
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+        if self.errand.is_none() && Instant::now() >= self.survey_at && (self.active || self.options.create) {
+            let look = look(Arc::clone(&self.options), Arc::clone(facts), self.tables.clone(), self.state.clone(), self.reshaped.clone());
+            self.errand = Some(look.boxed());
+        }
+        Ok(())
+    }
+}
+
+/// The relation of a table that the catalog describes, and how its columns are read.
+fn describe(
+    decoder: &mut PgoutputDecoder,
+    shape: &crate::message::RelationShape,
+    key: Option<&[String]>,
+) -> Result<(Arc<Relation>, Vec<crate::types::ColumnType>)> {
+    loop {
+        match decoder.describe(shape, key)? {
+            Described::Known(relation, types) => return Ok((relation, types)),
+            // The catalog was asked for all of them: what it does not know is gone.
+            Described::Ask(question) => decoder.learn(&question.types, Vec::new()),
+        }
+    }
+}
+
+/// Keeps our publication in step with the configuration, and looks what is published.
+async fn look(
+    options: Arc<PostgresOptions>,
+    facts: Arc<Facts>,
+    tables: TableFilter,
+    state: BackfillState,
+    reshaped: Vec<Reshaped>,
+) -> Result<Look> {
+    let begun = Instant::now();
+    let mut connection = Connection::connect(&options, Mode::Query).await?;
+    let ours = server::publication(&mut connection, &options.publication)
+        .await?
+        .is_some_and(|publication| publication.ours && !publication.all_tables);
+    if ours && options.create && !facts.in_recovery {
+        server::extend_publication(&mut connection, &facts, &options, &tables).await?;
+    }
+    let mut survey_of = Survey { found: Vec::new(), names: Vec::new() };
+    let mut again = Vec::new();
+    if let Some(backfill) = &options.backfill {
+        for table in &reshaped {
+            if table.recreated || table.retyped || has_defaults(&mut connection, table).await? {
+                again.push(table.oid);
+            }
+        }
+        if again.is_empty() {
+            survey_of = survey(&mut connection, &facts, &options.publication, &state, &tables, &backfill.exclude).await?;
+            if !survey_of.found.is_empty() && !facts.in_recovery {
+                // So that the log moves behind what was found, also where nothing else happens.
+                server::log_end(&mut connection).await?;
+            }
+        }
+    }
+    connection.close().await;
+    Ok(Look { survey: survey_of, again, reshaped, took: begun.elapsed() })
+}
+
+/// True if a column that is new has a value in rows that were there before it.
+async fn has_defaults(connection: &mut Connection, table: &Reshaped) -> Result<bool> {
+    if table.added.is_empty() {
+        return Ok(false);
+    }
+    let names: Vec<String> = table.added.iter().map(|name| literal(name)).collect();
+    let rows = connection
+        .query(&format!(
+            "SELECT FROM pg_catalog.pg_attribute WHERE attrelid = {} AND attname IN ({}) AND (atthasdef OR atthasmissing OR attidentity <> '')",
+            table.oid,
+            names.join(", ")
+        ))
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Makes a slot that lives as long as its connection, for the snapshot that is exact at its place.
+async fn exact_snapshot(options: Arc<PostgresOptions>, facts: Arc<Facts>) -> Result<(Lsn, Pool)> {
+    let making = async {
+        let mut query = Connection::connect(&options, Mode::Query).await?;
+        let mut walsender = Connection::connect(&options, Mode::Replication).await?;
+        let name = format!("{:.40}_{:08x}", options.slot, rand::random::<u32>());
+        let settings = SlotOptions { temporary: true, export_snapshot: true, ..SlotOptions::default() };
+        let created = server::create_slot(&mut walsender, &mut query, &facts, &name, settings).await?;
+        let snapshot = created.snapshot.ok_or_else(|| Error::transient("the server gave no snapshot with the temporary slot"))?;
+        let pool = Pool::import(&options, &snapshot, options.backfill.as_ref().map_or(1, |backfill| backfill.tasks)).await?;
+        walsender.close().await;
+        query.close().await;
+        Ok((created.consistent, pool))
+    };
+    timeout(TEMPORARY_SLOT_MAX, making)
+        .await
+        .map_err(|_| Error::transient("could not get an exact snapshot while older transactions are under way"))?
+}

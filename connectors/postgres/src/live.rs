@@ -1,0 +1,465 @@
+//! Reads a live server's log: pulls messages, lets the decoder make columns of them, and hands those out as memory allows; in
+//! between, rows that were there before.
+//!
+//! The reader is one loop over its own state. Whatever takes time (opening the log, a question to the catalog, memory, a wave
+//! of a backfill) is a future kept in the state, so a call of `next` that is dropped loses nothing and the next one goes on.
+//!
+//! After a fault a fresh session begins at the last mark. Batches cut inside a large transaction may have been handed out
+//! behind that mark; their rows come again and are cut off by position, which strictly rises per relation.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use logweir_core::{
+    ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation, RelationName, Result,
+    TableFilter,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::backfill::{look_up, primary_key};
+use crate::decoder::{BINARY_REFUSED, Decoded, Question, mark_position};
+use crate::fill::Fill;
+use crate::lsn::Lsn;
+use crate::offset::PostgresOffset;
+use crate::opening::{Opened, Opening};
+use crate::options::PostgresOptions;
+use crate::server;
+use crate::session::{SILENCE_MAX, Session};
+use crate::types::TypeInfo;
+use crate::wire::{Connection, Mode};
+
+/// Under load, changes wait this long for more of their kind. A change after a pause waits for nothing.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// A stream that never pauses is flushed this often, whatever it holds.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A log in which nothing of interest happens gives a mark this often.
+const IDLE_MARK: Duration = Duration::from_secs(1);
+
+/// Bounds of the wait before an attempt to reconnect, doubled from one to the next.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// A session that lasted this long was in order: the next wait is short again.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Reads the log of a live server.
+pub(crate) struct LiveReader {
+    options: Arc<PostgresOptions>,
+    tables: TableFilter,
+    memory: MemoryBudget,
+    /// Every relation version that the decoder must know.
+    relations: Vec<Arc<Relation>>,
+    announced: HashSet<(RelationName, u32)>,
+
+    session: Option<Session>,
+    opening: Option<BoxFuture<'static, Result<Opened>>>,
+    attempts: u32,
+    retry_at: Option<Instant>,
+    /// Values may come in binary form, as far as is known.
+    binary: bool,
+
+    /// The last mark handed out.
+    last_mark: LogMark,
+    last_mark_at: Instant,
+    /// Positions handed out behind it, the greatest per relation.
+    handed_out: HashMap<RelationName, LogPosition>,
+    /// What the server may forget.
+    acknowledged: Lsn,
+
+    /// An event that waits for its memory.
+    waiting: Option<(ChangeBatch, BoxFuture<'static, MemoryPermit>)>,
+    /// A mark to hand out before anything else: of the opening, of an idle log, of a wave.
+    mark_due: Option<LogMark>,
+    /// Returned when everything before it was handed out.
+    failed: Option<Failed>,
+    /// The decoder's question under way.
+    answering: Option<BoxFuture<'static, (Question, Result<Answer>)>>,
+    /// The rows that were there before.
+    fill: Fill,
+    /// For `end`.
+    questions: Option<Connection>,
+    /// Somebody waits for the log to be passed up to here.
+    wanted: Option<Lsn>,
+}
+
+/// What ends a session.
+enum Failed {
+    /// Reconnect.
+    Session(Error),
+    /// Give up.
+    Reader(Error),
+}
+
+/// What the catalog says.
+struct Answer {
+    types: Vec<TypeInfo>,
+    key: Vec<String>,
+}
+
+async fn answer(options: Arc<PostgresOptions>, question: &Question) -> Result<Answer> {
+    let mut connection = Connection::connect(&options, Mode::Query).await?;
+    let key = match question.key_of {
+        Some(oid) => primary_key(&mut connection, oid).await?,
+        None => Vec::new(),
+    };
+    let types = look_up(&mut connection, question.types.clone()).await?;
+    connection.close().await;
+    Ok(Answer { types, key })
+}
+
+impl LiveReader {
+    /// Opens the log. A fault on the way is the caller's to retry.
+    pub(crate) async fn open(options: Arc<PostgresOptions>, start: LogStart) -> Result<Self> {
+        let opening = Opening {
+            options: Arc::clone(&options),
+            tables: start.tables.clone(),
+            relations: start.relations.clone(),
+            resume: start.resume,
+            memory_bytes: start.memory.total_bytes(),
+            binary: options.binary,
+        };
+        let opened = opening.open().await?;
+        let mark = opened.mark.clone();
+        let mut fill = Fill::new(Arc::clone(&options), start.tables.clone());
+        let Opened { session, query, backfill, pool, surveyed, .. } = opened;
+        fill.begin(backfill, pool, surveyed, mark.position);
+        let acknowledged = PostgresOffset::of(&mark)?.begin();
+        Ok(LiveReader {
+            binary: options.binary,
+            options,
+            tables: start.tables,
+            memory: start.memory,
+            announced: HashSet::new(),
+            relations: start.relations,
+            session: Some(session),
+            opening: None,
+            attempts: 0,
+            retry_at: None,
+            last_mark: mark.clone(),
+            last_mark_at: Instant::now(),
+            handed_out: HashMap::new(),
+            acknowledged,
+            waiting: None,
+            mark_due: Some(mark),
+            failed: None,
+            answering: None,
+            fill,
+            questions: Some(query),
+            wanted: None,
+        })
+    }
+
+    /// The next event that is decoded already, as it may be handed out; memory is not acquired yet.
+    fn take_ready(&mut self) -> Result<Option<LogEvent>> {
+        if let Some(mark) = self.mark_due.take() {
+            return Ok(Some(LogEvent::Mark(mark)));
+        }
+        let Some(session) = self.session.as_mut() else { return Ok(None) };
+        while let Some(decoded) = session.decoder.next() {
+            match decoded {
+                Decoded::Relation(relation) => {
+                    if self.announced.insert((relation.name().clone(), relation.version())) {
+                        if !self.relations.iter().any(|known| **known == *relation) {
+                            self.relations.push(Arc::clone(&relation));
+                        }
+                        return Ok(Some(LogEvent::Relation(relation)));
+                    }
+                }
+                Decoded::Changes(batch) => {
+                    let fresh = match self.handed_out.get(batch.relation.name()) {
+                        Some(last) => after(batch, *last),
+                        None => Some(batch),
+                    };
+                    if let Some(batch) = fresh {
+                        return Ok(Some(LogEvent::Changes(batch)));
+                    }
+                }
+                Decoded::Mark(lsn, commit_time) => {
+                    let mark = session.mark(lsn, commit_time, self.fill.state())?;
+                    if mark.position > self.last_mark.position {
+                        return Ok(Some(LogEvent::Mark(mark)));
+                    }
+                }
+            }
+        }
+        Ok(self.fill.take_ready())
+    }
+
+    fn note_mark(&mut self, mark: &LogMark) {
+        if mark.position > self.last_mark.position {
+            self.attempts = 0;
+        }
+        self.last_mark = mark.clone();
+        self.last_mark_at = Instant::now();
+        self.handed_out.clear();
+    }
+
+    /// Decides what a fault of the session means.
+    fn fault(&mut self, error: Error) {
+        let retry = if error.message() == BINARY_REFUSED && self.binary {
+            // A column that came later: from here on the log is read as text, which every type has.
+            tracing::info!(error = error.report(), "reading the log as text from now on");
+            self.binary = false;
+            true
+        } else {
+            error.is_transient()
+        };
+        self.failed = Some(if retry { Failed::Session(error) } else { Failed::Reader(error) });
+        // What came whole before the fault is still handed out.
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.decoder.flush()
+        {
+            self.failed = Some(Failed::Reader(error));
+        }
+    }
+
+    /// Everything before the fault was handed out: now it counts.
+    fn settle_fault(&mut self, failed: Failed) -> Result<()> {
+        match failed {
+            Failed::Reader(error) => {
+                // Every later call says the same.
+                self.failed = Some(Failed::Reader(error.clone()));
+                self.session = None;
+                Err(error)
+            }
+            Failed::Session(error) => {
+                if self.session.take().is_some_and(|session| session.opened_at.elapsed() > STEADY) {
+                    self.attempts = 0;
+                }
+                self.answering = None;
+                self.fill.interrupt();
+                let wait = if error.message() == BINARY_REFUSED { Duration::ZERO } else { backoff(self.attempts) };
+                self.attempts = self.attempts.saturating_add(1);
+                self.retry_at = Some(Instant::now() + wait);
+                tracing::warn!(
+                    server = self.options.address(),
+                    attempt = self.attempts,
+                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    error = error.report(),
+                    "lost the log, reconnecting"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// One step of getting a session back.
+    async fn reopen(&mut self) {
+        if let Some(retry_at) = self.retry_at {
+            sleep_until(retry_at).await;
+            self.retry_at = None;
+        }
+        let opening = self.opening.get_or_insert_with(|| {
+            let opening = Opening {
+                options: Arc::clone(&self.options),
+                tables: self.tables.clone(),
+                relations: self.relations.clone(),
+                resume: Some(self.last_mark.clone()),
+                memory_bytes: self.memory.total_bytes(),
+                binary: self.binary,
+            };
+            opening.open().boxed()
+        });
+        let opened = opening.await;
+        self.opening = None;
+        match opened {
+            Ok(Opened { session, mark, query, .. }) => {
+                if session.incarnation() != self.last_mark.position.incarnation() {
+                    if !self.handed_out.is_empty() {
+                        let error = Error::transient("the server changed in the middle of a transaction that was handed out in part")
+                            .context("server", self.options.address());
+                        self.failed = Some(Failed::Reader(error));
+                        return;
+                    }
+                    self.mark_due = Some(mark);
+                }
+                session.acknowledge(self.acknowledged);
+                self.session = Some(session);
+                self.questions = Some(query);
+                self.fill.resume();
+            }
+            Err(error) => self.fault(error),
+        }
+    }
+
+    /// One step with a session in order and nothing ready: ask, decode, pull, fill, flush or mark.
+    async fn step(&mut self) -> Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if let Some(question) = &session.question {
+            let answering = self.answering.get_or_insert_with(|| {
+                let (options, question) = (Arc::clone(&self.options), question.clone());
+                async move {
+                    let answer = answer(options, &question).await;
+                    (question, answer)
+                }
+                .boxed()
+            });
+            let (question, answer) = answering.await;
+            self.answering = None;
+            let answer = answer?;
+            session.decoder.learn(&question.types, answer.types);
+            if let Some(oid) = question.key_of {
+                session.decoder.provide_key(oid, answer.key);
+            }
+            session.question = None;
+            return session.work();
+        }
+        if self.fill.has_the_floor() {
+            return self.fill.step(session).await;
+        }
+        if session.has_work() {
+            session.work()?;
+            self.fill.note(session.committed.drain(..), session.decoder.take_reshaped());
+            return Ok(());
+        }
+        self.wait().await
+    }
+
+    /// Waits for the log, or for what is due meanwhile.
+    async fn wait(&mut self) -> Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if session.is_at_rest() && self.fill.wants_the_floor(session) {
+            return self.fill.take_the_floor(session);
+        }
+        let now = Instant::now();
+        let at_boundary = !session.decoder.is_open();
+        let flush_at = session.unflushed_since.filter(|_| at_boundary).map(|since| {
+            // After a pause nothing is worth waiting for; under load, a little patience makes batches.
+            let busy = session.flushed_at.is_some_and(|flushed| since.duration_since(flushed) < 2 * LINGER);
+            if busy { session.heard_at + LINGER } else { since }.min(since + FLUSH_INTERVAL)
+        });
+        let mark_at = self.last_mark_at + IDLE_MARK;
+        let silence_at = session.heard_at + SILENCE_MAX;
+        let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position;
+        let wanted = self.wanted.is_some_and(|wanted| session.decoder.passed() >= wanted);
+        let idle = passed && flush_at.is_none() && session.is_at_rest();
+        let mark_at = if idle && wanted { now } else { mark_at };
+        let idle_at = if idle { mark_at } else { silence_at };
+        let deadline = flush_at.unwrap_or(idle_at).min(silence_at);
+        let overdue = session.unflushed_since.is_some_and(|since| at_boundary && now.duration_since(since) >= FLUSH_INTERVAL);
+        if !overdue {
+            let pulled = if session.is_held() {
+                sleep_until(deadline.min(now + FLUSH_INTERVAL)).await;
+                false
+            } else {
+                tokio::select! {
+                    biased;
+                    pulled = session.pull(deadline) => pulled?,
+                    () = self.fill.errand() => true,
+                }
+            };
+            self.fill.settle(&session.facts)?;
+            if pulled {
+                return Ok(());
+            }
+        }
+        if at_boundary && session.unflushed_since.take().is_some() {
+            session.flushed_at = Some(Instant::now());
+            session.decoder.flush()?;
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now >= silence_at {
+            return Err(Error::transient("the server has been silent for too long").context("seconds", SILENCE_MAX.as_secs()));
+        }
+        if idle && now >= mark_at {
+            self.wanted = self.wanted.filter(|_| !wanted);
+            let mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), self.fill.state())?;
+            self.mark_due = Some(mark);
+        }
+        Ok(())
+    }
+}
+
+/// The rows behind `last`, if any; positions rise, so they are the tail.
+fn after(batch: ChangeBatch, last: LogPosition) -> Option<ChangeBatch> {
+    if batch.rows() == 0 || batch.last <= last {
+        return None;
+    }
+    if batch.position(0) > last {
+        return Some(batch);
+    }
+    let (mut low, mut high) = (0, batch.rows());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if batch.position(middle) <= last { low = middle + 1 } else { high = middle }
+    }
+    (low < batch.rows()).then(|| batch.slice(low, batch.rows() - low))
+}
+
+/// Doubles from one attempt to the next; scattered, so that many streams do not come back at once.
+fn backoff(attempts: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let wait = first.saturating_mul(1 << attempts.min(16)).min(longest);
+    wait.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[async_trait]
+impl LogReader for LiveReader {
+    async fn next(&mut self) -> Result<Option<LogEvent>> {
+        loop {
+            // A batch that waits for memory goes first: everything behind it is younger.
+            if let Some((_, acquiring)) = &mut self.waiting {
+                let permit = acquiring.await;
+                if let Some((mut batch, _)) = self.waiting.take() {
+                    batch.memory = Arc::new(permit);
+                    self.handed_out.insert(batch.relation.name().clone(), batch.last);
+                    return Ok(Some(LogEvent::Changes(batch)));
+                }
+            }
+            match self.take_ready()? {
+                Some(LogEvent::Changes(batch)) => {
+                    let (memory, bytes) = (self.memory.clone(), batch.bytes());
+                    let acquiring = async move { memory.acquire(bytes).await }.boxed();
+                    self.waiting = Some((batch, acquiring));
+                    continue;
+                }
+                Some(LogEvent::Mark(mark)) => {
+                    self.note_mark(&mark);
+                    return Ok(Some(LogEvent::Mark(mark)));
+                }
+                Some(event) => return Ok(Some(event)),
+                None => {}
+            }
+            if let Some(failed) = self.failed.take() {
+                self.settle_fault(failed)?;
+            }
+            if self.session.is_none() {
+                self.reopen().await;
+                continue;
+            }
+            if let Err(error) = self.step().await {
+                self.fault(error);
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, mark: &LogMark) -> Result<()> {
+        self.acknowledged = self.acknowledged.max(PostgresOffset::of(mark)?.begin());
+        if let Some(session) = &self.session {
+            session.acknowledge(self.acknowledged);
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<Option<LogPosition>> {
+        // Taken out meanwhile: a question dropped half-way is put anew by the next call.
+        let mut connection = match self.questions.take() {
+            Some(connection) => connection,
+            None => Connection::connect(&self.options, Mode::Query).await?,
+        };
+        let end = server::log_end(&mut connection).await?;
+        self.questions = Some(connection);
+        self.wanted = Some(end);
+        Ok(Some(mark_position(self.last_mark.position.incarnation(), end)))
+    }
+
+    fn reads_backfill(&self) -> bool {
+        self.fill.is_under_way()
+    }
+}

@@ -1,0 +1,321 @@
+//! Opening a log: from what the server is to a walsender that sends, with every check on the way that keeps a gap from
+//! going unnoticed.
+
+use std::sync::Arc;
+
+use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
+
+use crate::backfill::{BackfillState, Pool, look_up, survey};
+use crate::decoder::{DecoderOptions, PgoutputDecoder};
+use crate::lsn::Lsn;
+use crate::offset::PostgresOffset;
+use crate::options::{PostgresOptions, Start};
+use crate::quote::literal;
+use crate::server::{self, Facts, Identity, START_ANEW, Slot, SlotOptions};
+use crate::session::{Session, SessionParts};
+use crate::transactions::Transactions;
+use crate::types::{Oid, TypeCatalog, TypeOptions};
+use crate::wire::{Connection, Mode};
+
+/// The share of the memory budget that the decoder may hold before it cuts batches: it is not counted until then.
+const DECODER_BUDGET_SHARE: usize = 16;
+
+/// Bounds of that: batches below waste what comes after them, above they only cost latency.
+const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 * 1024..=16 * 1024 * 1024;
+
+/// The oldest server whose log can be read.
+const VERSION_MIN: u32 = 100_000;
+/// The oldest whose slots can be read on a standby.
+const STANDBY_VERSION_MIN: u32 = 160_000;
+
+/// What is needed to open the log, for as long as that takes.
+pub(crate) struct Opening {
+    pub(crate) options: Arc<PostgresOptions>,
+    pub(crate) tables: TableFilter,
+    pub(crate) relations: Vec<Arc<Relation>>,
+    pub(crate) resume: Option<LogMark>,
+    pub(crate) memory_bytes: usize,
+    /// Whether values may come in binary form.
+    pub(crate) binary: bool,
+}
+
+/// What opening the log gives.
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    pub(crate) mark: LogMark,
+    pub(crate) query: Connection,
+    pub(crate) backfill: BackfillState,
+    /// Connections with the exact snapshot of a slot that is new.
+    pub(crate) pool: Option<Pool>,
+    /// The published tables were looked at.
+    pub(crate) surveyed: bool,
+}
+
+/// Where reading begins.
+struct Place {
+    from: PostgresOffset,
+    commit_time: Option<logweir_core::TimestampMicros>,
+    two_phase: bool,
+    pool: Option<Pool>,
+    surveyed: bool,
+}
+
+impl Opening {
+    pub(crate) async fn open(self) -> Result<Opened> {
+        let options = &self.options;
+        let mut query = Connection::connect(options, Mode::Query).await?;
+        let facts = Arc::new(server::facts(&mut query).await?);
+        verify_server(&facts)?;
+        let mut walsender = Connection::connect(options, Mode::Replication).await?;
+        let identity = server::identity(&mut walsender).await?;
+        let slot = server::slot(&mut query, &facts, &options.slot).await?;
+        let place = match &self.resume {
+            Some(mark) => self.place_of_mark(mark, &identity, slot.as_ref(), &mut walsender).await?,
+            None => self.place_of_start(&facts, &identity, slot.as_ref(), &mut query, &mut walsender).await?,
+        };
+        let Place { from, commit_time, two_phase, mut pool, mut surveyed } = place;
+        let mut backfill = from.backfill.clone();
+        if let (Some(pool), Some(settings)) = (&mut pool, &options.backfill) {
+            // As the snapshot sees it: what came later is found by a later look.
+            let found = pool.survey(&facts, &options.publication, &backfill, &self.tables, &settings.exclude).await?;
+            backfill.known.0.extend(found.names.iter().map(|(oid, _)| *oid));
+            backfill.pending.extend(found.found);
+            backfill.unverified = pool.ahead_of_server(&mut query, &facts).await?;
+            surveyed = true;
+        }
+        let binary = self.binary && self.all_binary(&mut query, &facts).await?;
+        let statement = server::start_statement(options, &facts, from.begin(), binary, two_phase);
+        let both = walsender.copy_both(&statement).await.map_err(|error| error.context("slot", &options.slot))?;
+        let flush_bytes = (self.memory_bytes / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
+        let mut decoder = PgoutputDecoder::new(DecoderOptions {
+            tables: self.tables.clone(),
+            incarnation: from.incarnation,
+            from: from.lsn,
+            changed: from.changed,
+            commit_time,
+            relations: self.relations.clone(),
+            resume: self.resume.as_ref().map(|mark| mark.position),
+            types: TypeOptions { arrays: options.arrays, money_scale: facts.money_scale },
+            flush_bytes,
+            flush_bytes_max: flush_bytes * 2,
+        });
+        if decoder.commit_time().is_none() {
+            // Rows that were there before the first change have a time of the log, too.
+            decoder.advance_clock(SystemClock.now().min(server_time(&mut query).await?));
+        }
+        let spill = options.spill.clone().unwrap_or_else(std::env::temp_dir);
+        tracing::info!(server = options.address(), slot = options.slot, from = %from.lsn, timeline = identity.timeline, binary, "reading the log");
+        let session = Session::new(SessionParts {
+            both,
+            decoder,
+            transactions: Transactions::new(Arc::new(spill)),
+            facts,
+            identity,
+            incarnation: from.incarnation,
+            flushed: from.begin(),
+        });
+        let mark = match &self.resume {
+            // At the very same position, also behind rows of a backfill.
+            Some(mark) if mark.position.incarnation() == from.incarnation => mark.clone(),
+            _ => session.mark(from.lsn, session.decoder.commit_time(), &backfill)?,
+        };
+        Ok(Opened { session, mark, query, backfill, pool, surveyed })
+    }
+
+    /// Where a checkpoint goes on, if the slot still has everything behind it and the server is the one it was made with.
+    async fn place_of_mark(&self, mark: &LogMark, identity: &Identity, slot: Option<&Slot>, walsender: &mut Connection) -> Result<Place> {
+        let options = &self.options;
+        let mut from = PostgresOffset::of(mark)?;
+        if from.system != identity.system {
+            return Err(Error::log_gone("the server is another cluster than the one that the checkpoint was made with")
+                .context("checkpoint", &from.system)
+                .context("found", &identity.system)
+                .remedy(format!("check the profile's host; if the data was moved to a new cluster, {START_ANEW}")));
+        }
+        let Some(slot) = slot else {
+            return Err(Error::log_gone("the replication slot is gone: the changes since the checkpoint cannot be read any more")
+                .context("slot", &options.slot)
+                .context("server", options.address())
+                .remedy(START_ANEW));
+        };
+        server::verify_slot(options, slot)?;
+        if from.timeline != identity.timeline {
+            from = follow_timeline(from, identity, walsender).await?;
+        }
+        // The server would begin where the slot is, without a word.
+        if let Some(confirmed) = slot.confirmed.filter(|confirmed| *confirmed > from.begin()) {
+            return Err(Error::log_gone(
+                "the replication slot has moved on without this stream: another reader used it, or it was made anew",
+            )
+            .context("slot", &options.slot)
+            .context("slot is at", confirmed)
+            .context("checkpoint", from.begin())
+            .remedy(START_ANEW));
+        }
+        Ok(Place { from, commit_time: mark.commit_time, two_phase: slot.two_phase, pool: None, surveyed: false })
+    }
+
+    /// Where a stream without a checkpoint begins.
+    async fn place_of_start(
+        &self,
+        facts: &Facts,
+        identity: &Identity,
+        slot: Option<&Slot>,
+        query: &mut Connection,
+        walsender: &mut Connection,
+    ) -> Result<Place> {
+        let options = &self.options;
+        // Before the slot: at its place the publication must be there.
+        if server::publication(query, &options.publication).await?.is_none() {
+            if !options.create {
+                return Err(Error::config("the publication does not exist")
+                    .context("publication", &options.publication)
+                    .remedy("CREATE PUBLICATION … FOR TABLE …, before the slot is created; or let it be created: create: true"));
+            }
+            if slot.is_some() {
+                return Err(Error::config("the replication slot is older than the publication: it cannot be read with it")
+                    .context("slot", &options.slot)
+                    .context("publication", &options.publication)
+                    .remedy(format!(
+                        "drop the slot, so that it is made anew: SELECT pg_drop_replication_slot({})",
+                        literal(&options.slot)
+                    )));
+            }
+            server::create_publication(query, facts, options, &self.tables).await?;
+        }
+        let offset = |lsn: Lsn| PostgresOffset {
+            lsn,
+            changed: Lsn::default(),
+            hold: None,
+            incarnation: 0,
+            system: identity.system.clone(),
+            timeline: identity.timeline,
+            backfill: BackfillState::default(),
+        };
+        if let Some(slot) = slot {
+            server::verify_slot(options, slot)?;
+            let confirmed = slot
+                .confirmed
+                .ok_or_else(|| Error::transient("the replication slot is still being created").context("slot", &options.slot))?;
+            let lsn = match &options.start {
+                Start::Lsn(lsn) if *lsn < confirmed => {
+                    return Err(Error::log_gone("the replication slot has passed the place to start at")
+                        .context("slot is at", confirmed)
+                        .context("start", lsn)
+                        .remedy("choose start: earliest, which is where the slot is"));
+                }
+                Start::Lsn(lsn) => *lsn,
+                Start::Now | Start::Earliest => confirmed,
+            };
+            return Ok(Place { from: offset(lsn), commit_time: None, two_phase: slot.two_phase, pool: None, surveyed: false });
+        }
+        if !options.create {
+            return Err(Error::config("the replication slot does not exist").context("slot", &options.slot).remedy(format!(
+                "SELECT pg_create_logical_replication_slot({}, 'pgoutput'); or let it be created: create: true",
+                literal(&options.slot)
+            )));
+        }
+        if let Start::Lsn(lsn) = &options.start {
+            return Err(Error::config("a slot that is created now begins now, not at an earlier place")
+                .context("start", lsn)
+                .remedy("leave start: out, or name a slot that exists"));
+        }
+        let settings = SlotOptions {
+            temporary: false,
+            export_snapshot: options.backfill.is_some() && !facts.in_recovery,
+            two_phase: options.two_phase,
+            failover: options.failover,
+        };
+        let created = server::create_slot(walsender, query, facts, &options.slot, settings).await?;
+        tracing::info!(slot = options.slot, at = %created.consistent, "created the replication slot");
+        let pool = match (&created.snapshot, &options.backfill) {
+            (Some(snapshot), Some(backfill)) => Some(Pool::import(options, snapshot, backfill.tasks).await?),
+            _ => None,
+        };
+        Ok(Place { from: offset(created.consistent), commit_time: None, two_phase: options.two_phase, pool, surveyed: false })
+    }
+
+    /// True if every column that is published can be read in binary form.
+    async fn all_binary(&self, query: &mut Connection, facts: &Facts) -> Result<bool> {
+        if !self.options.binary || facts.version < 140_000 {
+            return Ok(false);
+        }
+        let rows = query
+            .query(&format!(
+                "SELECT DISTINCT a.atttypid, a.atttypmod FROM pg_catalog.pg_publication_tables AS p \
+                 JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+                 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE p.pubname = {}",
+                literal(&self.options.publication)
+            ))
+            .await?;
+        let columns: Vec<(Oid, i32)> =
+            (0..rows.len()).filter_map(|row| Some((server::number(&rows, row, 0)?, server::number(&rows, row, 1)?))).collect();
+        let mut types = TypeCatalog::new();
+        let asked: Vec<Oid> = columns.iter().map(|(oid, _)| *oid).collect();
+        for info in look_up(query, asked).await? {
+            types.learn(info);
+        }
+        let type_options = TypeOptions { arrays: self.options.arrays, money_scale: facts.money_scale };
+        Ok(columns.iter().all(|(oid, typmod)| types.column_type(*oid, *typmod, type_options).is_binary()))
+    }
+}
+
+/// What a server must be.
+fn verify_server(facts: &Facts) -> Result<()> {
+    if facts.version < VERSION_MIN {
+        return Err(Error::config("the server is too old: logical replication begins with PostgreSQL 10").context("version", facts.version));
+    }
+    if facts.in_recovery && facts.version < STANDBY_VERSION_MIN {
+        return Err(Error::config("the server is a standby, and before PostgreSQL 16 the log cannot be read on one")
+            .context("version", facts.version)
+            .remedy("name the primary in the profile's host"));
+    }
+    if facts.wal_level != "logical" {
+        return Err(Error::config("wal_level must be logical")
+            .context("found", &facts.wal_level)
+            .remedy("ALTER SYSTEM SET wal_level = logical, then restart the server"));
+    }
+    Ok(())
+}
+
+/// The server was promoted since: goes on if what this stream has read lies on the way to the present timeline.
+async fn follow_timeline(from: PostgresOffset, identity: &Identity, walsender: &mut Connection) -> Result<PostgresOffset> {
+    let left = server::left_at(walsender, identity.timeline, from.timeline).await?;
+    let Some(left) = left.filter(|left| from.changed <= *left) else {
+        return Err(Error::log_gone(
+            "the server was promoted from a place before what this stream has landed: it lacks changes that were landed",
+        )
+        .context("checkpoint", from.changed)
+        .context("timeline left at", left.map_or_else(|| "never".to_owned(), |left| left.to_string()))
+        .remedy(START_ANEW));
+    };
+    if from.lsn <= left {
+        tracing::info!(from = from.timeline, to = identity.timeline, left = %left, "the log goes on on another timeline");
+        return Ok(PostgresOffset { timeline: identity.timeline, ..from });
+    }
+    // Nothing of interest lay between: the places are given anew.
+    tracing::warn!(from = from.timeline, to = identity.timeline, left = %left, "the log goes on on another timeline, at an earlier place");
+    Ok(PostgresOffset { lsn: left, timeline: identity.timeline, incarnation: from.incarnation + 1, ..from })
+}
+
+async fn server_time(query: &mut Connection) -> Result<logweir_core::TimestampMicros> {
+    let rows = query.query("SELECT (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8").await?;
+    let micros = server::number(&rows, 0, 0).ok_or_else(|| Error::corrupt("the server did not say what time it is"))?;
+    Ok(logweir_core::TimestampMicros(micros))
+}
+
+impl Pool {
+    /// See [`survey`], as the snapshot sees it.
+    async fn survey(
+        &mut self,
+        facts: &Facts,
+        publication: &str,
+        state: &BackfillState,
+        tables: &TableFilter,
+        exclude: &[logweir_core::Pattern],
+    ) -> Result<crate::backfill::Survey> {
+        let connection = self.first().ok_or_else(|| Error::internal("a pool has a connection"))?;
+        survey(connection, facts, publication, state, tables, exclude).await
+    }
+}
