@@ -17,7 +17,9 @@ use logweir_core::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::backfill::{BackfillState, Chunk, PendingPart, Pool, Proof, Shapes, Survey, TablePlan, Wave, WaveEvent, plan_tables, survey};
+use crate::backfill::{
+    BackfillState, Chunk, PendingPart, Pool, Proof, Shapes, Survey, TablePlan, Unverified, Wave, WaveEvent, plan_tables, survey,
+};
 use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
 use crate::lsn::Lsn;
 use crate::options::PostgresOptions;
@@ -34,8 +36,9 @@ const READ_METHOD: &str = "postgresql-backfill";
 const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
 const SURVEY_SHARE: u32 = 50;
 
-/// No chunk is begun in a wave after this time.
+/// No chunk is begun in a wave after this time; the second while the log has not begun.
 const WAVE: Duration = Duration::from_secs(1);
+const EXACT_WAVE: Duration = Duration::from_secs(5);
 
 /// The log has the floor between two waves until it is drained, and for this long at most.
 const SLICE: Duration = Duration::from_secs(1);
@@ -173,15 +176,19 @@ impl Fill {
     }
 
     /// Takes note of transactions that became whole, and of tables that have another shape.
-    pub(crate) fn note(&mut self, committed: impl Iterator<Item = u32>, reshaped: Vec<Reshaped>) {
+    pub(crate) fn note(&mut self, session: &mut Session) {
+        let reshaped = session.decoder.take_reshaped();
+        let committed = session.committed.drain(..);
         if !self.active {
-            committed.for_each(drop);
             for table in reshaped.iter().filter(|table| table.retyped || table.recreated) {
                 tracing::warn!(relation = %table.name, "rows that did not change since have another form in the source: without backfill they are not read again");
             }
             return;
         }
-        committed.for_each(|xid| self.state.committed(xid));
+        // Also while it is being looked whether there is anything to read: what the look does not see must not be missed.
+        if !self.surveyed || self.errand.is_some() || self.looked.is_some() || !self.state.pending.is_empty() {
+            committed.for_each(|xid| self.state.unverified.push(xid));
+        }
         if !reshaped.is_empty() {
             self.reshaped.extend(reshaped);
             self.survey_at = Instant::now();
@@ -335,7 +342,8 @@ impl Fill {
             Proof::Compared { unverified: self.state.unverified.clone(), ended }
         };
         let idle = std::mem::take(&mut self.idle);
-        let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, chunks, WAVE);
+        let longest = if exact { EXACT_WAVE } else { WAVE };
+        let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, chunks, longest);
         self.floor = Floor::Wave(Box::new(Running { wave, parts: planned, exact, read: 0, early: false }));
         Ok(())
     }
@@ -348,19 +356,19 @@ impl Fill {
                 let batch = self.batch(session, &plan.relation, columns, rows, ChangeType::Read, read_time)?;
                 self.ready.push_back(LogEvent::Changes(batch));
             }
-            WaveEvent::Done(chunk) | WaveEvent::Gone(chunk) => {
+            WaveEvent::Done(chunk) => {
                 let chunks = running.parts.get_mut(chunk.index).map(|(_, chunks)| chunks);
                 for (known, done) in chunks.into_iter().flatten() {
                     *done |= known.first == chunk.first;
                 }
             }
-            WaveEvent::Verified(snapshot) => {
-                self.state.verify(&snapshot);
-            }
+            WaveEvent::Verified(snapshot) => self.state.unverified.verify(&snapshot),
             WaveEvent::TooEarly(snapshot) => {
                 running.early = true;
-                self.state.verify(&snapshot);
+                self.state.unverified.verify(&snapshot);
             }
+            // It is planned anew.
+            WaveEvent::Outdated => running.early = true,
             // Its other tasks go on; what this one had taken is read again.
             WaveEvent::Failed(error) if error.is_transient() => {
                 running.early = true;
@@ -397,7 +405,7 @@ impl Fill {
         self.state.pending.retain(|part| part.next_block != u64::MAX);
         if self.state.pending.is_empty() {
             // Nobody asks which transactions are visible.
-            self.state.unverified.clear();
+            self.state.unverified = Unverified::default();
         }
         let now = Instant::now();
         self.slice_until = now + SLICE;
@@ -507,17 +515,16 @@ impl Fill {
         match self.looked.take() {
             Some(Ok(look)) => {
                 self.survey_at = Instant::now() + SURVEY_INTERVAL.max(look.took * SURVEY_SHARE);
-                if !look.again.is_empty() {
-                    look.again.iter().for_each(|oid| self.state.again(*oid));
-                    self.survey_at = Instant::now();
-                } else if self.active {
+                if self.active {
                     self.surveyed = true;
-                    self.state.known.0.extend(look.survey.names.iter().map(|(oid, _)| *oid));
-                    if !look.survey.found.is_empty() {
-                        for (_, name) in &look.survey.names {
-                            tracing::info!(relation = %name, "the rows of a published table are to be read");
-                        }
-                        self.state.pending.extend(look.survey.found);
+                    self.state.known.0.extend(look.survey.known);
+                    self.state.pending.retain(|part| !look.again.contains(&part.oid));
+                    for name in &look.survey.names {
+                        tracing::info!(relation = %name, "the rows of a published table are to be read");
+                    }
+                    self.state.pending.extend(look.survey.found);
+                    if self.state.pending.is_empty() {
+                        self.state.unverified = Unverified::default();
                     }
                 }
                 self.reshaped.retain(|table| !look.reshaped.contains(table));
@@ -568,7 +575,7 @@ async fn look(
     if ours && options.create && !facts.in_recovery {
         server::extend_publication(&mut connection, &facts, &options, &tables).await?;
     }
-    let mut survey_of = Survey { found: Vec::new(), names: Vec::new() };
+    let mut found = Survey::default();
     let mut again = Vec::new();
     if let Some(backfill) = &options.backfill {
         for table in &reshaped {
@@ -576,16 +583,14 @@ async fn look(
                 again.push(table.oid);
             }
         }
-        if again.is_empty() {
-            survey_of = survey(&mut connection, &facts, &options.publication, &state, &tables, &backfill.exclude).await?;
-            if !survey_of.found.is_empty() && !facts.in_recovery {
-                // So that the log moves behind what was found, also where nothing else happens.
-                server::log_end(&mut connection).await?;
-            }
+        found = survey(&mut connection, &facts, &options.publication, &state, &again, &tables, &backfill.exclude).await?;
+        if !found.found.is_empty() && !facts.in_recovery {
+            // So that the log moves behind what was found, also where nothing else happens.
+            server::log_end(&mut connection).await?;
         }
     }
     connection.close().await;
-    Ok(Look { survey: survey_of, again, reshaped, took: begun.elapsed() })
+    Ok(Look { survey: found, again, reshaped, took: begun.elapsed() })
 }
 
 /// True if a column that is new has a value in rows that were there before it.

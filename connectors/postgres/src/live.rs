@@ -307,15 +307,17 @@ impl LiveReader {
                 session.decoder.provide_key(oid, answer.key);
             }
             session.question = None;
-            return session.work();
+            let worked = session.work();
+            self.fill.note(session);
+            return worked;
         }
         if self.fill.has_the_floor() {
             return self.fill.step(session).await;
         }
         if session.has_work() {
-            session.work()?;
-            self.fill.note(session.committed.drain(..), session.decoder.take_reshaped());
-            return Ok(());
+            let worked = session.work();
+            self.fill.note(session);
+            return worked;
         }
         self.wait().await
     }

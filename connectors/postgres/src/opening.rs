@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
 
-use crate::backfill::{BackfillState, Pool, look_up, survey};
+use crate::backfill::{BackfillState, Pool, Unverified, look_up, survey};
 use crate::decoder::{DecoderOptions, PgoutputDecoder};
 use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
@@ -78,9 +78,9 @@ impl Opening {
         if let (Some(pool), Some(settings)) = (&mut pool, &options.backfill) {
             // As the snapshot sees it: what came later is found by a later look.
             let found = pool.survey(&facts, &options.publication, &backfill, &self.tables, &settings.exclude).await?;
-            backfill.known.0.extend(found.names.iter().map(|(oid, _)| *oid));
+            backfill.known.0.extend(found.known);
             backfill.pending.extend(found.found);
-            backfill.unverified = pool.ahead_of_server(&mut query, &facts).await?;
+            backfill.unverified = Unverified::new(pool.ahead_of_server(&mut query, &facts).await?);
             surveyed = true;
         }
         let binary = self.binary && self.all_binary(&mut query, &facts).await?;
@@ -316,6 +316,6 @@ impl Pool {
         exclude: &[logweir_core::Pattern],
     ) -> Result<crate::backfill::Survey> {
         let connection = self.first().ok_or_else(|| Error::internal("a pool has a connection"))?;
-        survey(connection, facts, publication, state, tables, exclude).await
+        survey(connection, facts, publication, state, &[], tables, exclude).await
     }
 }

@@ -20,5 +20,5 @@ mod state;
 mod wave;
 
 pub(crate) use plan::{Shapes, Survey, TablePlan, look_up, plan_tables, primary_key, survey};
-pub(crate) use state::{BackfillState, PendingPart};
+pub(crate) use state::{BackfillState, PendingPart, Unverified};
 pub(crate) use wave::{Chunk, Pool, Proof, Wave, WaveEvent};

@@ -20,66 +20,58 @@ const CHUNK_BLOCKS: std::ops::RangeInclusive<u64> = 16..=65_536;
 const BLOCK_ROWS_GUESS: f64 = 50.0;
 
 /// What a look at the server found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// Published tables that were not known, and where their rows lie.
     pub(crate) found: Vec<PendingPart>,
-    /// Their names, for messages.
-    pub(crate) names: Vec<(Oid, RelationName)>,
+    /// Everything that is known from now on: tables, and partitions.
+    pub(crate) known: Vec<Oid>,
+    /// Names of the tables found, for messages.
+    pub(crate) names: Vec<RelationName>,
 }
 
-/// Looks which published tables `state` does not know.
+/// Looks which published tables, and partitions of them, `state` does not know; those of `again` it need not know.
 pub(crate) async fn survey(
     connection: &mut Connection,
     facts: &Facts,
     publication: &str,
     state: &BackfillState,
+    again: &[Oid],
     tables: &TableFilter,
     exclude: &[Pattern],
 ) -> Result<Survey> {
+    // A partitioned table that is published as a whole has its rows in its leaves; what is attached later is found later.
     let rows = connection
         .query(&format!(
-            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, \
-             EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND \
-             CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END AND c.relreplident <> 'n') \
+            "SELECT c.oid, n.nspname, c.relname, c.relreplident = 'n' OR NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid \
+             AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END), COALESCE(leaf.oid, c.oid) \
              FROM pg_catalog.pg_publication_tables AS p JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
              JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-             WHERE p.pubname = {} ORDER BY c.oid",
+             LEFT JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) AS tree ON c.relkind = 'p' AND tree.isleaf \
+             LEFT JOIN pg_catalog.pg_class AS leaf ON leaf.oid = tree.relid AND leaf.relkind = 'r' \
+             WHERE p.pubname = {} AND (c.relkind = 'r' OR leaf.oid IS NOT NULL) ORDER BY 1, 5",
             literal(publication)
         ))
         .await?;
     let mut found = Vec::new();
+    let mut known = Vec::new();
     let mut names = Vec::new();
-    let mut partitioned = Vec::new();
     for row in 0..rows.len() {
         let (Some(oid), Some(schema), Some(table)) = (number::<Oid>(&rows, row, 0), rows.get(row, 1), rows.get(row, 2)) else { continue };
+        let Some(part) = number::<Oid>(&rows, row, 4) else { continue };
         let name = RelationName::new(schema, table);
-        if state.known.0.contains(&oid) || !tables.accepts(&name) {
+        if !tables.accepts(&name) || (state.known.0.contains(&part) && !again.contains(&oid)) {
             continue;
         }
-        let excluded = exclude.iter().any(|pattern| pattern.matches(&name.to_string()));
-        names.push((oid, name));
-        if excluded {
+        known.push(part);
+        if exclude.iter().any(|pattern| pattern.matches(&name.to_string())) {
             continue;
         }
-        let exact = rows.get(row, 5) == Some("f");
-        let part = PendingPart { oid, part: oid, next_block: 0, after: Lsn::default(), ended: 0, exact, begun: false };
-        if rows.get(row, 3) == Some("p") { partitioned.push(part) } else { found.push(part) }
-    }
-    if !partitioned.is_empty() {
-        let roots = oid_array(partitioned.iter().map(|part| part.oid));
-        let leaves = connection
-            .query(&format!(
-                "SELECT root, tree.relid::oid FROM pg_catalog.unnest({roots}) AS root, LATERAL pg_catalog.pg_partition_tree(root) AS tree \
-                 JOIN pg_catalog.pg_class AS c ON c.oid = tree.relid WHERE tree.isleaf AND c.relkind = 'r' ORDER BY 1, 2"
-            ))
-            .await?;
-        for row in 0..leaves.len() {
-            let (Some(root), Some(leaf)) = (number::<Oid>(&leaves, row, 0), number::<Oid>(&leaves, row, 1)) else { continue };
-            if let Some(part) = partitioned.iter().find(|part| part.oid == root) {
-                found.push(PendingPart { part: leaf, ..part.clone() });
-            }
+        if names.last() != Some(&name) {
+            names.push(name);
         }
+        let exact = rows.get(row, 3) == Some("t");
+        found.push(PendingPart { oid, part, next_block: 0, after: Lsn::default(), ended: 0, exact, begun: false });
     }
     if !found.is_empty() {
         // Behind what was found: whatever is under way now may have changed one of them unnoticed.
@@ -93,7 +85,7 @@ pub(crate) async fn survey(
         // What cannot be merged goes first, while a snapshot is exact.
         found.sort_by_key(|part| (!part.exact, part.oid, part.part));
     }
-    Ok(Survey { found, names })
+    Ok(Survey { found, known, names })
 }
 
 /// The expression for the snapshot of the present transaction.

@@ -19,8 +19,8 @@ pub(crate) struct BackfillState {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) pending: Vec<PendingPart>,
     /// Transactions that the log has shown to be committed and that no snapshot has shown to be visible yet.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) unverified: Vec<u32>,
+    #[serde(skip_serializing_if = "Unverified::is_empty")]
+    pub(crate) unverified: Unverified,
 }
 
 impl BackfillState {
@@ -28,25 +28,59 @@ impl BackfillState {
     pub(crate) fn is_idle(&self) -> bool {
         *self == BackfillState::default()
     }
+}
+
+/// Transactions that a snapshot must see. The first few by number; of more than that it is only known which is the newest,
+/// and then all up to it must have ended, ours or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Unverified {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    some: Vec<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    through: Option<u32>,
+}
+
+impl Unverified {
+    /// Bounds what a mark holds. Between two snapshots a server commits far more, but then nearly all of them are visible
+    /// to the next one.
+    const SOME_MAX: usize = 256;
+
+    pub(crate) fn new(transactions: Vec<u32>) -> Self {
+        let mut unverified = Unverified::default();
+        transactions.into_iter().for_each(|xid| unverified.push(xid));
+        unverified
+    }
+
+    /// True if any snapshot will do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.some.is_empty() && self.through.is_none()
+    }
 
     /// Takes note of a committed transaction.
-    pub(crate) fn committed(&mut self, xid: u32) {
-        if !self.pending.is_empty() {
-            self.unverified.push(xid);
+    pub(crate) fn push(&mut self, xid: u32) {
+        if self.some.len() < Self::SOME_MAX {
+            self.some.push(xid);
+        } else if self.through.is_none_or(|through| precedes(through, xid)) {
+            self.through = Some(xid);
         }
     }
 
-    /// Forgets the transactions that a snapshot sees; true if it sees all of them.
-    pub(crate) fn verify(&mut self, snapshot: &Snapshot) -> bool {
-        self.unverified.retain(|xid| !snapshot.sees(*xid));
-        self.unverified.is_empty()
+    /// True if a snapshot sees all of them.
+    pub(crate) fn are_seen_by(&self, snapshot: &Snapshot) -> bool {
+        self.some.iter().all(|xid| snapshot.sees(*xid)) && self.through.is_none_or(|through| snapshot.has_passed(through))
     }
 
-    /// The table must be read again: what its rows hold is in no log.
-    pub(crate) fn again(&mut self, oid: Oid) {
-        self.known.0.remove(&oid);
-        self.pending.retain(|part| part.oid != oid);
+    /// Forgets those that a snapshot sees.
+    pub(crate) fn verify(&mut self, snapshot: &Snapshot) {
+        self.some.retain(|xid| !snapshot.sees(*xid));
+        self.through = self.through.filter(|through| !snapshot.has_passed(*through));
     }
+}
+
+/// True if the transaction `a` began before `b`: numbers go round.
+fn precedes(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) > 0
 }
 
 /// A table, or a partition of one, that is still to be read.
@@ -154,6 +188,11 @@ impl Snapshot {
         Ok(Snapshot { xmin, xmax, under_way })
     }
 
+    /// True if this transaction and all that began before it have ended.
+    fn has_passed(&self, xid: u32) -> bool {
+        precedes(xid, self.xmin as u32)
+    }
+
     /// True if the snapshot sees what a committed transaction did. The log has the lower half of its number; the upper half
     /// is that of the transaction nearest to the snapshot.
     pub(crate) fn sees(&self, xid: u32) -> bool {
@@ -191,7 +230,7 @@ mod tests {
         let state = BackfillState {
             known: Oids([16385, 16386, 16387, 16400].into()),
             pending: vec![PendingPart { oid: 16400, part: 16401, next_block: 7, after: Lsn(1), ended: 1 << 40, exact: true, begun: false }],
-            unverified: vec![5],
+            unverified: Unverified::new(vec![5]),
         };
         let text = serde_json::to_string(&state).unwrap();
         assert!(text.contains(r#""known":"16385-16387,16400""#), "{text}");
@@ -201,9 +240,21 @@ mod tests {
 
     #[test]
     fn what_a_snapshot_has_seen_is_forgotten() {
-        let mut state = BackfillState { unverified: vec![8, 14], ..BackfillState::default() };
-        assert!(!state.verify(&Snapshot::parse("10:20:10,14").unwrap()));
-        assert_eq!(state.unverified, [14]);
-        assert!(state.verify(&Snapshot::parse("20:20:").unwrap()));
+        let mut unverified = Unverified::new(vec![8, 14]);
+        let snapshot = Snapshot::parse("10:20:10,14").unwrap();
+        assert!(!unverified.are_seen_by(&snapshot));
+        unverified.verify(&snapshot);
+        assert_eq!(unverified, Unverified::new(vec![14]));
+        unverified.verify(&Snapshot::parse("20:20:").unwrap());
+        assert!(unverified.is_empty());
+    }
+
+    #[test]
+    fn of_many_all_must_have_ended() {
+        let unverified = Unverified::new((1000..2000).collect());
+        assert!(!unverified.are_seen_by(&Snapshot::parse("1500:3000:1500").unwrap()));
+        assert!(!unverified.are_seen_by(&Snapshot::parse("1999:3000:1999").unwrap()));
+        assert!(unverified.are_seen_by(&Snapshot::parse("2000:3000:2000").unwrap()));
+        assert!(serde_json::to_string(&unverified).unwrap().len() < 2_000);
     }
 }

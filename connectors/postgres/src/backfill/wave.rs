@@ -20,7 +20,7 @@ use crate::wire::{Connection, Mode, sqlstate};
 
 use super::copy::{CopyDecoder, CopyError};
 use super::plan::{TablePlan, current_snapshot};
-use super::state::Snapshot;
+use super::state::{Snapshot, Unverified};
 
 /// Rows are handed out in batches of about this size.
 const BATCH_BYTES: usize = 4 << 20;
@@ -44,7 +44,7 @@ pub(crate) enum Proof {
     /// The snapshot is exact: it was made with the place in the log.
     Exact,
     /// It sees these transactions, and all below `ended` are over.
-    Compared { unverified: Vec<u32>, ended: u64 },
+    Compared { unverified: Unverified, ended: u64 },
 }
 
 /// What comes out of a wave.
@@ -53,8 +53,8 @@ pub(crate) enum WaveEvent {
     Rows { plan: Arc<TablePlan>, columns: Vec<ArrayRef>, rows: usize, read_time: TimestampMicros },
     /// A chunk is read.
     Done(Chunk),
-    /// The table of a chunk is gone.
-    Gone(Chunk),
+    /// The table of a chunk is no longer what it was when it was planned: gone, renamed, altered.
+    Outdated,
     /// A task's snapshot does not prove enough yet. It read nothing.
     TooEarly(Snapshot),
     /// A task's snapshot, good enough.
@@ -210,7 +210,7 @@ impl Task {
         if let Proof::Compared { unverified, ended } = &self.proof {
             let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}", current_snapshot(&self.facts));
             let snapshot = Snapshot::parse(connection.query(&begin).await?.first().unwrap_or_default())?;
-            let proven = snapshot.xmin >= *ended && unverified.iter().all(|xid| snapshot.sees(*xid));
+            let proven = snapshot.xmin >= *ended && unverified.are_seen_by(&snapshot);
             let event = if proven { WaveEvent::Verified(snapshot) } else { WaveEvent::TooEarly(snapshot) };
             if self.events.send(event).await.is_err() {
                 return Ok(None);
@@ -241,14 +241,14 @@ impl Task {
 
     /// False if nobody wants the rows any more.
     async fn read_chunk(&self, connection: &mut Connection, chunk: Chunk, exact: bool) -> Result<bool> {
-        // So that a table that is gone does not end the transaction with the snapshot.
+        // So that a table that has changed does not end the transaction with the snapshot.
         if exact {
             connection.query("SAVEPOINT chunk").await?;
         }
         match self.copy(connection, &chunk).await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
-            // Undefined table or column: dropped meanwhile.
+            // Undefined table or column: dropped or renamed meanwhile.
             Err(error) if matches!(sqlstate(&error), Some("42P01" | "42703")) => {
                 let again = if exact {
                     "ROLLBACK TO SAVEPOINT chunk".to_owned()
@@ -257,7 +257,7 @@ impl Task {
                 };
                 // A later snapshot sees no less.
                 connection.query(&again).await?;
-                return Ok(self.events.send(WaveEvent::Gone(chunk)).await.is_ok());
+                return Ok(self.events.send(WaveEvent::Outdated).await.is_ok());
             }
             Err(error) => return Err(error.context("relation", chunk.plan.relation.name())),
         }
