@@ -645,3 +645,7 @@ impl Versions {
         Ok(relation)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
