@@ -24,6 +24,7 @@ mod spool;
 mod transactions;
 #[doc(hidden)]
 pub mod types;
+mod watch;
 #[doc(hidden)]
 pub mod wire;
 

@@ -201,6 +201,7 @@ impl LiveReader {
 
     /// Decides what a fault of the session means.
     fn fault(&mut self, error: Error) {
+        let error = self.session.as_ref().and_then(Session::detached).unwrap_or(error);
         let retry = if error.message() == BINARY_REFUSED && self.binary {
             // A column that came later: from here on the log is read as text, which every type has.
             tracing::info!(error = error.report(), "reading the log as text from now on");

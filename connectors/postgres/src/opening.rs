@@ -113,6 +113,7 @@ impl Opening {
             identity,
             incarnation: from.incarnation,
             flushed: from.begin(),
+            options: Arc::clone(options),
         });
         let mark = match &self.resume {
             // At the very same position, also behind rows of a backfill.

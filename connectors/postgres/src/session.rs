@@ -14,8 +14,10 @@ use crate::decoder::{Flow, PgoutputDecoder, Question, mark_position};
 use crate::lsn::Lsn;
 use crate::message::{Begin, Bytes};
 use crate::offset::PostgresOffset;
+use crate::options::PostgresOptions;
 use crate::server::{Facts, Identity};
 use crate::transactions::{Replay, Step, Transactions};
+use crate::watch::{Detached, watch};
 use crate::wire::CopyBoth;
 
 /// The server hears from us this often, whatever we wait for.
@@ -114,6 +116,10 @@ impl Parked {
 /// See the module.
 pub(crate) struct Session {
     stream: Stream,
+    options: Arc<PostgresOptions>,
+    /// Watches what the server keeps for us.
+    watcher: Option<JoinHandle<()>>,
+    detached: Detached,
     pub(crate) decoder: PgoutputDecoder,
     transactions: Transactions,
     replay: Option<Box<Replay>>,
@@ -152,13 +158,29 @@ pub(crate) struct SessionParts {
     pub(crate) incarnation: u32,
     /// What the server may forget.
     pub(crate) flushed: Lsn,
+    pub(crate) options: Arc<PostgresOptions>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // What gives up a slot does so to the end.
+        if let Some(watcher) = self.watcher.take().filter(|_| self.detached.error(&self.options).is_none()) {
+            watcher.abort();
+        }
+    }
 }
 
 impl Session {
     pub(crate) fn new(parts: SessionParts) -> Self {
-        let SessionParts { both, decoder, transactions, facts, identity, incarnation, flushed } = parts;
+        let SessionParts { both, decoder, transactions, facts, identity, incarnation, flushed, options } = parts;
+        let detached = Detached::default();
+        let watcher =
+            options.max_retained_wal.map(|bound| tokio::spawn(watch(Arc::clone(&options), Arc::clone(&facts), bound, detached.clone())));
         Session {
             stream: Stream::new(both, flushed),
+            watcher,
+            detached,
+            options,
             decoder,
             transactions,
             replay: None,
@@ -182,6 +204,11 @@ impl Session {
 
     pub(crate) fn incarnation(&self) -> u32 {
         self.incarnation
+    }
+
+    /// Why the slot was given up, if it was.
+    pub(crate) fn detached(&self) -> Option<Error> {
+        self.detached.error(&self.options)
     }
 
     /// A mark at this place.

@@ -1,0 +1,112 @@
+//! Watches how much of its log the server keeps for the slot, also while the reader waits: just then it grows. A slot that
+//! nobody reads fills the server's disk; where a bound is set, the stream gives way before that happens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use logweir_core::{Error, Result};
+use tokio::time::{Instant, sleep};
+
+use crate::options::PostgresOptions;
+use crate::quote::literal;
+use crate::server::{self, Facts, START_ANEW};
+use crate::wire::{Connection, Mode};
+
+/// How often it is looked.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// From this share of the bound on it is said, once in a while.
+const WARN_PERCENT: u64 = 80;
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is tried to drop the slot, which is in use until its reader is gone, and how far apart.
+const DROP_ATTEMPTS: usize = 50;
+const DROP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Whether the slot was given up.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Detached(Arc<AtomicBool>);
+
+impl Detached {
+    /// The error that ends the stream, if the slot was given up.
+    pub(crate) fn error(&self, options: &PostgresOptions) -> Option<Error> {
+        self.0.load(Ordering::Acquire).then(|| {
+            Error::log_gone(
+                "the stream gave up its replication slot, because the server had to keep more log for it than max_retained_wal allows",
+            )
+            .context("slot", &options.slot)
+            .context("max_retained_wal", options.max_retained_wal.unwrap_or_default())
+            .remedy(format!("see why the destination was behind; {START_ANEW}"))
+        })
+    }
+}
+
+/// Watches the slot for as long as it is not dropped; ends when the slot was given up.
+pub(crate) async fn watch(options: Arc<PostgresOptions>, facts: Arc<Facts>, bound: u64, detached: Detached) {
+    let mut connection = None;
+    let mut warned: Option<Instant> = None;
+    loop {
+        sleep(INTERVAL).await;
+        let retained = match retained(&options, &facts, &mut connection).await {
+            Ok(Some((retained, _))) if retained < bound / 100 * WARN_PERCENT => continue,
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                connection = None;
+                tracing::debug!(error = error.report(), "could not look how much log the server keeps");
+                continue;
+            }
+        };
+        let (bytes, reader) = retained;
+        if bytes <= bound {
+            if warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
+                warned = Some(Instant::now());
+                tracing::warn!(
+                    slot = options.slot,
+                    bytes,
+                    max_retained_wal = bound,
+                    "the server keeps nearly as much log for the slot as is allowed: a destination is behind"
+                );
+            }
+            continue;
+        }
+        tracing::error!(
+            slot = options.slot,
+            bytes,
+            max_retained_wal = bound,
+            "giving up the replication slot, so that the server's disk does not fill"
+        );
+        detached.0.store(true, Ordering::Release);
+        if let Some(connection) = &mut connection
+            && let Err(error) = give_up(connection, &options, reader.as_deref()).await
+        {
+            tracing::error!(slot = options.slot, error = error.report(), "could not drop the replication slot: drop it by hand");
+        }
+        return;
+    }
+}
+
+/// Bytes kept for the slot, and the process that reads it.
+async fn retained(options: &PostgresOptions, facts: &Facts, connection: &mut Option<Connection>) -> Result<Option<(u64, Option<String>)>> {
+    let connection = match connection {
+        Some(connection) => connection,
+        none => none.insert(Connection::connect(options, Mode::Query).await?),
+    };
+    let slot = server::slot(connection, facts, &options.slot).await?;
+    Ok(slot.and_then(|slot| Some((slot.retained_bytes?, slot.active_pid))))
+}
+
+async fn give_up(connection: &mut Connection, options: &PostgresOptions, reader: Option<&str>) -> Result<()> {
+    if let Some(reader) = reader {
+        connection.query(&format!("SELECT pg_catalog.pg_terminate_backend({reader})")).await?;
+    }
+    let drop = format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(&options.slot));
+    let mut result = Ok(());
+    for _ in 0..DROP_ATTEMPTS {
+        result = connection.query(&drop).await.map(|_| ());
+        match &result {
+            Err(error) if error.is_transient() => sleep(DROP_INTERVAL).await,
+            _ => break,
+        }
+    }
+    result
+}
