@@ -159,3 +159,111 @@ pub(crate) fn each_float_binary(value: &[u8], half: bool, mut each: impl FnMut(f
 }
 
 const NOT_A_VECTOR: ValueError = ValueError::new("not a vector of numbers");
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::{array_binary, array_text, hex};
+
+    type Elements = Vec<Option<Vec<u8>>>;
+
+    fn text_elements(text: &str, delimiter: u8) -> ValueResult<Elements> {
+        let mut elements = Vec::new();
+        each_text(text.as_bytes(), delimiter, &mut Vec::new(), |element| {
+            elements.push(element.map(<[u8]>::to_vec));
+            Ok(())
+        })?;
+        Ok(elements)
+    }
+
+    fn binary_elements(value: &[u8]) -> ValueResult<Elements> {
+        let mut elements = Vec::new();
+        each_binary(value, |element| {
+            elements.push(element.map(<[u8]>::to_vec));
+            Ok(())
+        })?;
+        Ok(elements)
+    }
+
+    #[test]
+    fn text_of_arrays() {
+        let elements = |elements: &[Option<&str>]| -> Elements {
+            elements.iter().map(|element| element.map(|text| text.as_bytes().to_vec())).collect()
+        };
+        for (text, delimiter, expected) in [
+            ("{}", b',', &[][..]),
+            ("{1}", b',', &[Some("1")]),
+            ("{1,NULL,\"NULL\",null}", b',', &[Some("1"), None, Some("NULL"), Some("null")]),
+            (r#"{"","a\"b\\c","{d}",e f}"#, b',', &[Some(""), Some(r#"a"b\c"#), Some("{d}"), Some("e f")]),
+            ("{(1,2),(3,4);(5,6),(7,8)}", b';', &[Some("(1,2),(3,4)"), Some("(5,6),(7,8)")]),
+            ("[1:2]={7,8}", b',', &[Some("7"), Some("8")]),
+        ] {
+            assert_eq!(text_elements(text, delimiter), Ok(elements(expected)), "{text}");
+        }
+        for text in ["{{1}}", "{{1,2},{3,4}}", "[0:1]={1,2}", "[2:2]={1}", "[-1:0]={1,2}", "[1:1][1:2]={{1,2}}"] {
+            assert_eq!(text_elements(text, b','), Err(SHAPE), "{text}");
+        }
+        for text in ["", "{", "}", "{1", "1}", "{1,}", "{,1}", "{\"a}", "{\"a\"b}", "{a\"b}", "{a\\b}", "{\"a\\", "{1}}", "{1}x"] {
+            assert_eq!(text_elements(text, b','), Err(NOT_AN_ARRAY), "{text}");
+        }
+    }
+
+    #[test]
+    fn binary_arrays_that_are_no_lists() {
+        for value in [
+            "00000002 00000000 00000017 00000001 00000001 00000001 00000001 00000004 00000001",
+            "00000001 00000000 00000017 00000001 00000000 00000004 00000001",
+        ] {
+            assert_eq!(binary_elements(&hex(value)), Err(SHAPE), "{value}");
+        }
+        for value in [
+            "",
+            "00000001 00000000 00000017",
+            "00000001 00000000 00000017 00000001 00000001",
+            "00000001 00000000 00000017 00000001 00000001 00000004 0000",
+            "00000001 00000000 00000017 00000001 00000001 fffffffe",
+            "00000000 00000000 00000017 00",
+        ] {
+            assert_eq!(binary_elements(&hex(value)), Err(NOT_AN_ARRAY), "{value}");
+        }
+        assert_eq!(binary_elements(&hex("00000000 00000000 00000017")), Ok(vec![]));
+    }
+
+    #[test]
+    fn vectors() {
+        let text = |text: &str| {
+            let mut numbers = Vec::new();
+            each_float(text.as_bytes(), |number| numbers.push(number)).map(|()| numbers)
+        };
+        assert_eq!(text("[1,2.5,-1e-05]"), Ok(vec![1.0, 2.5, -1e-5]));
+        assert_eq!(text("[]"), Ok(vec![]));
+        assert!(text("1,2").is_err() && text("[1,]").is_err() && text("[a]").is_err());
+        let binary = |value: &str, half| {
+            let mut numbers = Vec::new();
+            each_float_binary(&hex(value), half, |number| numbers.push(number)).map(|()| numbers)
+        };
+        assert_eq!(binary("0002 0000 3f800000 c0200000", false), Ok(vec![1.0, -2.5]));
+        assert_eq!(binary("0002 0000 3c00 c100", true), Ok(vec![1.0, -2.5]));
+        assert!(
+            binary("0002 0000 3f800000", false).is_err() && binary("0000", false).is_err() && binary("0001 0000 3f800000", true).is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_texts_come_back(elements in proptest::collection::vec(proptest::option::of("([,{}\"\\\\ nulNUL\n]|\\PC){0,6}"), 0..8)) {
+            let bytes: Elements = elements.iter().map(|element| element.as_ref().map(|text| text.clone().into_bytes())).collect();
+            prop_assert_eq!(text_elements(&array_text(&elements, ','), b','), Ok(bytes.clone()));
+            prop_assert_eq!(binary_elements(&array_binary(&bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn any_bytes_are_an_array_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..40), text in "[\\[\\]{}\",:=\\\\01Na]{0,20}") {
+            let _ = (text_elements(&text, b','), text_elements(&format!("{{{text}}}"), b','), binary_elements(&bytes));
+            let _ = (each_float(&bytes, |_| ()), each_float_binary(&bytes, false, |_| ()), each_float_binary(&bytes, true, |_| ()));
+        }
+    }
+}

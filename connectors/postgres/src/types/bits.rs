@@ -18,3 +18,32 @@ pub(crate) fn render(value: &[u8], out: &mut Vec<u8>) -> ValueResult<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::{hex, rendered};
+
+    #[test]
+    fn bits_are_zeros_and_ones() {
+        for (bytes, text) in [("00000000", ""), ("00000001 80", "1"), ("00000008 a5", "10100101"), ("00000009 a580", "101001011")] {
+            assert_eq!(rendered(render, &hex(bytes)), text);
+        }
+        for bytes in ["", "000000", "00000001", "00000001 8000", "00000009 80", "ffffffff"] {
+            assert!(render(&hex(bytes), &mut Vec::new()).is_err(), "{bytes}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bits_come_back(bits in proptest::collection::vec(any::<bool>(), 0..100)) {
+            let text: String = bits.iter().map(|bit| if *bit { '1' } else { '0' }).collect();
+            let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (i, bit)| byte | u8::from(*bit) << (7 - i));
+            let value = [&(bits.len() as i32).to_be_bytes()[..], &bits.chunks(8).map(byte).collect::<Vec<_>>()].concat();
+            prop_assert_eq!(rendered(render, &value), text);
+        }
+    }
+}

@@ -65,3 +65,50 @@ fn decode_escaped(text: &[u8], out: &mut Vec<u8>) -> ValueResult<()> {
         };
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decoded(text: &str) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        decode(text.as_bytes(), &mut out).ok().map(|()| out)
+    }
+
+    #[test]
+    fn both_formats() {
+        for (text, bytes) in
+            [("", &b""[..]), (r"\x", b""), (r"\x00ff5C", &[0, 255, 92]), (r"a\\b\000\377'", &[b'a', b'\\', b'b', 0, 255, b'\''])]
+        {
+            assert_eq!(decoded(text).as_deref(), Some(bytes), "{text}");
+        }
+        for text in [r"\x0", r"\x0g", r"\xé", r"\", r"\12", r"\400", r"a\b"] {
+            assert_eq!(decoded(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let hexadecimal: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            prop_assert_eq!(decoded(&format!("\\x{hexadecimal}")), Some(bytes.clone()));
+            let escaped: String = bytes
+                .iter()
+                .map(|byte| match byte {
+                    b'\\' => r"\\".to_owned(),
+                    b' '..=b'~' => char::from(*byte).to_string(),
+                    _ => format!(r"\{byte:03o}"),
+                })
+                .collect();
+            prop_assert_eq!(decoded(&escaped), Some(bytes));
+        }
+
+        #[test]
+        fn any_text_is_bytes_or_an_error(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (decode(&text, &mut Vec::new()), decode_hex(&text, &mut Vec::new()));
+        }
+    }
+}

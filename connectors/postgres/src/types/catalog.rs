@@ -290,3 +290,137 @@ fn extension_form(name: &str) -> Option<Form> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow_schema::DataType;
+
+    use super::*;
+
+    fn numeric_typmod(precision: i32, scale: i32) -> i32 {
+        (precision << 16 | scale & 0x7ff) + 4
+    }
+
+    fn learnt(oid: Oid, name: &str, kind: TypeKind) -> TypeInfo {
+        TypeInfo { oid, schema: "public".into(), name: name.into(), kind, sendable: true }
+    }
+
+    fn shown(catalog: &TypeCatalog, oid: Oid, typmod: i32) -> String {
+        let column = catalog.column_type(oid, typmod, TypeOptions::default());
+        let binary = if column.is_binary() { ", binary" } else { "" };
+        let passed = if column.metadata().contains_key("logweir.passthrough") { ", passed through" } else { "" };
+        format!("{} {}{binary}{passed}", column.source_type(), column.data_type())
+    }
+
+    #[test]
+    fn domains_and_arrays_are_followed_to_what_they_are_made_of() {
+        let mut catalog = TypeCatalog::new();
+        let money = TypeKind::Domain { base: oids::NUMERIC, typmod: numeric_typmod(12, 2) };
+        assert_eq!(catalog.unknown(20_001), Some(20_001));
+        catalog.learn(learnt(20_001, "wages", TypeKind::Array { element: 20_002, delimiter: b',' }));
+        assert_eq!(catalog.unknown(20_001), Some(20_002));
+        catalog.learn(learnt(20_002, "wage", TypeKind::Domain { base: 20_003, typmod: -1 }));
+        assert_eq!(catalog.unknown(20_001), Some(20_003));
+        catalog.learn(learnt(20_003, "amount", money));
+        assert_eq!(catalog.unknown(20_001), None);
+        assert_eq!(shown(&catalog, 20_001, -1), "public.wage[] List(Decimal128(12, 2)), binary");
+        assert_eq!(shown(&catalog, 20_002, -1), "public.wage Decimal128(12, 2), binary");
+        assert_eq!(catalog.unknown(oids::INT4), None);
+        assert_eq!(catalog.unknown(1007), None);
+    }
+
+    #[test]
+    fn what_is_not_known_passes_as_text() {
+        let mut catalog = TypeCatalog::new();
+        assert_eq!(shown(&catalog, 20_001, -1), "??? Utf8, passed through");
+        catalog.learn(learnt(20_001, "_gone", TypeKind::Array { element: 20_002, delimiter: b',' }));
+        assert_eq!(shown(&catalog, 20_001, -1), "???[] List(Utf8), passed through");
+        catalog.learn(learnt(20_003, "pair", TypeKind::Composite));
+        assert_eq!(shown(&catalog, 20_003, -1), "public.pair Utf8, passed through");
+        catalog.learn(learnt(20_004, "cube", TypeKind::Base));
+        assert_eq!(shown(&catalog, 20_004, -1), "public.cube Utf8, passed through");
+        catalog.learn(learnt(20_005, "hstore", TypeKind::Base));
+        assert_eq!(shown(&catalog, 20_005, -1), "public.hstore Utf8");
+        catalog.learn(TypeInfo { sendable: false, ..learnt(20_006, "ltree", TypeKind::Base) });
+        catalog.learn(learnt(20_007, "_ltree", TypeKind::Array { element: 20_006, delimiter: b',' }));
+        assert_eq!(shown(&catalog, 20_007, -1), "public.ltree[] List(Utf8)");
+    }
+
+    #[test]
+    fn a_type_that_is_made_of_itself_ends() {
+        let mut catalog = TypeCatalog::new();
+        catalog.learn(learnt(20_001, "a", TypeKind::Domain { base: 20_002, typmod: -1 }));
+        catalog.learn(learnt(20_002, "b", TypeKind::Domain { base: 20_001, typmod: -1 }));
+        assert_eq!(catalog.unknown(20_001), None);
+        assert_eq!(shown(&catalog, 20_001, -1), "public.a Utf8, passed through");
+    }
+
+    #[test]
+    fn precision_and_scale() {
+        let catalog = TypeCatalog::new();
+        for (precision, scale, data_type) in [
+            (10, 2, DataType::Decimal128(10, 2)),
+            (38, 38, DataType::Decimal128(38, 38)),
+            (39, 0, DataType::Decimal256(39, 0)),
+            (76, 76, DataType::Decimal256(76, 76)),
+            (77, 0, DataType::Utf8),
+            (1000, 1000, DataType::Utf8),
+            (3, 5, DataType::Decimal128(5, 5)),
+            (3, 76, DataType::Decimal256(76, 76)),
+            (3, 77, DataType::Utf8),
+            (3, -2, DataType::Decimal128(5, 0)),
+            (38, -38, DataType::Decimal256(76, 0)),
+            (1, -1000, DataType::Utf8),
+            (1000, -1000, DataType::Utf8),
+        ] {
+            let column = catalog.column_type(oids::NUMERIC, numeric_typmod(precision, scale), TypeOptions::default());
+            assert_eq!(column.data_type(), data_type, "({precision},{scale})");
+            assert_eq!(column.source_type(), format!("numeric({precision},{scale})"));
+        }
+        for typmod in [-1, 0, 3, i32::MIN] {
+            assert_eq!(shown(&catalog, oids::NUMERIC, typmod), "numeric Utf8, binary");
+        }
+        // Nothing that a server would say, and no panic.
+        shown(&catalog, oids::NUMERIC, 4);
+        shown(&catalog, oids::NUMERIC, i32::MAX);
+    }
+
+    #[test]
+    fn arrays_and_money_as_chosen() {
+        let catalog = TypeCatalog::new();
+        let options = TypeOptions { arrays: Arrays::Text, money_scale: 0 };
+        let array = catalog.column_type(1007, -1, options);
+        assert_eq!((array.data_type(), array.is_binary(), array.metadata().len()), (DataType::Utf8, false, 0));
+        assert_eq!(catalog.column_type(oids::MONEY, -1, options).data_type(), DataType::Decimal128(19, 0));
+    }
+
+    #[test]
+    fn rows_of_the_catalog() {
+        let row = |text: &str| {
+            let row: Vec<_> = text.split(' ').map(|value| (value != "-").then_some(value)).collect();
+            TypeCatalog::parse_row(&row).map(|info| (info.kind, info.sendable)).ok()
+        };
+        for (text, expected) in [
+            ("20001 public mood e t 0 -1 - -", Some((TypeKind::Enum, true))),
+            ("20001 public _mood b t 0 -1 20000 ,", Some((TypeKind::Array { element: 20_000, delimiter: b',' }, true))),
+            ("20001 public price d t 1700 655366 - -", Some((TypeKind::Domain { base: 1700, typmod: 655_366 }, true))),
+            ("20001 public pair c t 0 -1 - -", Some((TypeKind::Composite, true))),
+            ("20001 public lquery b f 0 -1 - -", Some((TypeKind::Base, false))),
+            ("4294967295 public r r t 0 -1 - -", Some((TypeKind::Range, true))),
+            ("20001 public m m t 0 -1 - -", Some((TypeKind::Multirange, true))),
+            ("20001 public p p t 0 -1 - -", Some((TypeKind::Pseudo, true))),
+            ("20001 public x x t 0 -1 - -", None),
+            ("20001 public x b t 0 -1 20000 -", None),
+            ("20001 public x b t 0 -1 20000 ,,", None),
+            ("20001 public x d t - - - -", None),
+            ("x public x b t 0 -1 - -", None),
+            ("- - - - - - - - -", None),
+            ("20001 public x b t 0 -1 -", None),
+        ] {
+            assert_eq!(row(text), expected, "{text}");
+        }
+        assert!(TypeCatalog::query(&[20_001, 20_002]).ends_with("IN (20001,20002)"));
+        assert!(TypeCatalog::query(&[]).ends_with("IN (0)"));
+    }
+}

@@ -71,3 +71,75 @@ impl ColumnType {
         !self.text_only && self.form.is_binary()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::types::{Oid, TypeCatalog, TypeInfo, TypeKind, TypeOptions};
+
+    /// What stands in checkpoints must be understood for ever.
+    #[test]
+    fn the_form_in_checkpoints_stays() {
+        let mut catalog = TypeCatalog::new();
+        let learnt = |oid: Oid, name: &str, kind, sendable| TypeInfo { oid, schema: "public".into(), name: name.into(), kind, sendable };
+        catalog.learn(learnt(20_001, "mood", TypeKind::Enum, true));
+        catalog.learn(learnt(20_002, "cube", TypeKind::Base, true));
+        catalog.learn(learnt(20_003, "vector", TypeKind::Base, true));
+        catalog.learn(learnt(20_004, "geometry", TypeKind::Base, true));
+        catalog.learn(learnt(20_005, "ltree", TypeKind::Base, false));
+        for (oid, typmod, json) in [
+            (16, -1, r#"{"type":"boolean","form":"bool"}"#),
+            (21, -1, r#"{"type":"smallint","form":"int16"}"#),
+            (23, -1, r#"{"type":"integer","form":"int32"}"#),
+            (20, -1, r#"{"type":"bigint","form":"int64"}"#),
+            (26, -1, r#"{"type":"oid","form":"uint32"}"#),
+            (5069, -1, r#"{"type":"xid8","form":"uint64"}"#),
+            (700, -1, r#"{"type":"real","form":"float32"}"#),
+            (701, -1, r#"{"type":"double precision","form":"float64"}"#),
+            (1700, (10 << 16 | 2) + 4, r#"{"type":"numeric(10,2)","form":{"decimal":{"precision":10,"scale":2}}}"#),
+            (1700, -1, r#"{"type":"numeric","form":{"text":"numeric"}}"#),
+            (790, -1, r#"{"type":"money","form":{"money":{"scale":2}}}"#),
+            (1082, -1, r#"{"type":"date","form":"date"}"#),
+            (1083, -1, r#"{"type":"time without time zone","form":"time"}"#),
+            (1266, -1, r#"{"type":"time with time zone","form":{"text":"time_tz"}}"#),
+            (1114, 3, r#"{"type":"timestamp(3) without time zone","form":"timestamp"}"#),
+            (1184, -1, r#"{"type":"timestamp with time zone","form":"timestamp_tz"}"#),
+            (1186, -1, r#"{"type":"interval","form":{"text":"interval"}}"#),
+            (25, -1, r#"{"type":"text","form":{"text":"plain"}}"#),
+            (18, -1, r#"{"type":"\"char\"","form":{"text":"char"}}"#),
+            (17, -1, r#"{"type":"bytea","form":"bytes"}"#),
+            (114, -1, r#"{"type":"json","form":{"text":"json"}}"#),
+            (3802, -1, r#"{"type":"jsonb","form":{"text":"jsonb"}}"#),
+            (4072, -1, r#"{"type":"jsonpath","form":{"text":"versioned"}}"#),
+            (2950, -1, r#"{"type":"uuid","form":{"text":"uuid"}}"#),
+            (869, -1, r#"{"type":"inet","form":{"text":"network"}}"#),
+            (829, -1, r#"{"type":"macaddr","form":{"text":"mac_address"}}"#),
+            (1562, -1, r#"{"type":"bit varying","form":{"text":"bits"}}"#),
+            (3220, -1, r#"{"type":"pg_lsn","form":{"text":"lsn"}}"#),
+            (27, -1, r#"{"type":"tid","form":{"text":"tid"}}"#),
+            (5038, -1, r#"{"type":"pg_snapshot","form":{"text":"snapshot"}}"#),
+            (600, -1, r#"{"type":"point","form":{"text":"opaque"}}"#),
+            (1007, -1, r#"{"type":"integer[]","form":{"list":{"element":"int32","delimiter":44}}}"#),
+            (20_001, -1, r#"{"type":"public.mood","form":{"text":"plain"}}"#),
+            (20_002, -1, r#"{"type":"public.cube","form":{"text":"opaque"},"passthrough":true}"#),
+            (20_003, 3, r#"{"type":"public.vector(3)","form":{"floats":{"half":false}}}"#),
+            (20_004, -1, r#"{"type":"public.geometry","form":"ewkb"}"#),
+            (20_005, -1, r#"{"type":"public.ltree","form":{"text":"versioned"},"text_only":true}"#),
+        ] {
+            let column = catalog.column_type(oid, typmod, TypeOptions::default());
+            assert_eq!(serde_json::to_string(&column).unwrap(), json);
+            assert_eq!(serde_json::from_str::<ColumnType>(json).unwrap(), column);
+        }
+    }
+
+    #[test]
+    fn what_is_said_beside_a_column() {
+        let catalog = TypeCatalog::new();
+        let metadata = |oid| catalog.column_type(oid, -1, TypeOptions::default()).metadata().into_iter().collect::<Vec<_>>();
+        assert_eq!(metadata(3802), [("ARROW:extension:name".to_owned(), "arrow.json".to_owned())]);
+        assert_eq!(metadata(99_999), [("logweir.passthrough".to_owned(), "text".to_owned())]);
+        assert_eq!(metadata(25), []);
+        assert_eq!(metadata(3807), []);
+    }
+}

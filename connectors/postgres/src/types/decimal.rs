@@ -224,3 +224,127 @@ pub(crate) fn money(text: &[u8]) -> ValueResult<i64> {
     let amount = if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() };
     amount.ok_or(NOT_MONEY)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::str::FromStr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::numeric;
+
+    type Read<T> = ValueResult<T>;
+
+    fn all(text: &str, whole: usize, scale: usize) -> [Read<i256>; 4] {
+        let wide = |number: Read<i128>| number.map(i256::from_i128);
+        [
+            wide(from_text::<Unscaled128>(text.as_bytes(), whole, scale)),
+            wide(from_binary::<Unscaled128>(&numeric(text), whole, scale)),
+            from_text::<Unscaled256>(text.as_bytes(), whole, scale),
+            from_binary::<Unscaled256>(&numeric(text), whole, scale),
+        ]
+    }
+
+    #[test]
+    fn numbers_of_a_scale() {
+        for (text, whole, scale, number) in [
+            ("0", 5, 0, "0"),
+            ("0.00", 3, 2, "0"),
+            ("-0.01", 3, 2, "-1"),
+            ("12345678.90", 8, 2, "1234567890"),
+            ("1", 8, 2, "100"),
+            ("1.5", 8, 4, "15000"),
+            // The scale that a value was stored with may be another than the column's, if zeros make the difference.
+            ("1.50000", 8, 1, "15"),
+            ("1.00000000", 8, 0, "1"),
+            ("0.00999", 0, 5, "999"),
+            ("10000", 5, 0, "10000"),
+            ("1000000000000", 13, 4, "10000000000000000"),
+            ("99999999999999999999999999999999999999", 38, 0, "99999999999999999999999999999999999999"),
+            ("-9.9999999999999999999999999999999999999", 1, 37, "-99999999999999999999999999999999999999"),
+            ("0.00000000000000000000000000000000000001", 0, 38, "1"),
+        ] {
+            let number = i256::from_string(number).unwrap();
+            assert_eq!(all(text, whole, scale), [Ok(number); 4], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_the_column_is_refused() {
+        for text in ["NaN", "Infinity", "-Infinity"] {
+            assert_eq!(all(text, 8, 2), [Err(NOT_FINITE); 4], "{text}");
+            assert_eq!(all(text, 1, 0), [Err(NOT_FINITE); 4], "{text}");
+        }
+        for (text, whole, scale) in [("100", 2, 2), ("0.001", 2, 2), ("0.00001", 2, 2), ("99999.1", 4, 1), ("-1", 0, 4), ("10000", 4, 0)] {
+            assert_eq!(all(text, whole, scale), [Err(TOO_LARGE); 4], "{text}");
+        }
+        for text in ["", "-", ".", "-.5", "1e5", "1,5", "+1", " 1", "0x1", "--1"] {
+            assert_eq!(from_text::<Unscaled128>(text.as_bytes(), 30, 2), Err(NOT_A_NUMBER), "{text}");
+        }
+    }
+
+    #[test]
+    fn money_of_every_locale() {
+        for (text, amount) in [
+            ("$0.00", 0),
+            ("$1,234.56", 123_456),
+            ("-$1,234.56", -123_456),
+            ("($1,234.56)", -123_456),
+            ("1.234,56 €", 123_456),
+            ("-1.234,56 €", -123_456),
+            ("\u{2212}1 234,56 kr", -123_456),
+            ("￥-1,234", -1_234),
+            ("-$92,233,720,368,547,758.08", i64::MIN),
+            ("$92,233,720,368,547,758.07", i64::MAX),
+        ] {
+            assert_eq!(money(text.as_bytes()), Ok(amount), "{text}");
+        }
+        for text in ["", "$", "$92,233,720,368,547,758.08", "$999,999,999,999,999,999,999.00"] {
+            assert!(money(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn digits_come_back(
+            (digits, scale) in (1usize..=76).prop_flat_map(|precision| (
+                proptest::collection::vec(prop_oneof![Just(0u8), Just(9), 0u8..10], precision),
+                0..=precision,
+            )),
+            negative: bool,
+        ) {
+            let digits: String = digits.iter().map(|digit| char::from(b'0' + digit)).collect();
+            let whole = digits.len() - scale;
+            let before = digits[..whole].trim_start_matches('0');
+            let before = if before.is_empty() { "0" } else { before };
+            let point = if scale > 0 { "." } else { "" };
+            let sign = if negative { "-" } else { "" };
+            let text = format!("{sign}{before}{point}{}", &digits[whole..]);
+            let number = i256::from_string(&format!("{sign}{digits}")).unwrap();
+            prop_assert_eq!(from_text::<Unscaled256>(text.as_bytes(), whole, scale), Ok(number));
+            prop_assert_eq!(from_binary::<Unscaled256>(&numeric(&text), whole, scale), Ok(number));
+            if digits.len() <= 38 {
+                let number = i128::from_str(&format!("{sign}{digits}")).unwrap();
+                prop_assert_eq!(from_text::<Unscaled128>(text.as_bytes(), whole, scale), Ok(number));
+                prop_assert_eq!(from_binary::<Unscaled128>(&numeric(&text), whole, scale), Ok(number));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_number_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            text in "[-0-9.NaIe]{0,50}",
+            whole in 0usize..=38,
+            scale in 0usize..=38,
+        ) {
+            let small = whole.min(38 - scale);
+            for number in [from_text::<Unscaled128>(text.as_bytes(), small, scale), from_binary::<Unscaled128>(&bytes, small, scale)] {
+                prop_assert!(number.is_err() || number.unwrap().unsigned_abs() < 10u128.pow((small + scale) as u32));
+            }
+            let (_, _) = (from_text::<Unscaled256>(text.as_bytes(), whole, scale), from_binary::<Unscaled256>(&bytes, whole, scale));
+            let _ = (from_text::<Unscaled256>(&bytes, whole, scale), money(&bytes));
+        }
+    }
+}

@@ -18,7 +18,9 @@ pub(crate) enum Form {
     Int16,
     Int32,
     Int64,
+    #[serde(rename = "uint32")]
     UInt32,
+    #[serde(rename = "uint64")]
     UInt64,
     Float32,
     Float64,

@@ -181,3 +181,88 @@ fn push_extension_modifier(name: &mut String, type_name: &str, typmod: i32) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn name(oid: Oid, typmod: i32) -> String {
+        type_name(&TypeCatalog::new(), oid, typmod)
+    }
+
+    #[test]
+    fn built_in_types_have_the_names_of_sql() {
+        for (oid, typmod, expected) in [
+            (16, -1, "boolean"),
+            (18, -1, "\"char\""),
+            (19, -1, "name"),
+            (21, -1, "smallint"),
+            (1016, -1, "bigint[]"),
+            (701, -1, "double precision"),
+            (1042, 9, "character(5)"),
+            (1042, -1, "bpchar"),
+            (1043, 24, "character varying(20)"),
+            (1015, 24, "character varying(20)[]"),
+            (1043, -1, "character varying"),
+            (1560, 3, "bit(3)"),
+            (1560, -1, "\"bit\""),
+            (1562, -1, "bit varying"),
+            (1562, 12, "bit varying(12)"),
+            (1083, 3, "time(3) without time zone"),
+            (1266, -1, "time with time zone"),
+            (1114, 0, "timestamp(0) without time zone"),
+            (1185, 3, "timestamp(3) with time zone[]"),
+            (1186, -1, "interval"),
+            (1186, 0x7fff_0003, "interval(3)"),
+            (1186, 0x0006_ffff, "interval year to month"),
+            (1186, 0x1c08_0003, "interval day to second(3)"),
+            (1700, -1, "numeric"),
+            (1231, (10 << 16 | 2) + 4, "numeric(10,2)[]"),
+            (3802, -1, "jsonb"),
+            (114, -1, "json"),
+            (99_999, -1, "???"),
+        ] {
+            assert_eq!(name(oid, typmod), expected);
+        }
+    }
+
+    #[test]
+    fn types_of_users_have_their_schema_and_quotes_where_they_need_them() {
+        for (schema, type_name, expected) in [
+            ("public", "mood", "public.mood"),
+            ("Shop", "size", "\"Shop\".size"),
+            ("public", "user", "public.\"user\""),
+            ("public", "it\"s", "public.\"it\"\"s\""),
+            ("public", "größe", "public.\"größe\""),
+            ("public", "2d", "public.\"2d\""),
+            ("public", "_x1", "public._x1"),
+            ("public", "", "public.\"\""),
+        ] {
+            let mut catalog = TypeCatalog::new();
+            let kind = TypeKind::Enum;
+            catalog.learn(TypeInfo { oid: 20_001, schema: schema.into(), name: type_name.into(), kind, sendable: true });
+            assert_eq!(super::type_name(&catalog, 20_001, -1), expected);
+        }
+    }
+
+    #[test]
+    fn modifiers_of_extensions() {
+        for (type_name, typmod, expected) in [
+            ("vector", 3, "public.vector(3)"),
+            ("halfvec", -1, "public.halfvec"),
+            ("geometry", 4326 << 8 | 1 << 2, "public.geometry(Point,4326)"),
+            ("geometry", 4326 << 8 | 1 << 2 | 2, "public.geometry(PointZ,4326)"),
+            ("geography", 6 << 2 | 3, "public.geography(MultiPolygonZM)"),
+            ("geometry", 3857 << 8, "public.geometry(Geometry,3857)"),
+            ("geometry", 63 << 2, "public.geometry"),
+            ("geometry", 0, "public.geometry"),
+            ("citext", 7, "public.citext"),
+        ] {
+            let mut catalog = TypeCatalog::new();
+            let kind = TypeKind::Base;
+            catalog.learn(TypeInfo { oid: 20_001, schema: "public".into(), name: type_name.into(), kind, sendable: true });
+            assert_eq!(super::type_name(&catalog, 20_001, typmod), expected);
+        }
+    }
+}

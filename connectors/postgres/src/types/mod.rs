@@ -27,6 +27,9 @@ mod number;
 mod numeric;
 mod opaque;
 mod temporal;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 
 pub use builder::ColumnBuilder;
 pub use catalog::{TypeCatalog, TypeInfo, TypeKind, TypeOptions};

@@ -6,19 +6,28 @@ use super::{ValueError, ValueResult, exactly};
 const NOT_AN_ADDRESS: ValueError = ValueError::new("not a network address");
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
+/// The two hexadecimal digits of every byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// Appends `123e4567-e89b-12d3-a456-426614174000`.
 #[inline]
 pub(crate) fn render_uuid(value: &[u8], out: &mut Vec<u8>) -> ValueResult<()> {
+    /// Where the digits of each byte begin.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bytes = exactly::<16>(value)?;
     let mut text = [b'-'; 36];
-    let mut place = 0;
-    for (i, byte) in bytes.into_iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            place += 1;
-        }
-        text[place] = DIGITS[usize::from(byte >> 4)];
-        text[place + 1] = DIGITS[usize::from(byte & 15)];
-        place += 2;
+    for (byte, place) in bytes.into_iter().zip(PLACES) {
+        let [high, low] = PAIRS[usize::from(byte)];
+        text[place] = high;
+        text[place + 1] = low;
     }
     out.extend_from_slice(&text);
     Ok(())
@@ -33,7 +42,7 @@ pub(crate) fn render_mac_address(value: &[u8], out: &mut Vec<u8>) -> ValueResult
         if i > 0 {
             out.push(b':');
         }
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        out.extend_from_slice(&PAIRS[usize::from(*byte)]);
     }
     Ok(())
 }
@@ -127,4 +136,70 @@ fn longest_gap(words: &[u16; 8]) -> (usize, usize) {
         }
     }
     if gap_length < 2 { (0, 0) } else { (gap, gap_length) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::{hex, rendered};
+
+    #[test]
+    fn addresses_are_the_servers() {
+        for (bytes, text) in [
+            ("02 20 00 04 c0a80001", "192.168.0.1"),
+            ("02 18 00 04 c0a80001", "192.168.0.1/24"),
+            ("02 20 01 04 c0a80001", "192.168.0.1/32"),
+            ("02 00 01 04 00000000", "0.0.0.0/0"),
+            ("03 80 00 10 00000000000000000000000000000000", "::"),
+            ("03 80 00 10 00000000000000000000000000000001", "::1"),
+            ("03 80 01 10 00000000000000000000000000000001", "::1/128"),
+            ("03 80 00 10 00000000000000000000ffffc0000201", "::ffff:192.0.2.1"),
+            ("03 80 00 10 000000000000000000000000c0000201", "::192.0.2.1"),
+            ("03 80 00 10 00000000000000000000000000010000", "::0.1.0.0"),
+            ("03 20 00 10 20010db8000000000000000000000000", "2001:db8::/32"),
+            ("03 80 00 10 00010002000300040005000600070000", "1:2:3:4:5:6:7:0"),
+            ("03 80 00 10 00010000000000040000000000000008", "1:0:0:4::8"),
+            ("03 80 00 10 0001000000000000000500000000abcd", "1::5:0:0:abcd"),
+        ] {
+            assert_eq!(rendered(render_network, &hex(bytes)), text);
+        }
+        for bytes in [
+            "",
+            "02 20 00 04",
+            "02 20 00 04 c0a800",
+            "02 20 00 10 c0a80001",
+            "04 20 00 04 c0a80001",
+            "02 21 00 04 c0a80001",
+            "03 80 00 04 00000000",
+        ] {
+            assert!(render_network(&hex(bytes), &mut Vec::new()).is_err(), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn uuids_and_hardware_addresses() {
+        assert_eq!(rendered(render_uuid, &hex("a0eebc999c0b4ef8bb6d6bb9bd380a11")), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
+        assert!(render_uuid(&[0; 15], &mut Vec::new()).is_err());
+        assert_eq!(rendered(render_mac_address, &hex("08002b010203")), "08:00:2b:01:02:03");
+        assert_eq!(rendered(render_mac_address, &hex("08002b0102030405")), "08:00:2b:01:02:03:04:05");
+        assert!(render_mac_address(&[0; 7], &mut Vec::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_means_what_it_is(words in proptest::array::uniform8(prop_oneof![3 => Just(0u16), 1 => any::<u16>()])) {
+            let address = std::net::Ipv6Addr::from(words);
+            let value = [&[3, 128, 0, 16][..], &address.octets()].concat();
+            prop_assert_eq!(rendered(render_network, &value).parse(), Ok(address));
+        }
+
+        #[test]
+        fn any_bytes_are_an_address_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..24)) {
+            let mut out = Vec::new();
+            let _ = (render_network(&bytes, &mut out), render_uuid(&bytes, &mut out), render_mac_address(&bytes, &mut out));
+        }
+    }
 }

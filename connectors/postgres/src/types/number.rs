@@ -26,29 +26,45 @@ pub(crate) fn boolean_binary(value: &[u8]) -> ValueResult<bool> {
 /// Decimal digits as a number; `None` for no digits, other characters or more than 64 bits.
 #[inline]
 pub(crate) fn unsigned(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
     // Nineteen digits fit whatever they are.
-    let (head, tail) = digits.split_at(digits.len().min(19));
+    if digits.is_empty() || digits.len() > 19 {
+        return unsigned_long(digits);
+    }
+    let (eights, rest) = digits.as_chunks::<8>();
     let mut number = 0u64;
-    let mut valid = true;
-    for byte in head {
+    for eight in eights {
+        number = number * 100_000_000 + eight_digits(*eight)?;
+    }
+    let mut wrong = 0;
+    for byte in rest {
         let digit = byte.wrapping_sub(b'0');
-        valid &= digit <= 9;
+        wrong |= u8::from(digit > 9);
         number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
     }
-    if !valid {
+    if wrong == 0 { Some(number) } else { None }
+}
+
+#[cold]
+fn unsigned_long(digits: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| Some(byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9);
+    let (first, rest) = digits.split_first()?;
+    rest.iter().try_fold(u64::from(digit(first)?), |number, byte| number.checked_mul(10)?.checked_add(u64::from(digit(byte)?)))
+}
+
+/// Eight decimal digits as a number, all at once: neighbours are put together into pairs, these into fours, these into one.
+#[inline]
+pub(super) fn eight_digits(digits: [u8; 8]) -> Option<u64> {
+    const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+    let digits = u64::from_le_bytes(digits);
+    let numbers = digits.wrapping_sub(ZEROS);
+    // A byte below '0' borrows, one above '9' carries into its highest bit; one with that bit already has it.
+    const ABOVE: u64 = u64::from_le_bytes([0x7f - b'9'; 8]);
+    if (digits | numbers | digits.wrapping_add(ABOVE)) & u64::from_le_bytes([0x80; 8]) != 0 {
         return None;
     }
-    for byte in tail {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
-    }
-    Some(number)
+    let pairs = (numbers * 10 + (numbers >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 /// A signed integer that fits into `T`.
@@ -113,4 +129,63 @@ pub(crate) fn float_16_binary(value: [u8; 2]) -> f32 {
         _ => f32::from_bits(u32::from(exponent + 112) << 23 | u32::from(fraction) << 13),
     };
     f32::from_bits(magnitude.to_bits() | sign)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_at_their_edges() {
+        assert_eq!(signed::<i16>(b"-32768"), Ok(i16::MIN));
+        assert_eq!(signed::<i16>(b"32768"), Err(NOT_AN_INTEGER));
+        assert_eq!(signed::<i64>(b"-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(signed::<i64>(b"9223372036854775808"), Err(NOT_AN_INTEGER));
+        assert_eq!(signed::<i64>(b"-9223372036854775809"), Err(NOT_AN_INTEGER));
+        assert_eq!(unsigned_64(b"18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(unsigned_64(b"18446744073709551616"), Err(NOT_AN_INTEGER));
+        assert_eq!(unsigned_64(b"99999999999999999999"), Err(NOT_AN_INTEGER));
+        assert_eq!(unsigned_32(b"4294967296"), Err(NOT_AN_INTEGER));
+        for text in ["", "-", "+1", " 1", "1 ", "1.0", "0x1", "a", "12345678901234567890a", "123456789012345678a"] {
+            assert_eq!(signed::<i64>(text.as_bytes()), Err(NOT_AN_INTEGER), "{text}");
+        }
+    }
+
+    #[test]
+    fn halves() {
+        for (bits, number) in [
+            (0x3c00u16, 1.0f32),
+            (0xfbff, -65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+            (0x2e66, 0.099_975_586),
+        ] {
+            assert_eq!(float_16_binary(bits.to_be_bytes()), number);
+        }
+        assert_eq!(float_16_binary([0x80, 0]).to_bits(), (-0.0f32).to_bits());
+        assert!(float_16_binary([0x7e, 0]).is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(int: i64, natural: u64, float in any::<f64>(), single in any::<f32>()) {
+            prop_assert_eq!(signed(int.to_string().as_bytes()), Ok(int));
+            prop_assert_eq!(signed((int as i16).to_string().as_bytes()), Ok(int as i16));
+            prop_assert_eq!(unsigned_64(natural.to_string().as_bytes()), Ok(natural));
+            prop_assert_eq!(unsigned_32((natural as u32).to_string().as_bytes()), Ok(natural as u32));
+            prop_assert_eq!(float_64(format!("{float:?}").as_bytes()).unwrap().to_bits(), float.to_bits());
+            prop_assert_eq!(float_32(format!("{single:e}").as_bytes()).unwrap().to_bits(), single.to_bits());
+        }
+
+        #[test]
+        fn any_bytes_are_a_number_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
+            let _ = (boolean(&bytes), signed::<i32>(&bytes), unsigned_64(&bytes), float_32(&bytes), float_64(&bytes));
+        }
+    }
 }

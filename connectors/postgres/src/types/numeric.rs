@@ -101,3 +101,64 @@ fn four_digits(group: u16) -> [u8; 4] {
     let digit = |power: u16| b'0' + (group / power % 10) as u8;
     [digit(1000), digit(100), digit(10), digit(1)]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::{hex, numeric, rendered};
+
+    #[test]
+    fn the_text_is_the_servers() {
+        for (bytes, text) in [
+            ("0000 0000 0000 0000", "0"),
+            ("0000 0000 0000 0002", "0.00"),
+            ("0001 0000 0000 0000 0001", "1"),
+            ("0001 0001 0000 0000 0001", "10000"),
+            ("0002 0000 4000 0002 0001 1388", "-1.50"),
+            ("0001 ffff 0000 0001 1388", "0.5"),
+            ("0001 fffe 0000 0007 03e8", "0.0000100"),
+            ("0001 fff6 0000 0001 0001", "0.0"),
+            ("0003 0001 0000 0004 0001 0000 0001", "10000.0001"),
+            ("0000 0000 c000 0000", "NaN"),
+            ("0000 0000 d000 0020", "Infinity"),
+            ("0000 0000 f000 0020", "-Infinity"),
+        ] {
+            assert_eq!(rendered(render, &hex(bytes)), text);
+        }
+        // As a server sends the longest there are.
+        for text in ["9".repeat(131_072), format!("0.{}", "1".repeat(16_383))] {
+            assert_eq!(rendered(render, &numeric(&text)), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_numeric_is_refused() {
+        for bytes in
+            ["", "0001 0000 0000", "0001 0000 0000 0000", "0000 0000 0000 0000 00", "0000 0000 1000 0000", "0001 0000 0000 0000 2710"]
+        {
+            assert!(render(&hex(bytes), &mut Vec::new()).is_err(), "{bytes}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_comes_back(negative: bool, whole in "(0|[1-9][0-9]{0,40})", fraction in "[0-9]{0,40}") {
+            let zero = whole == "0" && fraction.bytes().all(|digit| digit == b'0');
+            let sign = if negative && !zero { "-" } else { "" };
+            let point = if fraction.is_empty() { "" } else { "." };
+            let text = format!("{sign}{whole}{point}{fraction}");
+            prop_assert_eq!(rendered(render, &numeric(&text)), text);
+        }
+
+        #[test]
+        fn any_bytes_are_a_number_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut out = Vec::new();
+            if render(&bytes, &mut out).is_ok() {
+                prop_assert!(out.is_ascii());
+            }
+        }
+    }
+}

@@ -70,3 +70,42 @@ pub(crate) fn render_snapshot(value: &[u8], out: &mut Vec<u8>) -> ValueResult<()
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::types::testing::{hex, rendered};
+
+    #[test]
+    fn the_text_is_the_servers() {
+        assert_eq!(rendered(render_lsn, &hex("00000016b374d848")), "16/B374D848");
+        assert_eq!(rendered(render_lsn, &[0; 8]), "0/0");
+        assert_eq!(rendered(render_lsn, &[255; 8]), "FFFFFFFF/FFFFFFFF");
+        assert_eq!(rendered(render_tid, &hex("ffffffff 0007")), "(4294967295,7)");
+        assert_eq!(rendered(render_snapshot, &hex("00000000 0000000000000001 0000000000000002")), "1:2:");
+        let open = "00000002 000000000000000a 0000000000000014 000000000000000a 000000000000000e";
+        assert_eq!(rendered(render_snapshot, &hex(open)), "10:20:10,14");
+        assert_eq!(behind_version(b"\x01{}"), Ok(&b"{}"[..]));
+    }
+
+    #[test]
+    fn one_byte_of_anything_is_text() {
+        for (value, text) in [(&[0][..], ""), (b"a", "a"), (&[0xe9], "\\351"), (b"", ""), (b"\\351", "\\351"), ("é".as_bytes(), "é")] {
+            let mut out = Vec::new();
+            render_char(value, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        assert_eq!(behind_version(b"\x02{}"), Err(VERSION));
+        assert_eq!(behind_version(b""), Err(VERSION));
+        let mut out = Vec::new();
+        assert!(render_lsn(&[0; 7], &mut out).is_err() && render_tid(&[0; 7], &mut out).is_err());
+        for bytes in ["", "00000000", "00000001 0000000000000001 0000000000000002", "ffffffff 0000000000000001 0000000000000002"] {
+            assert!(render_snapshot(&hex(bytes), &mut out).is_err(), "{bytes}");
+        }
+    }
+}

@@ -176,18 +176,19 @@ impl Day {
         if self.year == 0 || self.year > 5_874_897 || self.month == 0 || self.month > 12 || self.day == 0 {
             return Err(NOT_A_DAY);
         }
-        let year = if bc { 1 - i64::from(self.year) } else { i64::from(self.year) };
-        let leap = || year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        // 8000 years more keep every year of the server above zero: its first is 4714 BC.
+        const MORE: u32 = 8000;
+        let year = if bc { (MORE + 1).checked_sub(self.year).filter(|year| *year > 1).ok_or(NOT_A_DAY)? } else { MORE + self.year };
+        let leap = || year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         if self.day > LENGTHS[self.month as usize - 1] && !(self.month == 2 && self.day == 29 && leap()) {
             return Err(NOT_A_DAY);
         }
         // Years begin in March here, so that the leap day is the last of one.
         let (year, month) = if self.month > 2 { (year, self.month - 3) } else { (year - 1, self.month + 9) };
-        let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-        let of_year = i64::from((153 * month + 2) / 5 + self.day - 1);
-        // 0000-03-01 is 719,468 days before the epoch, and 400 years have 146,097 days.
-        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-        i32::try_from(days).map_err(|_| NOT_A_DAY)
+        let of_year = (153 * month + 2) / 5 + self.day - 1;
+        let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year;
+        // 0000-03-01 is 719,468 days before the epoch, and 400 years have 146,097 days. The last day of the server is below 2^31.
+        Ok((i64::from(days) - i64::from(MORE / 400 * 146_097) - 719_468) as i32)
     }
 }
 
@@ -216,16 +217,18 @@ fn leading_time(text: &[u8]) -> Option<(i64, &[u8])> {
     let mut micros = i64::from(hour * 3600 + minute * 60 + second) * SECOND;
     let mut rest = rest;
     if let [b'.', fraction @ ..] = rest {
-        let mut unit = SECOND / 10;
+        const UNITS: [u32; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
+        let (mut number, mut count) = (0, 0);
         rest = fraction;
         while let [digit @ b'0'..=b'9', after @ ..] = rest {
-            if unit == 0 {
+            if count == 6 {
                 return None;
             }
-            micros += i64::from(digit - b'0') * unit;
-            unit /= 10;
+            number = number * 10 + u32::from(digit - b'0');
+            count += 1;
             rest = after;
         }
+        micros += i64::from(number * UNITS[count]);
     }
     (micros <= DAY).then_some((micros, rest))
 }
@@ -252,4 +255,207 @@ fn leading_offset(text: &[u8]) -> Option<(i64, &[u8])> {
 fn two(tens: u8, ones: u8) -> Option<u32> {
     let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
     if tens > 9 || ones > 9 { None } else { Some(u32::from(tens) * 10 + u32::from(ones)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::testing::rendered;
+
+    #[test]
+    fn known_days() {
+        for (text, number) in [
+            ("1970-01-01", 0),
+            ("1969-12-31", -1),
+            ("2000-02-29", 11_016),
+            ("2024-12-31", 20_088),
+            ("1582-10-10", -141_432),
+            ("0001-01-01", -719_162),
+            ("0001-12-31 BC", -719_163),
+            ("0001-02-29 BC", -719_469),
+            ("4713-01-01 BC", -2_440_550),
+            ("9999-12-31", 2_932_896),
+            ("10000-01-01", 2_932_897),
+            ("5874897-12-31", 2_145_042_905),
+            ("infinity", i32::MAX),
+            ("-infinity", -i32::MAX),
+        ] {
+            assert_eq!(date(text.as_bytes()), Ok(number), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let mut expected = date(b"4713-01-01 BC").unwrap();
+        for year in -4712..=10_010 {
+            let leap = year % 400 == 0 || (year % 4 == 0 && year % 100 != 0);
+            for (month, length) in [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31].into_iter().enumerate() {
+                let text = |day| match year {
+                    ..=0 => format!("{:04}-{:02}-{day:02} BC", 1 - year, month + 1),
+                    _ => format!("{year:04}-{:02}-{day:02}", month + 1),
+                };
+                for day in [1, length / 2, length] {
+                    assert_eq!(date(text(day).as_bytes()), Ok(expected + day - 1), "{}", text(day));
+                }
+                assert_eq!(date(text(length + 1).as_bytes()), Err(NOT_A_DAY));
+                expected += length;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_or_time_is_refused() {
+        for text in [
+            "",
+            "2020",
+            "2020-1-1",
+            "2020-00-10",
+            "2020-13-01",
+            "2020-02-30",
+            "0000-01-01",
+            "2020-01-01 ",
+            "2020-01-01 AD",
+            "20-01-01",
+            "5874898-01-01",
+            "99999999-01-01",
+            "-2020-01-01",
+            "Infinity",
+            "2020/01/01",
+            "2020-01-01 00:00:00",
+        ] {
+            assert_eq!(date(text.as_bytes()), Err(NOT_A_DAY), "{text}");
+        }
+        for text in ["", "1:02:03", "24:00:00.000001", "25:00:00", "12:60:00", "12:00:60", "12:00:00.1234567", "12:00", "12:00:00+00"] {
+            assert_eq!(time(text.as_bytes()), Err(NOT_A_TIME), "{text}");
+        }
+        for text in
+            ["", "2020-01-01", "2020-01-01 00:00:00+00", "2020-01-01T00:00:00", "2020-01-01 00:00:00 CET", "2020-01-01 00:00:00 BC BC"]
+        {
+            assert!(timestamp(text.as_bytes(), false).is_err(), "{text}");
+        }
+        for text in ["2020-01-01 00:00:00", "2020-01-01 00:00:00Z", "2020-01-01 00:00:00+0", "2020-01-01 00:00:00+00:00:00:00"] {
+            assert!(timestamp(text.as_bytes(), true).is_err(), "{text}");
+        }
+        assert_eq!(timestamp(b"294247-01-10 04:00:54.775806", false), Ok(i64::MAX - 1));
+        assert_eq!(timestamp(b"294247-01-10 04:00:54.775807", false), Err(TOO_FAR));
+        assert_eq!(timestamp(b"294276-12-31 23:59:59.999999+00", true), Err(TOO_FAR));
+        assert_eq!(timestamp_binary(&(i64::MAX - 1).to_be_bytes()), Err(TOO_FAR));
+        assert_eq!(date_binary(&(i32::MAX - 1).to_be_bytes()), Err(NOT_A_DAY));
+        // So that no date is taken for an infinity.
+        assert_eq!(date_binary(&(i32::MAX - EPOCH_DAYS).to_be_bytes()), Err(NOT_A_DAY));
+        assert_eq!(time_binary(&(-1i64).to_be_bytes()), Err(NOT_A_TIME));
+        assert!(date_binary(&[0; 3]).is_err() && timestamp_binary(&[0; 9]).is_err() && time_binary(&[]).is_err());
+    }
+
+    #[test]
+    fn offsets_of_every_kind() {
+        for (text, micros) in [
+            ("1970-01-01 00:00:00+00", 0),
+            ("1970-01-01 00:00:00-00", 0),
+            ("1970-01-01 00:00:00+00:00:01", -SECOND),
+            ("1970-01-01 00:00:00-00:00:01", SECOND),
+            ("1970-01-01 05:30:00.5+05:30", SECOND / 2),
+            ("1969-12-31 23:59:59.999999+00", -1),
+            ("0001-12-31 23:59:59.999999+00 BC", -719_162 * DAY - 1),
+            ("0001-12-31 23:59:59.999999-00:19:32 BC", -719_162 * DAY - 1 + 1172 * SECOND),
+            ("infinity", i64::MAX),
+            ("-infinity", -i64::MAX),
+        ] {
+            assert_eq!(timestamp(text.as_bytes(), true), Ok(micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn timetz_is_rendered_as_the_server_does() {
+        for (micros, west, text) in [
+            (0, 0, "00:00:00+00"),
+            (DAY, 0, "24:00:00+00"),
+            (45_296_700_000, -19_815, "12:34:56.7+05:30:15"),
+            (DAY - 1, 43_200, "23:59:59.999999-12"),
+            (10, 12_600, "00:00:00.00001-03:30"),
+            (0, -57_599, "00:00:00+15:59:59"),
+            (0, 1, "00:00:00-00:00:01"),
+        ] {
+            let value = [&i64::to_be_bytes(micros)[..], &i32::to_be_bytes(west)].concat();
+            assert_eq!(rendered(render_timetz, &value), text);
+        }
+        assert!(render_timetz(&[0; 8], &mut Vec::new()).is_err());
+        assert!(render_timetz(&[0xff; 12], &mut Vec::new()).is_err());
+    }
+
+    /// Year, month and day of a day since 1970, the slow way.
+    fn civil(day: i64) -> (i64, i64, i64) {
+        let mut day = day + 719_528 + 146_097 * 100;
+        let mut year = -40_000;
+        let length = |year: i64| if year % 400 == 0 || (year % 4 == 0 && year % 100 != 0) { 366 } else { 365 };
+        year += day / 146_097 * 400;
+        day %= 146_097;
+        while day >= length(year) {
+            day -= length(year);
+            year += 1;
+        }
+        let mut month = 1;
+        for days in [31, length(year) - 337, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            if day < days {
+                break;
+            }
+            day -= days;
+            month += 1;
+        }
+        (year, month, day + 1)
+    }
+
+    fn time_text(micros: i64) -> String {
+        let seconds = micros / SECOND;
+        let fraction = format!(".{:06}", micros % SECOND);
+        let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+        format!("{:02}:{:02}:{:02}{fraction}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
+
+    proptest! {
+        #[test]
+        fn dates_and_times_come_back(
+            day in prop_oneof![-2_440_550i64..100_000, 0i64..30_000, -2_440_550i64..106_751_991],
+            micros in prop_oneof![0..DAY, (0i64..86_400).prop_map(|seconds| seconds * SECOND)],
+            offset in prop_oneof![Just(0i64), -57_599i64..57_599],
+        ) {
+            let (year, month, of_month) = civil(day);
+            let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+            let date_text = format!("{year:04}-{month:02}-{of_month:02}");
+            prop_assert_eq!(date(format!("{date_text}{era}").as_bytes()), Ok(day as i32));
+            prop_assert_eq!(date_binary(&(day as i32 - EPOCH_DAYS).to_be_bytes()), Ok(day as i32));
+
+            let clock = time_text(micros);
+            prop_assert_eq!(time(clock.as_bytes()), Ok(micros));
+            prop_assert_eq!(time_binary(&micros.to_be_bytes()), Ok(micros));
+
+            let expected = day * DAY + micros;
+            prop_assert_eq!(timestamp(format!("{date_text} {clock}{era}").as_bytes(), false), Ok(expected));
+            let binary = i128::from(expected) - i128::from(EPOCH_DAYS) * i128::from(DAY);
+            if let Ok(binary) = i64::try_from(binary) {
+                prop_assert_eq!(timestamp_binary(&binary.to_be_bytes()), Ok(expected));
+            }
+
+            let sign = if offset < 0 { '-' } else { '+' };
+            let seconds = offset.abs();
+            let shown = match (seconds % 3600 / 60, seconds % 60) {
+                (0, 0) => format!("{sign}{:02}", seconds / 3600),
+                (minutes, 0) => format!("{sign}{:02}:{minutes:02}", seconds / 3600),
+                (minutes, rest) => format!("{sign}{:02}:{minutes:02}:{rest:02}", seconds / 3600),
+            };
+            let zoned = timestamp(format!("{date_text} {clock}{shown}{era}").as_bytes(), true);
+            prop_assert_eq!(zoned.ok(), expected.checked_sub(offset * SECOND).filter(|micros| within(*micros)));
+        }
+
+        #[test]
+        fn any_bytes_are_a_time_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..16), text in "[-+0-9:. BCinfty]{0,40}") {
+            for text in [text.as_bytes(), &bytes] {
+                let _ = (date(text), time(text), timestamp(text, false), timestamp(text, true));
+            }
+            let _ = (date_binary(&bytes), time_binary(&bytes), timestamp_binary(&bytes), render_timetz(&bytes, &mut Vec::new()));
+        }
+    }
 }

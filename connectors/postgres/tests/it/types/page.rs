@@ -70,7 +70,7 @@ const LINES: &[Line] = &[
     (
         "`regclass`, `regtype`, …",
         &["regclass", "regtype", "regproc", "regrole", "regcollation"],
-        "names, with their schema: `public.orders`. The name is that of the moment when the row is read, not of when it was written",
+        "names, with their schema: `public.orders`, as they were when the row was written",
     ),
     (
         "`point`, `line`, `lseg`, `box`, `path`, `polygon`, `circle`",
@@ -83,7 +83,7 @@ const LINES: &[Line] = &[
         "the server's text: `[1,10)`, `empty`",
     ),
     ("`int2vector`, `oidvector`", &["int2vector", "oidvector"], "the server's text: `1 2 3`"),
-    ("enumerations", &["public.mood"], "the label as it is when the row is read"),
+    ("enumerations", &["public.mood"], "the label as it was when the row was written"),
     ("domains", &["public.price", "public.fine_price"], "as the type below, with its modifiers: here `numeric(12,2)`"),
     (
         "arrays",
