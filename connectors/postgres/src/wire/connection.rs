@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use logweir_core::{Error, Result};
@@ -16,6 +17,9 @@ use super::message::{self, Parameters};
 use super::socket::Socket;
 use super::startup;
 use crate::options::PostgresOptions;
+
+/// What was said before a connection broke is here already.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,11 @@ impl Connection {
         self.version = self.parameter("server_version").and_then(version_number).unwrap_or(0);
     }
 
+    /// True if another question may be put: false after one was given up half-way or the session has ended.
+    pub fn is_ready(&self) -> bool {
+        !self.busy
+    }
+
     /// What is needed to cancel what the session is doing, to be kept by someone who does not wait for it.
     pub fn cancel_key(&self) -> Option<CancelKey> {
         let (process, secret) = self.key?;
@@ -106,7 +115,23 @@ impl Connection {
         let put = frontend::query(sql, &mut self.channel.outbox);
         put.map_err(|error| Error::internal("a statement cannot be sent").source(error))?;
         self.busy = true;
-        self.channel.send().await
+        match self.channel.send().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.last_words().await.unwrap_or(error)),
+        }
+    }
+
+    /// Why the server ended the session, if it said so: found only by reading, after sending has failed.
+    async fn last_words(&mut self) -> Option<Error> {
+        let reading = async {
+            loop {
+                let frame = self.next().await.ok()?;
+                if frame.tag == message::ERROR_RESPONSE {
+                    return Some(failure("the server ended the session", ServerError::parse(frame).ok()?));
+                }
+            }
+        };
+        timeout(LAST_WORDS_MAX, reading).await.ok().flatten()
     }
 
     /// Waits for the next message of the answer; what a server may say at any time is noted and not handed out.

@@ -1,9 +1,11 @@
 //! Every mode of encryption against certificates of every kind, and those who sit between.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logweir_core::{Error, ErrorKind};
+use logweir_core::{Error, ErrorKind, TimestampMicros};
+use logweir_postgres::Lsn;
 use logweir_postgres::options::{PostgresOptions, TlsMode};
 use logweir_postgres::wire::{Connection, Mode};
 use rustls::ServerConfig;
@@ -211,6 +213,39 @@ async fn a_cancel_request_is_encrypted_too() {
     let error = slept.unwrap_err();
     assert_eq!(logweir_postgres::wire::sqlstate(&error), Some("57014"), "{error:?}");
     assert_eq!(connection.query("SELECT 1").await.unwrap().first(), Some("1"));
+}
+
+#[tokio::test]
+async fn copies_and_the_log_come_whole_through_encryption() {
+    let authority = Authority::new(Key::Ecdsa);
+    let server = encrypting(&authority, "server").await;
+    server.ask("CREATE TABLE public.t (id int PRIMARY KEY, name text); CREATE PUBLICATION p FOR TABLE public.t").await;
+    server.ask("SELECT pg_create_logical_replication_slot('s', 'pgoutput'); GRANT SELECT ON public.t TO weir").await;
+    server.ask("INSERT INTO public.t SELECT i, 'name ' || i FROM generate_series(1, 50000) i").await;
+    server.ask("INSERT INTO public.t VALUES (0, repeat('x', 20000000))").await;
+
+    let options = weir(&server, TlsMode::Require);
+    let mut connection = Connection::connect(&options, Mode::Query).await.unwrap();
+    let mut copy = connection.copy_out("COPY (SELECT id FROM public.t) TO STDOUT (FORMAT BINARY)").await.unwrap();
+    let (mut run, mut total) = (Vec::new(), 0);
+    while copy.read(&mut run).await.unwrap() {
+        total += run.len();
+    }
+    assert_eq!(total, 19 + 50_001 * 10 + 2);
+
+    let walsender = Connection::connect(&options, Mode::Replication).await.unwrap();
+    let start = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'p')";
+    let mut stream = walsender.copy_both(start).await.unwrap();
+    let mut rows = 0;
+    while rows < 50_001 {
+        let filled = tokio::time::timeout(Duration::from_secs(30), poll_fn(|cx| stream.poll_fill(cx))).await;
+        filled.expect("the server should have said something").unwrap();
+        while let Some(payload) = stream.next_payload() {
+            rows += usize::from(payload[0] == b'w' && payload[25] == b'I');
+        }
+        stream.send_status(Lsn(1), Lsn(1), Lsn(1), TimestampMicros(0));
+    }
+    stream.finish(Duration::from_secs(30)).await.unwrap();
 }
 
 /// What one who sits between does with the list of ways to authenticate.

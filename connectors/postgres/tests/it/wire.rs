@@ -103,8 +103,10 @@ async fn a_session_that_is_ended_from_the_other_side() {
     let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
     let process = connection.cancel_key().unwrap().process();
     server.ask(&format!("SELECT pg_terminate_backend({process})")).await;
+    while server.ask(&format!("SELECT 1 FROM pg_stat_activity WHERE pid = {process}")).await.first().is_some() {}
     let error = connection.query("SELECT 1").await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
+    assert!(error.is_transient() && sqlstate(&error) == Some("57P01"), "{error:?}");
+    assert!(!connection.is_ready());
     assert!(connection.query("SELECT 1").await.unwrap_err().is_transient());
 
     let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
