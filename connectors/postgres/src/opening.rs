@@ -112,7 +112,6 @@ impl Opening {
             facts,
             identity,
             incarnation: from.incarnation,
-            flushed: from.begin(),
             options: Arc::clone(options),
         });
         let mark = match &self.resume {

@@ -89,10 +89,10 @@ async fn keep(both: Arc<Mutex<CopyBoth>>, report: Arc<Report>) {
 }
 
 impl Stream {
-    fn new(both: CopyBoth, flushed: Lsn) -> Self {
+    fn new(both: CopyBoth) -> Self {
         let both = Arc::new(Mutex::new(both));
-        let report =
-            Arc::new(Report { flushed: AtomicU64::new(flushed.0), received: AtomicU64::new(flushed.0), ask: AtomicBool::new(false) });
+        // Nothing is acknowledged but what was acknowledged to us.
+        let report = Arc::new(Report::default());
         let keeper = tokio::spawn(keep(Arc::clone(&both), Arc::clone(&report)));
         Stream { both, report, keeper }
     }
@@ -156,8 +156,6 @@ pub(crate) struct SessionParts {
     pub(crate) facts: Arc<Facts>,
     pub(crate) identity: Identity,
     pub(crate) incarnation: u32,
-    /// What the server may forget.
-    pub(crate) flushed: Lsn,
     pub(crate) options: Arc<PostgresOptions>,
 }
 
@@ -172,12 +170,12 @@ impl Drop for Session {
 
 impl Session {
     pub(crate) fn new(parts: SessionParts) -> Self {
-        let SessionParts { both, decoder, transactions, facts, identity, incarnation, flushed, options } = parts;
+        let SessionParts { both, decoder, transactions, facts, identity, incarnation, options } = parts;
         let detached = Detached::default();
         let watcher =
             options.max_retained_wal.map(|bound| tokio::spawn(watch(Arc::clone(&options), Arc::clone(&facts), bound, detached.clone())));
         Session {
-            stream: Stream::new(both, flushed),
+            stream: Stream::new(both),
             watcher,
             detached,
             options,

@@ -180,7 +180,8 @@ async fn again_at_marks(source: &dyn Source, tables: &TableFilter, log: &ReadLog
                 assert_eq!(found, expected, "a change of {name} after {}", mark.position);
             }
         }
-        assert_eq!(again.marks.last().map(|mark| mark.position), log.marks.last().map(|mark| mark.position), "the end is the end");
+        // Some servers write into their log even when nobody changes anything.
+        assert!(again.marks.last().map(|mark| mark.position) >= log.marks.last().map(|mark| mark.position), "the end is the end");
     }
 }
 
