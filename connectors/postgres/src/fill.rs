@@ -583,8 +583,8 @@ async fn look(
                 again.push(table.oid);
             }
         }
-        found = survey(&mut connection, &facts, &options.publication, &state, &again, &tables, &backfill.exclude).await?;
-        if !found.found.is_empty() && !facts.in_recovery {
+        found = survey(&mut connection, &options.publication, &state, Some(&again), &tables, &backfill.exclude).await?;
+        if !found.found.is_empty() {
             // So that the log moves behind what was found, also where nothing else happens.
             server::log_end(&mut connection).await?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
 
-use crate::backfill::{BackfillState, Pool, Unverified, look_up, survey};
+use crate::backfill::{BackfillState, Pool, look_up};
 use crate::decoder::{DecoderOptions, PgoutputDecoder};
 use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
@@ -65,7 +65,7 @@ impl Opening {
         let options = &self.options;
         let mut query = Connection::connect(options, Mode::Query).await?;
         let facts = Arc::new(server::facts(&mut query).await?);
-        verify_server(&facts)?;
+        verify_server(options, &facts)?;
         let mut walsender = Connection::connect(options, Mode::Replication).await?;
         let identity = server::identity(&mut walsender).await?;
         let slot = server::slot(&mut query, &facts, &options.slot).await?;
@@ -77,10 +77,10 @@ impl Opening {
         let mut backfill = from.backfill.clone();
         if let (Some(pool), Some(settings)) = (&mut pool, &options.backfill) {
             // As the snapshot sees it: what came later is found by a later look.
-            let found = pool.survey(&facts, &options.publication, &backfill, &self.tables, &settings.exclude).await?;
+            let found = pool.survey(&options.publication, &backfill, &self.tables, &settings.exclude).await?;
             backfill.known.0.extend(found.known);
             backfill.pending.extend(found.found);
-            backfill.unverified = Unverified::new(pool.ahead_of_server(&mut query, &facts).await?);
+            backfill.unverified = pool.ahead_of_server(&mut query, &facts).await?;
             surveyed = true;
         }
         let binary = self.binary && self.all_binary(&mut query, &facts).await?;
@@ -222,7 +222,7 @@ impl Opening {
         }
         let settings = SlotOptions {
             temporary: false,
-            export_snapshot: options.backfill.is_some() && !facts.in_recovery,
+            export_snapshot: options.backfill.is_some(),
             two_phase: options.two_phase,
             failover: options.failover,
         };
@@ -262,7 +262,7 @@ impl Opening {
 }
 
 /// What a server must be.
-fn verify_server(facts: &Facts) -> Result<()> {
+fn verify_server(options: &PostgresOptions, facts: &Facts) -> Result<()> {
     if facts.version < VERSION_MIN {
         return Err(Error::config("the server is too old: logical replication begins with PostgreSQL 10").context("version", facts.version));
     }
@@ -270,6 +270,12 @@ fn verify_server(facts: &Facts) -> Result<()> {
         return Err(Error::config("the server is a standby, and before PostgreSQL 16 the log cannot be read on one")
             .context("version", facts.version)
             .remedy("name the primary in the profile's host"));
+    }
+    if facts.in_recovery && options.backfill.is_some() {
+        return Err(Error::config(
+            "rows that were there before cannot be read on a standby: it does not say which transactions are under way",
+        )
+        .remedy("name the primary in the profile's host, or write backfill: none"));
     }
     if facts.wal_level != "logical" {
         return Err(Error::config("wal_level must be logical")
@@ -303,19 +309,4 @@ async fn server_time(query: &mut Connection) -> Result<logweir_core::TimestampMi
     let rows = query.query("SELECT (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8").await?;
     let micros = server::number(&rows, 0, 0).ok_or_else(|| Error::corrupt("the server did not say what time it is"))?;
     Ok(logweir_core::TimestampMicros(micros))
-}
-
-impl Pool {
-    /// See [`survey`], as the snapshot sees it.
-    async fn survey(
-        &mut self,
-        facts: &Facts,
-        publication: &str,
-        state: &BackfillState,
-        tables: &TableFilter,
-        exclude: &[logweir_core::Pattern],
-    ) -> Result<crate::backfill::Survey> {
-        let connection = self.first().ok_or_else(|| Error::internal("a pool has a connection"))?;
-        survey(connection, facts, publication, state, &[], tables, exclude).await
-    }
 }

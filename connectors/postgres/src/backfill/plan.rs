@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use logweir_core::{Pattern, Relation, RelationName, Result, TableFilter};
+use logweir_core::{Error, Pattern, Relation, RelationName, Result, TableFilter};
 
 use crate::lsn::Lsn;
 use crate::message::{RelationColumn, RelationShape};
@@ -12,7 +12,7 @@ use crate::server::{Facts, number};
 use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo};
 use crate::wire::{Connection, Rows};
 
-use super::state::{BackfillState, PendingPart, Snapshot};
+use super::state::{BackfillState, PendingPart};
 
 /// Bounds of a chunk, in blocks of the table.
 const CHUNK_BLOCKS: std::ops::RangeInclusive<u64> = 16..=65_536;
@@ -30,13 +30,13 @@ pub(crate) struct Survey {
     pub(crate) names: Vec<RelationName>,
 }
 
-/// Looks which published tables, and partitions of them, `state` does not know; those of `again` it need not know.
+/// Looks which published tables, and partitions of them, `state` does not know; those of `again` it need not know. Without
+/// `again` the connection's snapshot is exact, and nothing has to be waited for.
 pub(crate) async fn survey(
     connection: &mut Connection,
-    facts: &Facts,
     publication: &str,
     state: &BackfillState,
-    again: &[Oid],
+    again: Option<&[Oid]>,
     tables: &TableFilter,
     exclude: &[Pattern],
 ) -> Result<Survey> {
@@ -60,7 +60,7 @@ pub(crate) async fn survey(
         let (Some(oid), Some(schema), Some(table)) = (number::<Oid>(&rows, row, 0), rows.get(row, 1), rows.get(row, 2)) else { continue };
         let Some(part) = number::<Oid>(&rows, row, 4) else { continue };
         let name = RelationName::new(schema, table);
-        if !tables.accepts(&name) || (state.known.0.contains(&part) && !again.contains(&oid)) {
+        if !tables.accepts(&name) || (state.known.0.contains(&part) && !again.is_some_and(|again| again.contains(&oid))) {
             continue;
         }
         known.push(part);
@@ -73,18 +73,19 @@ pub(crate) async fn survey(
         let exact = rows.get(row, 3) == Some("t");
         found.push(PendingPart { oid, part, next_block: 0, after: Lsn::default(), ended: 0, exact, begun: false });
     }
-    if !found.is_empty() {
-        // Behind what was found: whatever is under way now may have changed one of them unnoticed.
-        let end = if facts.in_recovery { "pg_catalog.pg_last_wal_replay_lsn()" } else { "pg_catalog.pg_current_wal_insert_lsn()" };
-        let now = connection.query(&format!("SELECT {end}, {}", current_snapshot(facts))).await?;
-        let after = number(&now, 0, 0).unwrap_or_default();
-        let snapshot = Snapshot::parse(now.get(0, 1).unwrap_or_default())?;
+    if !found.is_empty() && again.is_some() {
+        // Whatever is under way now may have changed one of them unnoticed, and has a lower number than a new transaction: the
+        // snapshot's own bound is too low for that, it is the last transaction that has ended.
+        let now = connection.query("SELECT pg_catalog.txid_current(), pg_catalog.pg_current_wal_insert_lsn()").await?;
+        let (Some(ended), Some(after)) = (number::<u64>(&now, 0, 0), number::<Lsn>(&now, 0, 1)) else {
+            return Err(Error::corrupt("the server did not say where its log ends"));
+        };
         for part in &mut found {
-            (part.after, part.ended) = (after, snapshot.xmax);
+            (part.after, part.ended) = (after, ended);
         }
-        // What cannot be merged goes first, while a snapshot is exact.
-        found.sort_by_key(|part| (!part.exact, part.oid, part.part));
     }
+    // What cannot be merged goes first, while a snapshot is exact.
+    found.sort_by_key(|part| (!part.exact, part.oid, part.part));
     Ok(Survey { found, known, names })
 }
 

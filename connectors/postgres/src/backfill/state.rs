@@ -188,6 +188,14 @@ impl Snapshot {
         Ok(Snapshot { xmin, xmax, under_way })
     }
 
+    /// The transactions that `other` sees and this one does not.
+    pub(crate) fn lacks(&self, other: &Snapshot) -> Unverified {
+        // Below its own bound those are under way; above it any may be, and if they are too many the newest stands for all.
+        let above = self.xmax.max(other.xmax.saturating_sub(Unverified::SOME_MAX as u64 * 16))..other.xmax;
+        let candidates = self.under_way.iter().copied().chain(above);
+        Unverified::new(candidates.map(|xid| xid as u32).filter(|xid| other.sees(*xid) && !self.sees(*xid)).collect())
+    }
+
     /// True if this transaction and all that began before it have ended.
     fn has_passed(&self, xid: u32) -> bool {
         precedes(xid, self.xmin as u32)
@@ -216,6 +224,13 @@ mod tests {
         for text in ["", "10", "10:20", "a:b:", "10:20:x"] {
             assert!(Snapshot::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_an_exact_snapshot_is_ahead_of() {
+        let exact = Snapshot::parse("10:30:12,28").unwrap();
+        assert_eq!(Snapshot::parse("10:26:10,12,20").unwrap().lacks(&exact), Unverified::new(vec![10, 20, 26, 27, 29]));
+        assert!(Snapshot::parse("30:30:").unwrap().lacks(&exact).is_empty());
     }
 
     #[test]

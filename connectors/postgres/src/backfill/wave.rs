@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_array::ArrayRef;
-use logweir_core::{Clock as _, Error, Result, SystemClock, TimestampMicros};
+use logweir_core::{Clock as _, Error, Pattern, Result, SystemClock, TableFilter, TimestampMicros};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,8 +19,8 @@ use crate::server::Facts;
 use crate::wire::{Connection, Mode, sqlstate};
 
 use super::copy::{CopyDecoder, CopyError};
-use super::plan::{TablePlan, current_snapshot};
-use super::state::{Snapshot, Unverified};
+use super::plan::{Survey, TablePlan, current_snapshot, survey};
+use super::state::{BackfillState, Snapshot, Unverified};
 
 /// Rows are handed out in batches of about this size.
 const BATCH_BYTES: usize = 4 << 20;
@@ -82,19 +82,29 @@ impl Pool {
         Ok(Pool { connections, since: Instant::now() })
     }
 
-    /// A connection to ask what the snapshot sees.
-    pub(crate) fn first(&mut self) -> Option<&mut Connection> {
-        self.connections.first_mut()
+    /// The published tables as the snapshot sees them. No transaction can have changed one of them unnoticed, so they need
+    /// not wait for any to end.
+    pub(crate) async fn survey(
+        &mut self,
+        publication: &str,
+        state: &BackfillState,
+        tables: &TableFilter,
+        exclude: &[Pattern],
+    ) -> Result<Survey> {
+        survey(self.first()?, publication, state, None, tables, exclude).await
     }
 
-    /// The transactions that the server has still under way and the snapshot has not: they are committed as far as the log
-    /// is concerned, and a snapshot that is taken later may not see them.
-    pub(crate) async fn ahead_of_server(&mut self, query: &mut Connection, facts: &Facts) -> Result<Vec<u32>> {
+    /// The transactions that the snapshot sees and the server does not show yet: they are committed as far as the log is
+    /// concerned, and a snapshot that is taken later may not see them.
+    pub(crate) async fn ahead_of_server(&mut self, query: &mut Connection, facts: &Facts) -> Result<Unverified> {
         let ask = format!("SELECT {}", current_snapshot(facts));
-        let Some(connection) = self.first() else { return Ok(Vec::new()) };
-        let exact = Snapshot::parse(connection.query(&ask).await?.first().unwrap_or_default())?;
+        let exact = Snapshot::parse(self.first()?.query(&ask).await?.first().unwrap_or_default())?;
         let present = Snapshot::parse(query.query(&ask).await?.first().unwrap_or_default())?;
-        Ok(present.under_way.iter().map(|xid| *xid as u32).filter(|xid| exact.sees(*xid)).collect())
+        Ok(present.lacks(&exact))
+    }
+
+    fn first(&mut self) -> Result<&mut Connection> {
+        self.connections.first_mut().ok_or_else(|| Error::internal("a pool has a connection"))
     }
 }
 
