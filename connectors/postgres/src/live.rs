@@ -18,7 +18,7 @@ use logweir_core::{
     ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation, RelationName, Result,
     TableFilter,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backfill::{look_up, primary_key};
 use crate::decoder::{BINARY_REFUSED, Decoded, Question, mark_position};
@@ -46,6 +46,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// A session that lasted this long was in order: the next wait is short again.
 const STEADY: Duration = Duration::from_secs(60);
+
+/// How much log is kept for us is worth waiting for so long: meanwhile nothing is read.
+const RETAINED_MAX: Duration = Duration::from_secs(2);
 
 /// Reads the log of a live server.
 pub(crate) struct LiveReader {
@@ -460,6 +463,23 @@ impl LogReader for LiveReader {
         self.questions = Some(connection);
         self.wanted = Some(end);
         Ok(Some(mark_position(self.last_mark.position.incarnation(), end)))
+    }
+
+    async fn retained(&mut self) -> Result<Option<u64>> {
+        // Whoever has lost the server does not look for it here.
+        let session = self.session.as_ref().ok_or_else(|| Error::transient("there is no connection to the server"))?;
+        let facts = Arc::clone(&session.facts);
+        let asking = async {
+            let mut connection = match self.questions.take() {
+                Some(connection) => connection,
+                None => Connection::connect(&self.options, Mode::Query).await?,
+            };
+            let slot = server::slot(&mut connection, &facts, &self.options.slot).await?;
+            self.questions = Some(connection);
+            Ok(Some(slot.and_then(|slot| slot.retained_bytes).unwrap_or(0)))
+        };
+        let answered = timeout(RETAINED_MAX, asking).await;
+        answered.unwrap_or_else(|_| Err(Error::transient("the server did not say in time how much log it keeps")))
     }
 
     fn reads_backfill(&self) -> bool {

@@ -101,6 +101,13 @@ pub trait LogReader: Send {
     fn reads_backfill(&self) -> bool {
         false
     }
+
+    /// Bytes of log that the source keeps for this reader's sake and could drop otherwise: what fills its disk when marks are
+    /// not acknowledged. `None`, from the first answer on, of a source that keeps nothing for us. Asked from time to time, for
+    /// eyes only; must answer within seconds. An error says that it could not be learned, and nothing of the reader.
+    async fn retained(&mut self) -> Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 impl dyn LogReader {

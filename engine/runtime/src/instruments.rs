@@ -52,6 +52,9 @@ impl StreamInstruments {
     pub(crate) fn refresh(&self, snapshot: &ProgressSnapshot, clock: &dyn Clock) {
         self.memory_held.set(snapshot.memory_held_bytes as f64);
         self.memory_budget.set(snapshot.memory_budget_bytes as f64);
+        if let Some(retained) = snapshot.source_retained_bytes {
+            gauge!("logweir_source_retained_bytes", "stream" => self.stream.clone()).set(retained as f64);
+        }
         let now = clock.now();
         for consumer in &snapshot.consumers {
             if let Some(freshness) = consumer.freshness(now) {
@@ -97,6 +100,7 @@ fn describe() {
     describe_counter!("logweir_checkpoints_total", "Checkpoints made visible in the destination");
     describe_histogram!("logweir_checkpoint_seconds", Unit::Seconds, "From the beginning of staging until the changes are visible");
     describe_gauge!("logweir_freshness_seconds", Unit::Seconds, "Now minus the commit time of the newest visible change");
+    describe_gauge!("logweir_source_retained_bytes", Unit::Bytes, "Log that the source keeps for this stream and could drop otherwise");
     describe_gauge!("logweir_memory_held_bytes", Unit::Bytes, "Memory held by batches in flight");
     describe_gauge!("logweir_memory_budget_bytes", Unit::Bytes, "Bound of the memory held by batches in flight");
     describe_gauge!("logweir_stream_running", "1 while the stream has everything open and changes flow, else 0");

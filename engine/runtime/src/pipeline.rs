@@ -35,7 +35,7 @@ const DRAIN_READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a cancelled task may take to return from the call that it is in.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the numbers that age by themselves are reported.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 // Of a stream's memory: batches between reader and writers, what writers buffer, and the rest for the reader's builders,
 // the transform's output and the checkpoint. Writers never draw on the first part, so they can always empty it.
@@ -258,6 +258,8 @@ impl Run<'_> {
             goal,
             progress: Arc::clone(self.progress),
             instruments: Arc::clone(self.instruments),
+            clock: Arc::clone(self.clock),
+            ask_retained: None,
             place: Place::default(),
         };
         tasks.spawn(async move { TaskEnd::Reader(Box::new(reader.run().await)) });

@@ -100,6 +100,8 @@ pub struct ProgressSnapshot {
     pub rows_read: BTreeMap<String, u64>,
     /// Bytes of Arrow arrays read by this process.
     pub bytes_read: u64,
+    /// Bytes of log that the source keeps for this stream; `None` if it keeps none for us, or none was learned yet.
+    pub source_retained_bytes: Option<u64>,
     /// How often this process had to begin again at the checkpoint.
     pub restarts: u64,
     /// Bytes of batches in flight.
@@ -133,6 +135,7 @@ impl StreamProgress {
             commit_time: None,
             rows_read: BTreeMap::new(),
             bytes_read: 0,
+            source_retained_bytes: None,
             restarts: 0,
             memory_held_bytes: 0,
             memory_budget_bytes: 0,
@@ -172,6 +175,10 @@ impl StreamProgress {
         let mut snapshot = self.lock();
         snapshot.memory_held_bytes = held;
         snapshot.memory_budget_bytes = budget;
+    }
+
+    pub(crate) fn set_retained(&self, bytes: u64) {
+        self.lock().source_retained_bytes = Some(bytes);
     }
 
     pub(crate) fn read(&self, relation: &str, rows: u64, bytes: u64, last: LogPosition) {

@@ -8,13 +8,13 @@ use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use logweir_core::{ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform};
+use logweir_core::{ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform};
 use tokio::sync::{mpsc, watch};
 
 use crate::changelog::{Appender, Entry, through};
 use crate::checkpoint::Event;
 use crate::instruments::StreamInstruments;
-use crate::pipeline::Control;
+use crate::pipeline::{Control, REPORT_INTERVAL, Timer, fire, timer};
 use crate::progress::StreamProgress;
 
 /// How far to read.
@@ -39,6 +39,9 @@ pub(crate) struct Reader {
     pub(crate) goal: Goal,
     pub(crate) progress: Arc<StreamProgress>,
     pub(crate) instruments: Arc<StreamInstruments>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When the source is asked again what it keeps for us; `None` if it keeps nothing, or was not asked yet.
+    pub(crate) ask_retained: Option<Timer>,
     pub(crate) place: Place,
 }
 
@@ -121,6 +124,7 @@ impl Reader {
             },
             Goal::Land(mark) => Some(mark.position),
         };
+        self.report_retained().await;
         loop {
             tokio::select! {
                 biased;
@@ -130,6 +134,7 @@ impl Reader {
                     }
                 }
                 Ok(()) = self.acknowledge.changed() => self.acknowledge().await?,
+                () = fire(&mut self.ask_retained) => self.report_retained().await,
                 event = self.log.next() => {
                     let flow = match event {
                         Ok(Some(event)) => self.handle(event, stop_at).await?,
@@ -166,6 +171,16 @@ impl Reader {
             Some(mark) => self.log.acknowledge(&mark).await,
             None => Ok(()),
         }
+    }
+
+    /// Learns what the source keeps for us. It does so while we wait for memory and for room above all.
+    async fn report_retained(&mut self) {
+        match self.log.retained().await {
+            Ok(Some(bytes)) => self.progress.set_retained(bytes),
+            Ok(None) => return self.ask_retained = None,
+            Err(error) => tracing::debug!(error = %error.report(), "could not learn how much log the source keeps"),
+        }
+        self.ask_retained = Some(timer(&self.clock, REPORT_INTERVAL));
     }
 
     async fn handle(&mut self, event: LogEvent, stop_at: Option<LogPosition>) -> Result<Flow> {
@@ -284,6 +299,7 @@ impl Reader {
                     }
                 }
                 Ok(()) = self.acknowledge.changed() => self.acknowledge().await?,
+                () = fire(&mut self.ask_retained) => self.report_retained().await,
             }
         }
         // Whatever is appended lies behind the last mark; a mark sets this again.

@@ -73,9 +73,8 @@ pub struct World {
 #[derive(Debug, Default)]
 struct Record {
     forgotten: Option<LogPosition>,
-    logs_opened: u64,
-    /// The last mark that the first opening of the log handed out.
-    first_marks: Option<LogPosition>,
+    /// The least of the last marks that readers handed out before they met the source's fault.
+    before_fault: Option<LogPosition>,
     blame: Vec<String>,
 }
 
@@ -136,21 +135,16 @@ impl World {
         record.forgotten = record.forgotten.max(Some(position));
     }
 
-    /// True the first time.
-    pub(super) fn opened_log(&self) -> bool {
+    /// A reader whose last mark lay at `position` meets the source's fault.
+    pub(super) fn met_fault(&self, position: LogPosition) {
         let mut record = self.record();
-        record.logs_opened += 1;
-        record.logs_opened == 1
+        record.before_fault = Some(record.before_fault.map_or(position, |least| least.min(position)));
     }
 
-    pub(super) fn marked(&self, position: LogPosition) {
-        let mut record = self.record();
-        record.first_marks = record.first_marks.max(Some(position));
-    }
-
-    /// The last mark that the first opening of the log handed out.
-    pub fn first_marks(&self) -> Option<LogPosition> {
-        self.record().first_marks
+    /// The last mark that readers handed out before they met the source's fault; the least, if several did because something
+    /// else failed at the same time.
+    pub fn before_fault(&self) -> Option<LogPosition> {
+        self.record().before_fault
     }
 
     pub(super) async fn rest(&self, duration: Duration) {

@@ -48,10 +48,10 @@ impl Source for SimSource {
         if forgotten.is_some_and(|forgotten| resume.position < forgotten) {
             return Err(Error::log_gone("the source was told to forget this").context("resume", resume.position));
         }
-        let first_of_the_world = self.world.opened_log();
         Ok(Box::new(SimReader {
             setting: self.world.setting.clone(),
             next: log.after(resume.position),
+            last_mark: resume.position,
             queue: VecDeque::from([LogEvent::Mark(resume)]),
             announced: HashSet::new(),
             rng: StdRng::seed_from_u64(self.life.chance()),
@@ -59,7 +59,6 @@ impl Source for SimSource {
             memory: start.memory,
             clock: self.world.clock,
             failed: false,
-            first_of_the_world,
             log,
             world: Arc::clone(&self.world),
             life: Arc::clone(&self.life),
@@ -77,13 +76,20 @@ struct SimReader {
     memory: MemoryBudget,
     rng: StdRng,
     next: usize,
+    /// Of those handed out.
+    last_mark: LogPosition,
     queue: VecDeque<LogEvent>,
     announced: HashSet<(usize, u32)>,
     failed: bool,
-    first_of_the_world: bool,
 }
 
 impl SimReader {
+    /// A value of the next transaction cannot be carried.
+    fn fault(&self) -> Error {
+        self.world.met_fault(self.last_mark);
+        Error::data("a value cannot be carried").context("transaction", self.next)
+    }
+
     /// Some transactions, as events: their changes by relation, cut anywhere, then a mark. A last transaction that
     /// cannot be read whole is handed out in part, without a mark.
     fn read_on(&mut self) {
@@ -140,7 +146,7 @@ impl LogReader for SimReader {
         }
         if self.queue.is_empty() {
             if self.failed {
-                return Err(Error::data("a value cannot be carried").context("transaction", self.next));
+                return Err(self.fault());
             }
             if self.next == self.log.transactions.len() {
                 if !self.setting.live {
@@ -158,8 +164,8 @@ impl LogReader for SimReader {
         }
         let event = self.queue.pop_front();
         match &event {
-            Some(LogEvent::Mark(mark)) if self.first_of_the_world => self.world.marked(mark.position),
-            None => return Err(Error::data("a value cannot be carried").context("transaction", self.next)),
+            Some(LogEvent::Mark(mark)) => self.last_mark = mark.position,
+            None => return Err(self.fault()),
             _ => {}
         }
         Ok(event)
@@ -173,5 +179,11 @@ impl LogReader for SimReader {
 
     async fn end(&mut self) -> Result<Option<LogPosition>> {
         Ok(self.setting.live.then(|| self.log.end().position))
+    }
+
+    async fn retained(&mut self) -> Result<Option<u64>> {
+        self.life.step().await;
+        self.life.weather("the question was lost")?;
+        Ok(self.setting.live.then(|| self.log.transactions.len() as u64))
     }
 }

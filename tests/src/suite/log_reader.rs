@@ -233,6 +233,9 @@ async fn acknowledged(source: &dyn Source, tables: &TableFilter, log: &ReadLog) 
             last = Some(mark);
         }
     }
+    // How much it is, only the source knows; that it can be asked is the contract.
+    let kept = reading.reader.retained().await.expect("what the source keeps can be asked");
+    assert!(reading.end.is_some() || kept.is_none(), "nobody keeps a recording for us");
     drop(reading);
     let relations = log.relations.values().map(Arc::clone).collect();
     let rest = read_log(source, tables, last, relations).await;

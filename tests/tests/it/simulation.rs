@@ -115,7 +115,7 @@ fn before_an_error_of_the_source_everything_whole_is_landed() {
             let world = World::new(seed, setting);
             assert_eq!(error_of(world.live(None).await.0).kind(), ErrorKind::Data);
             // Not less than the last mark before the fault, in every destination alike; nothing of the bad transaction.
-            let least = world.first_marks().map_or(0, |mark| world.log.after(mark));
+            let least = world.before_fault().map_or(0, |mark| world.log.after(mark));
             for destination in 0..2 {
                 let landed = world.landed_transactions(destination);
                 let (shown, wanted) = (world.log.changes(landed).len(), world.log.changes(least).len());

@@ -10,7 +10,7 @@ use crate::cli::TextOrJson;
 use crate::config::Loaded;
 use crate::failure::Failure;
 use crate::live::Process;
-use crate::text::{count, print, span, table, time};
+use crate::text::{bytes, count, print, span, table, time};
 
 /// The whole answer; stable.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,8 @@ struct StreamStatus {
     checkpoint: String,
     /// How far a running process has read.
     read_position: Option<String>,
+    /// Bytes of log that the source keeps for the stream and could drop otherwise, as a running process has learned.
+    source_retained_bytes: Option<u64>,
     destinations: Vec<DestinationStatus>,
     tables: Vec<TableStatus>,
 }
@@ -102,6 +104,7 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
         error: word("error"),
         checkpoint,
         read_position: word("position"),
+        source_retained_bytes: live.and_then(|live| live["source_retained_bytes"].as_u64()),
         destinations,
         tables,
     })
@@ -160,6 +163,9 @@ fn render(status: &Status, http: bool) -> String {
             text.push_str(&format!("  error: {error}\n"));
         }
         text.push_str(&format!("  checkpoint: {}\n", stream.checkpoint));
+        if let Some(retained) = stream.source_retained_bytes {
+            text.push_str(&format!("  log that the source keeps for it: {}\n", bytes(retained)));
+        }
         if stream.destinations.is_empty() {
             continue;
         }
@@ -167,9 +173,11 @@ fn render(status: &Status, http: bool) -> String {
         for destination in &stream.destinations {
             let freshness = destination.freshness_seconds.map(|seconds| span(std::time::Duration::from_secs_f64(seconds)));
             let place = destination.offset.get("file").zip(destination.offset.get("position"));
-            let place = match place {
-                Some((file, position)) => format!("{}:{position}", file.as_str().unwrap_or_default()),
-                None => destination.position.clone(),
+            let lsn = destination.offset.get("lsn").and_then(serde_json::Value::as_str);
+            let place = match (place, lsn) {
+                (Some((file, position)), _) => format!("{}:{position}", file.as_str().unwrap_or_default()),
+                (None, Some(lsn)) => lsn.to_owned(),
+                (None, None) => destination.position.clone(),
             };
             destinations.add_row([
                 destination.destination.clone(),
