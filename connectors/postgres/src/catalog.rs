@@ -448,9 +448,3 @@ fn list(oids: &[Oid]) -> String {
     // A list must not be empty, and no relation has the number 0.
     if texts.is_empty() { "0".to_owned() } else { texts.join(",") }
 }
-
-/// A text as a literal of SQL, however the server reads backslashes.
-pub(crate) fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
-}

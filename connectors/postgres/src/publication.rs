@@ -5,12 +5,11 @@ use std::collections::{HashMap, HashSet};
 use logweir_core::{Error, RelationName, Result};
 use serde::Deserialize;
 
-use crate::catalog::{Kind, Table, ask, literal, rows};
+use crate::catalog::{Kind, Table, ask, rows};
+use crate::quote::literal;
+use crate::server::PUBLICATION_COMMENT;
 use crate::types::Oid;
 use crate::wire::Connection;
-
-/// How the comment begins that tells a publication of ours from those that people made.
-const OURS: &str = "created by logweir";
 
 /// A publication, as the catalog has it.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ impl Publication {
             oid: row.number(0)?,
             quoted: row.text(1)?.to_owned(),
             owned: row.flag(2)?,
-            ours: row.get(3).is_some_and(|comment| comment.starts_with(OURS)),
+            ours: row.get(3).is_some_and(|comment| comment.starts_with(PUBLICATION_COMMENT)),
             all_tables: more.puballtables,
             insert: more.pubinsert,
             update: more.pubupdate,
@@ -152,16 +151,20 @@ pub(crate) fn named(tables: &[Table], version: u32) -> impl Iterator<Item = &Tab
     })
 }
 
-/// The statement that makes a publication of tables, as logweir wants it: partitions arrive as the table they are part of, and
-/// columns that are computed when a row is written arrive.
+/// The statement that makes a publication of tables, as logweir makes it.
 pub(crate) fn create_statement<'a>(quoted: &str, tables: impl IntoIterator<Item = &'a Table>, version: u32) -> String {
     let names: Vec<&str> = tables.into_iter().map(|table| table.quoted.as_str()).collect();
     // Without tables it can be made, and tables be added later.
     let tables = if names.is_empty() { String::new() } else { format!(" FOR TABLE {}", names.join(", ")) };
-    let with = match version {
+    format!("CREATE PUBLICATION {quoted}{tables}{}", with(version))
+}
+
+/// How a publication of ours is made: partitions arrive as the table that they are part of, and columns that are computed when
+/// a row is written arrive.
+pub(crate) fn with(version: u32) -> &'static str {
+    match version {
         180_000.. => " WITH (publish_via_partition_root = true, publish_generated_columns = stored)",
         130_000.. => " WITH (publish_via_partition_root = true)",
         _ => "",
-    };
-    format!("CREATE PUBLICATION {quoted}{tables}{with}")
+    }
 }

@@ -309,8 +309,7 @@ pub(crate) async fn create_publication(
     let name = identifier(&options.publication);
     let superuser = connection.query("SELECT pg_catalog.current_setting('is_superuser')").await?;
     let everything = tables.include.is_empty() && tables.exclude.is_empty();
-    // Partitions are of no interest to whoever reads the table.
-    let root = if facts.version >= 130_000 { " WITH (publish_via_partition_root = true)" } else { "" };
+    let with = crate::publication::with(facts.version);
     let content = if everything && superuser.get(0, 0) == Some("on") {
         " FOR ALL TABLES".to_owned()
     } else {
@@ -320,12 +319,12 @@ pub(crate) async fn create_publication(
     };
     let comment = literal(&format!("{PUBLICATION_COMMENT}{}", options.slot));
     connection
-        .query(&format!("BEGIN; CREATE PUBLICATION {name}{content}{root}; COMMENT ON PUBLICATION {name} IS {comment}; COMMIT"))
+        .query(&format!("BEGIN; CREATE PUBLICATION {name}{content}{with}; COMMENT ON PUBLICATION {name} IS {comment}; COMMIT"))
         .await
         .map_err(|error| {
             error.context("publication", &options.publication).remedy(format!(
                 "let the user own the tables and GRANT CREATE ON DATABASE {} TO {}; or run as an owner of the tables: CREATE PUBLICATION \
-                 {name}{content}{root}",
+                 {name}{content}{with}",
                 identifier(&options.database),
                 identifier(&options.user)
             ))

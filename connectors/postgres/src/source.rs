@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use logweir_core::{Error, Finding, LogReader, LogStart, Relation, Result, Source, TableFilter};
 
-use crate::catalog::{ask, literal};
+use crate::catalog::ask;
 use crate::live::LiveReader;
 use crate::options::PostgresOptions;
 use crate::publication::Publication;
+use crate::quote::literal;
 use crate::slots::Slot;
 use crate::wire::{Connection, Mode};
 use crate::{catalog, check};

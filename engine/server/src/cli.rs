@@ -80,6 +80,20 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
         format: SqlFormat,
     },
+    /// Drop what logweir made at the source for a stream: its replication slot and publication
+    ///
+    /// Only PostgreSQL sources have something to drop. A slot that nobody reads keeps log at its server until the disk is full,
+    /// so a stream that is given up should be dropped. Refused while the stream runs. Destinations and the checkpoint stay.
+    Drop {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The stream
+        #[arg(long, value_name = "NAME")]
+        stream: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Do the whole job with nothing installed: a recorded log, masked, as Parquet, with a few queries over it
     Quickstart {
         /// The directory to write to; made if it is not there

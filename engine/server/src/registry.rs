@@ -10,8 +10,10 @@ use std::time::Duration;
 use logweir_core::{Error, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
 use logweir_files::{FilesOptions, FilesSink, open_store};
 use logweir_mysql::files::BinlogFilesSource;
-use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions, TlsMode, TlsOptions};
+use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions};
 use logweir_mysql::source::MysqlSource;
+use logweir_postgres::options::PostgresOptions;
+use logweir_postgres::source::PostgresSource;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{StreamSpec, TransformFactory};
 use logweir_sql::{MaskKind, MaskRule, MaskTransform};
@@ -20,7 +22,10 @@ use object_store::local::LocalFileSystem;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::config::{self, Config, Destination, Loaded, MaskWith, MysqlFiles, OptionValue, Profile, Secret, Start, State, Stream};
+use crate::config::{
+    self, Backfill, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OptionValue, PostgresTlsMode, Profile, Secret, Start,
+    State, Stream,
+};
 
 impl Loaded {
     /// The configuration's streams and what a stream is made of.
@@ -40,11 +45,32 @@ impl Loaded {
         profile.ok_or_else(|| Error::config("there is no such profile").context("profile", name))
     }
 
-    /// The source of a profile; `start` holds where there is no checkpoint.
-    pub(crate) fn source(&self, profile: &str, start: Option<&Start>) -> Result<Arc<dyn Source>> {
+    /// The source of a stream.
+    pub(crate) fn source(&self, name: &str) -> Result<Arc<dyn Source>> {
+        let stream = self.stream(name)?;
+        self.source_of(&stream.source, Some((name, stream)))
+    }
+
+    /// The source of a profile, for looking at it: without the stream that would say where its log begins.
+    pub(crate) fn profile_source(&self, profile: &str) -> Result<Arc<dyn Source>> {
+        self.source_of(profile, None)
+    }
+
+    /// The source of a stream that keeps something for it at its server; `None` for the other kinds.
+    pub(crate) fn postgres_source(&self, name: &str) -> Result<Option<PostgresSource>> {
+        let stream = self.stream(name)?;
+        match self.profile(&stream.source)? {
+            Profile::Postgres(postgres) => Ok(Some(PostgresSource::new(self.postgres_options(postgres, Some((name, stream)))?))),
+            _ => Ok(None),
+        }
+    }
+
+    fn source_of(&self, profile: &str, stream: Option<(&str, &Stream)>) -> Result<Arc<dyn Source>> {
+        let start = stream.and_then(|(_, stream)| stream.start.as_ref());
         match self.profile(profile)? {
             Profile::Mysql(mysql) => Ok(Arc::new(MysqlSource::new(self.mysql_options(mysql, start)?))),
             Profile::MysqlFiles(files) => Ok(Arc::new(BinlogFilesSource::new(self.binlog_files_options(files, start)?))),
+            Profile::Postgres(postgres) => Ok(Arc::new(PostgresSource::new(self.postgres_options(postgres, stream)?))),
             other => Err(Error::config("the profile is no source").context("profile", profile).context("kind", other.kind())),
         }
     }
@@ -154,7 +180,7 @@ impl Loaded {
             .collect::<Result<Vec<_>>>()?;
         Ok(StreamSpec {
             name: name.to_owned(),
-            source: self.source(&stream.source, stream.start.as_ref())?,
+            source: self.source(name)?,
             tables: table_filter(stream),
             transforms,
             destinations,
@@ -169,24 +195,30 @@ impl Loaded {
     fn connect_timeout(&self, stream: &Stream) -> Duration {
         let own = match self.profile(&stream.source) {
             Ok(Profile::Mysql(mysql)) => mysql.connect_timeout,
+            Ok(Profile::Postgres(postgres)) => postgres.connect_timeout,
             _ => None,
         };
         own.unwrap_or(self.config.connect_timeout).0
     }
 
     fn mysql_options(&self, mysql: &config::Mysql, start: Option<&Start>) -> Result<MysqlOptions> {
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| self.directory.join(path));
-        let tls = mysql.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
-            mode: match tls.mode {
-                config::TlsMode::Disable => TlsMode::Disable,
-                config::TlsMode::Require => TlsMode::Require,
-                config::TlsMode::VerifyCa => TlsMode::VerifyCa,
-                config::TlsMode::VerifyFull => TlsMode::VerifyFull,
+        use logweir_mysql::options::{TlsMode, TlsOptions};
+        let mode = |mode| match mode {
+            MysqlTlsMode::Disable => Ok(TlsMode::Disable),
+            MysqlTlsMode::Prefer => Err(Error::config("`prefer` is not available for MySQL")),
+            MysqlTlsMode::Require => Ok(TlsMode::Require),
+            MysqlTlsMode::VerifyCa => Ok(TlsMode::VerifyCa),
+            MysqlTlsMode::VerifyFull => Ok(TlsMode::VerifyFull),
+        };
+        let tls = match &mysql.tls {
+            Some(tls) => TlsOptions {
+                mode: mode(tls.mode)?,
+                ca: self.path(tls.ca.as_ref()),
+                cert: self.path(tls.cert.as_ref()),
+                key: self.path(tls.key.as_ref()),
             },
-            ca: path(&tls.ca),
-            cert: path(&tls.cert),
-            key: path(&tls.key),
-        });
+            None => TlsOptions::default(),
+        };
         Ok(MysqlOptions {
             host: mysql.host.clone(),
             port: mysql.port,
@@ -197,6 +229,72 @@ impl Loaded {
             connect_timeout: mysql.connect_timeout.unwrap_or(self.config.connect_timeout).0,
             start: start.map_or(Ok(logweir_mysql::options::Start::Now), mysql_start)?,
         })
+    }
+
+    fn postgres_options(&self, postgres: &config::Postgres, stream: Option<(&str, &Stream)>) -> Result<PostgresOptions> {
+        use logweir_postgres::options::{Arrays, Origin, Streaming, TlsMode, TlsOptions, default_name};
+        let mode = |mode| match mode {
+            PostgresTlsMode::Disable => TlsMode::Disable,
+            PostgresTlsMode::Prefer => TlsMode::Prefer,
+            PostgresTlsMode::Require => TlsMode::Require,
+            PostgresTlsMode::VerifyCa => TlsMode::VerifyCa,
+            PostgresTlsMode::VerifyFull => TlsMode::VerifyFull,
+        };
+        let tls = postgres.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
+            mode: mode(tls.mode),
+            ca: self.path(tls.ca.as_ref()),
+            cert: self.path(tls.cert.as_ref()),
+            key: self.path(tls.key.as_ref()),
+        });
+        let mut options = PostgresOptions::new(&postgres.host, &postgres.user, &postgres.database);
+        options.port = postgres.port;
+        options.password = postgres.password.as_ref().map(|secret| self.secret(secret)).transpose()?;
+        options.create = postgres.create;
+        options.tls = tls;
+        options.connect_timeout = postgres.connect_timeout.unwrap_or(self.config.connect_timeout).0;
+        options.streaming = match postgres.streaming {
+            config::Streaming::Off => Streaming::Off,
+            config::Streaming::On => Streaming::On,
+            config::Streaming::Parallel => Streaming::Parallel,
+        };
+        options.two_phase = postgres.two_phase;
+        options.origin = match postgres.origin {
+            config::Origin::Any => Origin::Any,
+            config::Origin::None => Origin::None,
+        };
+        options.binary = postgres.binary;
+        options.failover = postgres.failover;
+        options.arrays = match postgres.arrays {
+            config::Arrays::List => Arrays::List,
+            config::Arrays::Text => Arrays::Text,
+        };
+        options.max_retained_wal = postgres.max_retained_wal.map(|size| size.0);
+        if let Some(slot) = &postgres.slot {
+            options.slot.clone_from(slot);
+        }
+        if let Some(publication) = &postgres.publication {
+            options.publication.clone_from(publication);
+        }
+        let Some((name, stream)) = stream else { return Ok(options) };
+        if postgres.slot.is_none() {
+            options.slot = default_name(name);
+        }
+        if postgres.publication.is_none() {
+            options.publication = default_name(name);
+        }
+        options.start = stream.start.as_ref().map_or(Ok(logweir_postgres::options::Start::Now), postgres_start)?;
+        options.backfill = postgres_backfill(&stream.backfill);
+        // A directory each, so that a stream may clear what an earlier process of it left behind.
+        options.spill = match self.path(postgres.spill.as_ref()) {
+            Some(directory) => Some(directory.join(name)),
+            None => self.state_directory().map(|directory| directory.join(name).join("spill")),
+        };
+        Ok(options)
+    }
+
+    /// A path of the configuration.
+    fn path(&self, path: Option<&PathBuf>) -> Option<PathBuf> {
+        path.map(|path| self.directory.join(path))
     }
 
     fn binlog_files_options(&self, files: &MysqlFiles, start: Option<&Start>) -> Result<BinlogFilesOptions> {
@@ -222,7 +320,7 @@ impl Loaded {
     }
 
     fn store_options(&self, options: &BTreeMap<String, OptionValue>) -> Result<BTreeMap<String, String>> {
-        let value = |value: &OptionValue| {
+        let value = |value: &OptionValue| -> Result<String> {
             Ok(match value {
                 OptionValue::Secret(secret) => self.secret(secret)?.expose_secret().to_owned(),
                 OptionValue::Text(text) => text.clone(),
@@ -254,7 +352,30 @@ fn mysql_start(start: &Start) -> Result<logweir_mysql::options::Start> {
         Start::Earliest => Ok(logweir_mysql::options::Start::Earliest),
         Start::Position(start) => Ok(logweir_mysql::options::Start::Position { file: start.file.clone(), position: start.position }),
         Start::Gtid(start) => Ok(logweir_mysql::options::Start::Gtid(start.gtid.clone())),
-        Start::Lsn(_) | Start::Timestamp(_) => Err(Error::config("this start is not available yet")),
+        Start::Lsn(_) => Err(Error::config("an LSN is no place in a MySQL log")),
+        Start::Timestamp(_) => Err(Error::config("this start is not available yet")),
+    }
+}
+
+fn postgres_start(start: &Start) -> Result<logweir_postgres::options::Start> {
+    match start {
+        Start::Now => Ok(logweir_postgres::options::Start::Now),
+        Start::Earliest => Ok(logweir_postgres::options::Start::Earliest),
+        Start::Lsn(start) => Ok(logweir_postgres::options::Start::Lsn(start.lsn)),
+        Start::Position(_) | Start::Gtid(_) => Err(Error::config("this start is no place in a PostgreSQL log")),
+        Start::Timestamp(_) => Err(Error::config("this start is not available yet")),
+    }
+}
+
+fn postgres_backfill(backfill: &Backfill) -> Option<logweir_postgres::options::BackfillOptions> {
+    match backfill {
+        Backfill::None => None,
+        Backfill::All => Some(logweir_postgres::options::BackfillOptions::default()),
+        Backfill::Some(options) => Some(logweir_postgres::options::BackfillOptions {
+            exclude: options.exclude.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
+            chunk_rows: options.chunk_rows,
+            tasks: options.tasks,
+        }),
     }
 }
 

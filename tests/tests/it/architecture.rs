@@ -18,7 +18,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     packages.collect()
 }
 
-const CONNECTORS: [&str; 2] = ["logweir-mysql", "logweir-files"];
+const CONNECTORS: [&str; 3] = ["logweir-mysql", "logweir-postgres", "logweir-files"];
 
 fn ours(dependencies: &BTreeSet<String>) -> Vec<&str> {
     dependencies.iter().map(String::as_str).filter(|name| name.starts_with("logweir")).collect()
@@ -35,8 +35,17 @@ fn arrows_point_towards_core() {
 
 #[test]
 fn every_crate_has_its_place() {
-    let known =
-        ["logweir", "logweir-benches", "logweir-core", "logweir-files", "logweir-mysql", "logweir-runtime", "logweir-sql", "logweir-tests"];
+    let known = [
+        "logweir",
+        "logweir-benches",
+        "logweir-core",
+        "logweir-files",
+        "logweir-mysql",
+        "logweir-postgres",
+        "logweir-runtime",
+        "logweir-sql",
+        "logweir-tests",
+    ];
     let found = dependencies().into_keys().collect::<Vec<_>>();
     assert_eq!(found, known, "a new crate needs a line in this file's tests, and one in ARCHITECTURE.md");
 }

@@ -9,6 +9,7 @@ mod kill;
 mod live;
 mod mariadb;
 mod mysql;
+mod postgres_check;
 mod postgres_reader;
 mod reader_error;
 mod rigs;

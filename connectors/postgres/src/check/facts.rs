@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use logweir_core::Result;
 
-use crate::catalog::{ask, literal, rows};
+use crate::catalog::{ask, rows};
 use crate::options::PostgresOptions;
+use crate::quote::literal;
 use crate::wire::Connection;
 
 /// Who runs the server: settings are changed in different ways.

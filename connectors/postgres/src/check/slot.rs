@@ -4,8 +4,9 @@ use logweir_core::{Finding, Result};
 
 use super::facts::Facts;
 use super::{Subject, bytes, error, list, server, span, warning};
-use crate::catalog::{ask, literal, rows};
+use crate::catalog::{ask, rows};
 use crate::options::{PostgresOptions, Start};
+use crate::quote::literal;
 use crate::slots::Slot;
 use crate::wire::Connection;
 

@@ -32,7 +32,7 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             let findings = findings.unwrap_or_else(|error| vec![unreachable(&error)]);
             found.extend(findings.into_iter().map(|finding| Found { stream: name.0.clone(), at: at.clone(), finding }));
         };
-        add(format!("source {}", stream.source), check_source(loaded, stream).await);
+        add(format!("source {}", stream.source), check_source(loaded, &name.0, stream).await);
         for destination in &stream.destinations {
             let findings = match loaded.sink(&name.0, destination) {
                 Ok(sink) => sink.check().await,
@@ -41,7 +41,7 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             add(format!("destination {}", destination.name()), findings);
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
-        add("mask".to_owned(), check_mask(loaded, stream).await);
+        add("mask".to_owned(), check_mask(loaded, &name.0, stream).await);
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
     let errors = found.iter().filter(|found| found.finding.severity == Severity::Error).count();
@@ -79,8 +79,8 @@ fn plural(number: usize) -> &'static str {
     if number == 1 { "" } else { "s" }
 }
 
-async fn check_source(loaded: &Loaded, stream: &Stream) -> Result<Vec<Finding>> {
-    loaded.source(&stream.source, stream.start.as_ref())?.check(&table_filter(stream)).await
+async fn check_source(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<Finding>> {
+    loaded.source(name)?.check(&table_filter(stream)).await
 }
 
 /// An endpoint that could not be looked at is a finding itself.
@@ -125,10 +125,10 @@ fn probe(directory: &Path) -> Result<()> {
 }
 
 /// Plans the masks over the tables there are: a rule that cannot be, or that fits nothing.
-async fn check_mask(loaded: &Loaded, stream: &Stream) -> Result<Vec<Finding>> {
+async fn check_mask(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<Finding>> {
     let Some(mut mask) = loaded.mask(stream)? else { return Ok(Vec::new()) };
     // A source that cannot be looked at was reported above.
-    let Ok(source) = loaded.source(&stream.source, stream.start.as_ref()) else { return Ok(Vec::new()) };
+    let Ok(source) = loaded.source(name) else { return Ok(Vec::new()) };
     let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Vec::new()) };
     for relation in relations {
         mask.output(&Arc::new(relation))?;

@@ -17,7 +17,7 @@ pub(crate) async fn run(loaded: &Loaded, profile: &str, format: TextOrJson) -> R
         let names: Vec<&str> = config.profiles.keys().map(|name| name.0.as_str()).collect();
         return Err(Failure::Usage(format!("there is no profile `{profile}` in {}; profiles are: {}", loaded.name, names.join(", "))));
     }
-    let source = loaded.source(profile, None)?;
+    let source = loaded.profile_source(profile)?;
     let mut relations = source.relations(&TableFilter::all()).await?;
     relations.sort_by(|a, b| a.name().cmp(b.name()));
     match format {

@@ -2,6 +2,7 @@
 
 mod check;
 mod discover;
+mod drop;
 mod quickstart;
 mod run;
 mod schema;
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
         Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
         Command::Sql { config, query, format } => sql::run(&config::load(&config)?, &query, format).await,
+        Command::Drop { config, stream, yes } => drop::run(&config::load(&config)?, &stream, yes).await,
         Command::Quickstart { dir } => quickstart::run(&dir, screen).await,
         Command::Schema { of } => schema::run(of),
     }

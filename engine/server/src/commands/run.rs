@@ -43,7 +43,7 @@ pub(crate) async fn run(loaded: &Loaded, names: &[String], until_caught_up: bool
 }
 
 /// The streams asked for: all of them if none was named.
-fn choose(loaded: &Loaded, names: &[String]) -> Result<Vec<String>, Failure> {
+pub(crate) fn choose(loaded: &Loaded, names: &[String]) -> Result<Vec<String>, Failure> {
     let known: Vec<&str> = loaded.config().streams.keys().map(|name| name.0.as_str()).collect();
     for name in names {
         if !known.contains(&name.as_str()) {

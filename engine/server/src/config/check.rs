@@ -13,7 +13,7 @@ use super::problem::{Place, Problem, nearest};
 use super::schema::is_later;
 use super::secret::Secret;
 use super::tree::{Key, Node, Value};
-use super::units::{Size, Span, check_name};
+use super::units::{Size, Span, check_name, check_publication, check_slot};
 
 /// Checks `root` against `schema`. Relative paths begin at `directory`.
 pub(crate) fn check(root: &Node, schema: &Json, directory: &Path) -> Vec<Problem> {
@@ -174,6 +174,12 @@ impl Checker<'_> {
                 .map_err(|_| "write an address and a port, as in 127.0.0.1:9290 or [::1]:9290".to_owned()),
             Some("store-url") => store_url(text),
             Some("path-template") => logweir_files::layout::PathTemplate::parse(text).map(|_| ()).map_err(|error| error.to_string()),
+            Some("slot") => check_slot(text).map_err(str::to_owned),
+            Some("publication") => check_publication(text).map_err(str::to_owned),
+            Some("lsn") => {
+                let lsn = text.parse::<logweir_postgres::Lsn>().map(|_| ());
+                lsn.map_err(|_| "write it as the server does, in quotes: \"16/B374D848\"".to_owned())
+            }
             Some("table-pattern") => dots(text, 1),
             Some("column-pattern") => dots(text, 2),
             _ if text.is_empty() => Err("it is empty".to_owned()),

@@ -15,7 +15,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
 
-pub(crate) use model::{Config, Destination, Mask, MaskWith, Mysql, MysqlFiles, OptionValue, Profile, Start, State, Stream, TlsMode};
+pub(crate) use model::{
+    Arrays, Backfill, Config, Destination, Mask, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OptionValue, Origin, Postgres, PostgresTlsMode,
+    Profile, Start, State, Stream, Streaming,
+};
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};
 pub(crate) use schema::published as published_schema;

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::secret::Secret;
-use super::units::{NAME_PATTERN, Size, Span};
+use super::units::{NAME_PATTERN, SLOT_PATTERN, Size, Span};
 
 const MIB: u64 = 1 << 20;
 
@@ -103,9 +103,8 @@ pub(crate) enum Profile {
     MysqlFiles(MysqlFiles),
     /// Files on a disk or in an object store.
     Files(Files),
-    /// A PostgreSQL server.
-    #[schemars(extend("x-later" = "PostgreSQL is not available yet"))]
-    Postgres(Later),
+    /// A PostgreSQL server, or one that speaks its protocol.
+    Postgres(Box<Postgres>),
     /// A SQL Server.
     #[schemars(extend("x-later" = "SQL Server is not available yet"))]
     Sqlserver(Later),
@@ -161,7 +160,7 @@ pub(crate) struct Mysql {
     #[schemars(range(min = 1))]
     pub(crate) server_id: Option<u32>,
     /// Encryption of the connection; off when left out.
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Tls<MysqlTlsMode>>,
     /// How long the server is tried again at the start; the general `connect_timeout` when left out.
     pub(crate) connect_timeout: Option<Span>,
 }
@@ -170,13 +169,111 @@ fn default_mysql_port() -> u16 {
     3306
 }
 
+/// A PostgreSQL server, or one that speaks its protocol.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Postgres {
+    /// Host name or address, or the directory of the server's socket.
+    pub(crate) host: String,
+    /// Port.
+    #[serde(default = "default_postgres_port")]
+    #[schemars(range(min = 1))]
+    pub(crate) port: u16,
+    /// The user; needs REPLICATION, and SELECT on the followed tables.
+    pub(crate) user: String,
+    /// The password.
+    pub(crate) password: Option<Secret>,
+    /// The database whose tables are followed.
+    pub(crate) database: String,
+    /// The replication slot. One slot feeds one stream; `logweir_` and the stream's name when left out.
+    #[schemars(extend("format" = "slot", "pattern" = SLOT_PATTERN))]
+    pub(crate) slot: Option<String>,
+    /// The publication; `logweir_` and the stream's name when left out.
+    #[schemars(extend("format" = "publication"))]
+    pub(crate) publication: Option<String>,
+    /// Whether the slot and the publication are made if they are not there.
+    #[serde(default = "yes")]
+    pub(crate) create: bool,
+    /// Encryption of the connection; off when left out.
+    pub(crate) tls: Option<Tls<PostgresTlsMode>>,
+    /// How long the server is tried again at the start; the general `connect_timeout` when left out.
+    pub(crate) connect_timeout: Option<Span>,
+    /// Whether large transactions are sent before they commit.
+    #[serde(default)]
+    pub(crate) streaming: Streaming,
+    /// Whether prepared transactions are sent when they are prepared. Fixed when the slot is made.
+    #[serde(default)]
+    pub(crate) two_phase: bool,
+    /// Whether changes that the server itself got by replication are sent.
+    #[serde(default)]
+    pub(crate) origin: Origin,
+    /// Whether values are asked for in binary form, which is faster, where every followed column allows it.
+    #[serde(default = "yes")]
+    pub(crate) binary: bool,
+    /// Whether a slot that is made is kept in step on standbys, so that it survives a failover (PostgreSQL 17 and later).
+    #[serde(default)]
+    pub(crate) failover: bool,
+    /// How arrays are carried.
+    #[serde(default)]
+    pub(crate) arrays: Arrays,
+    /// How much log the slot may hold back at the server before the stream gives it up; without a bound when left out.
+    pub(crate) max_retained_wal: Option<Size>,
+    /// Where transactions wait on disk until they are whole, if memory does not hold them; a directory beside the checkpoint
+    /// when left out, or the system's temporary directory if the state is not on this machine. A relative path begins at the
+    /// configuration file's directory.
+    pub(crate) spill: Option<PathBuf>,
+}
+
+fn default_postgres_port() -> u16 {
+    logweir_postgres::options::DEFAULT_PORT
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether large transactions are sent before they commit.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Streaming {
+    /// Only committed transactions are sent; the server keeps large ones on its own disk until then.
+    #[default]
+    Off,
+    /// From PostgreSQL 14 on: kept on our disk until they commit.
+    On,
+    /// From PostgreSQL 16 on: the same, told in more detail.
+    Parallel,
+}
+
+/// Whether changes that the server itself got by replication are sent.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Origin {
+    /// All changes.
+    #[default]
+    Any,
+    /// Only changes made on this server (PostgreSQL 16 and later).
+    None,
+}
+
+/// How arrays are carried.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Arrays {
+    /// As lists. An array of several dimensions, or whose first index is not 1, stops the stream.
+    #[default]
+    List,
+    /// As the server's text, whatever their shape.
+    Text,
+}
+
 /// Encryption of a connection.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tls {
+pub(crate) struct Tls<Mode: Default> {
     /// What is demanded of the server.
     #[serde(default)]
-    pub(crate) mode: TlsMode,
+    pub(crate) mode: Mode,
     /// PEM file with the certificates that sign the server's; the system's when left out.
     pub(crate) ca: Option<PathBuf>,
     /// PEM file with this client's certificate.
@@ -185,12 +282,32 @@ pub(crate) struct Tls {
     pub(crate) key: Option<PathBuf>,
 }
 
-/// What is demanded of a server's certificate.
+/// What is demanded of a MySQL server's certificate.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum TlsMode {
+pub(crate) enum MysqlTlsMode {
     /// Not encrypted.
     Disable,
+    /// Encrypted if the server can.
+    #[schemars(extend("x-later" = "`prefer` would go on in the clear where a server cannot encrypt; for MySQL use `require`, `verify_ca` or `verify_full`, or `disable`"))]
+    Prefer,
+    /// Encrypted; the certificate is not looked at.
+    Require,
+    /// The certificate is signed by `ca`.
+    VerifyCa,
+    /// The certificate is signed by `ca` and names the host.
+    #[default]
+    VerifyFull,
+}
+
+/// What is demanded of a PostgreSQL server's certificate.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PostgresTlsMode {
+    /// Not encrypted.
+    Disable,
+    /// Encrypted if the server can; the certificate is not looked at.
+    Prefer,
     /// Encrypted; the certificate is not looked at.
     Require,
     /// The certificate is signed by `ca`.
@@ -259,7 +376,6 @@ pub(crate) struct Stream {
     pub(crate) tables: Tables,
     /// Whether rows that exist already are read, too.
     #[serde(default)]
-    #[expect(dead_code, reason = "has one value yet")]
     pub(crate) backfill: Backfill,
     /// Where the log begins when there is no checkpoint: `now` for a server, `earliest` for files when left out.
     pub(crate) start: Option<Start>,
@@ -302,12 +418,31 @@ pub(crate) enum Backfill {
     #[default]
     None,
     /// All tables.
-    #[schemars(extend("x-later" = "backfill is not available yet: this version follows the log from `start` on; write `backfill: none`"))]
     All,
     /// With options.
     #[serde(untagged)]
-    #[schemars(extend("x-later" = "backfill is not available yet: this version follows the log from `start` on; write `backfill: none`"))]
-    Some(Later),
+    Some(BackfillOptions),
+}
+
+/// Which rows are read, and how.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackfillOptions {
+    /// Patterns over `schema.table` of tables whose rows are not read; their changes are followed.
+    pub(crate) exclude: Vec<TablePattern>,
+    /// Rows that are read in one go, about.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(crate) chunk_rows: u64,
+    /// Connections that read side by side.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) tasks: usize,
+}
+
+impl Default for BackfillOptions {
+    fn default() -> Self {
+        let logweir_postgres::options::BackfillOptions { chunk_rows, tasks, .. } = Default::default();
+        BackfillOptions { exclude: Vec::new(), chunk_rows, tasks }
+    }
 }
 
 /// Where the log begins without a checkpoint.
@@ -316,7 +451,7 @@ pub(crate) enum Backfill {
 pub(crate) enum Start {
     /// The end of the log.
     Now,
-    /// The oldest file there is.
+    /// The oldest place there is: the first file, or where the slot stands.
     Earliest,
     /// A place in a file.
     #[serde(untagged)]
@@ -355,10 +490,9 @@ pub(crate) struct StartGtid {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StartLsn {
-    /// The number.
-    #[expect(dead_code, reason = "refused before it is read")]
-    #[schemars(extend("x-later" = "an LSN is no place in a MySQL log; use `now`, `earliest`, `{ file, position }` or `{ gtid }`"))]
-    lsn: Later,
+    /// PostgreSQL: `16/B374D848`.
+    #[schemars(with = "String", extend("format" = "lsn"))]
+    pub(crate) lsn: logweir_postgres::Lsn,
 }
 
 /// A time.
@@ -367,7 +501,7 @@ pub(crate) struct StartLsn {
 pub(crate) struct StartTimestamp {
     /// The time.
     #[expect(dead_code, reason = "refused before it is read")]
-    #[schemars(extend("x-later" = "a start at a time is not available yet; use `now`, `earliest`, `{ file, position }` or `{ gtid }`"))]
+    #[schemars(extend("x-later" = "a start at a time is not available yet; use `now`, `earliest` or a place in the log"))]
     timestamp: Later,
 }
 

@@ -26,7 +26,9 @@ pub(crate) fn check(root: &Node) -> Vec<Problem> {
     }
     for (_, stream) in root.get("streams").map(Node::entries).unwrap_or_default() {
         check_stream(stream, profiles, &mut problems);
+        check_kind(stream, profiles, &mut problems);
     }
+    check_slots(root.get("streams"), profiles, &mut problems);
     problems
 }
 
@@ -42,7 +44,8 @@ fn check_memory(memory: &Node, streams: Option<&Node>, problems: &mut Vec<Proble
 }
 
 fn check_tls(profile: &Node, problems: &mut Vec<Problem>) {
-    let Some(tls) = profile.get("mysql").and_then(|mysql| mysql.get("tls")) else { return };
+    let server = profile.get("mysql").or_else(|| profile.get("postgres"));
+    let Some(tls) = server.and_then(|server| server.get("tls")) else { return };
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if let (Some(node), None) = (tls.get(one), tls.get(other)) {
             problems.push(Problem::new(node.place, format!("`{one}` needs `{other}` beside it")));
@@ -95,6 +98,68 @@ fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Probl
                 problems.push(Problem::new(key.place, format!("masking with `{other}` takes no `key`")));
             }
             _ => {}
+        }
+    }
+}
+
+/// The kind of a stream's source and what stands under it, if the source is there.
+fn source<'a>(stream: &Node, profiles: Option<&'a Node>) -> Option<(&'a str, &'a Node)> {
+    let profile = profiles?.get(stream.get("source")?.text()?)?;
+    profile.entries().first().map(|(kind, node)| (kind.name.as_str(), node))
+}
+
+/// What a kind of source does not know.
+fn check_kind(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Problem>) {
+    let Some((kind, _)) = source(stream, profiles) else { return };
+    let mysql = matches!(kind, "mysql" | "mysql_files");
+    let start = stream.get("start").and_then(|start| start.entries().first());
+    let sentence = match start.map(|(key, _)| key.name.as_str()) {
+        Some("lsn") if mysql => Some("an LSN is no place in a MySQL log; use `now`, `earliest`, `{ file, position }` or `{ gtid }`"),
+        Some("file" | "position" | "gtid") if kind == "postgres" => {
+            Some("files and GTIDs are no places in a PostgreSQL log; use `now`, `earliest` or `{ lsn }`")
+        }
+        _ => None,
+    };
+    if let (Some(sentence), Some((key, _))) = (sentence, start) {
+        problems.push(Problem::new(key.place, sentence));
+    }
+    if let Some(backfill) = stream.get("backfill")
+        && mysql
+        && backfill.text() != Some("none")
+        // Whatever else it is, it is a mistake of its own.
+        && (backfill.text() == Some("all") || !backfill.entries().is_empty())
+    {
+        let place = backfill.entries().first().map_or(backfill.place, |(key, _)| key.place);
+        problems.push(Problem::new(
+            place,
+            "backfill is not available yet for MySQL: this version follows the log from `start` on; write `backfill: none`",
+        ));
+    }
+}
+
+/// Two streams that read one slot would take each other's changes.
+fn check_slots(streams: Option<&Node>, profiles: Option<&Node>, problems: &mut Vec<Problem>) {
+    // A server has one list of slots for all its databases.
+    let mut known: Vec<(String, &str)> = Vec::new();
+    for (name, stream) in streams.map(Node::entries).unwrap_or_default() {
+        let Some(("postgres", server)) = source(stream, profiles) else { continue };
+        let named = server.get("slot").and_then(Node::text);
+        let slot = named.map_or_else(|| logweir_postgres::options::default_name(&name.name), str::to_owned);
+        let host = server.get("host").and_then(Node::text).unwrap_or_default();
+        let port = server.get("port").map_or(serde_json::Value::from(logweir_postgres::options::DEFAULT_PORT), Node::to_json);
+        let place = format!("{host}:{port} {slot}");
+        match known.iter().find(|(other, _)| *other == place) {
+            Some((_, other)) => {
+                let help = match named {
+                    Some(_) => "leave `slot` out of the profile, so that each stream has its own, or give each stream a profile of its own",
+                    None => {
+                        "name the streams so that they differ in more than punctuation, or give one of them a profile with its own `slot`"
+                    }
+                };
+                let message = format!("the streams `{other}` and `{}` use the same slot `{slot}`", name.name);
+                problems.push(Problem::new(name.place, message).help(help));
+            }
+            None => known.push((place, &name.name)),
         }
     }
 }

@@ -54,6 +54,11 @@ profiles:
   shop-db:
     mysql: { host: 127.0.0.1, port: 3306, user: weir, password: { file: password },
              server_id: 7001, tls: { mode: verify_full, ca: ca.pem, cert: c.pem, key: k.pem } }
+  pg:
+    postgres: { host: db.example.com, port: 6543, user: weir, password: { file: password }, database: shop, slot: weir_shop,
+                publication: "weir publication", create: false, tls: { mode: prefer }, connect_timeout: 1m, streaming: off,
+                two_phase: true, origin: none, binary: false, failover: true, arrays: text, max_retained_wal: 50GiB, spill: /var/spill }
+  socket: { postgres: { host: /var/run/postgresql, user: weir, database: shop, streaming: parallel } }
   replay: { mysql_files: { path: "datasets/captures/shop/mysql-bin.*" } }
   bucket: { mysql_files: { url: "s3://bucket/binlog/mysql-bin.*" } }
   lake:   { files: { url: file:///data/lake } }
@@ -86,9 +91,27 @@ streams:
     source: shop-db
     start: { gtid: "0-1-42" }
     destinations: [ { profile: s3 } ]
+  whole:
+    source: pg
+    start: { lsn: 16/B374D848 }
+    backfill: { exclude: ["shop.audit"], chunk_rows: 5000, tasks: 2 }
+    destinations: [ { profile: s3 } ]
+  one:
+    source: socket
+    backfill: all
+    destinations: [ { profile: s3 } ]
+  other:
+    source: socket
+    backfill: {}
+    destinations: [ { profile: s3 } ]
 "#;
     let config = parse("logweir.yaml", text, directory.path()).map_err(|problems| problems.render()).unwrap();
-    assert_eq!(config.streams.len(), 3);
+    assert_eq!(config.streams.len(), 6);
+    let backfill = |name: &str| match &config.streams[&model::Name(name.to_owned())].backfill {
+        Backfill::Some(options) => (options.exclude.len(), options.chunk_rows, options.tasks),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((backfill("whole"), backfill("other")), ((1, 5_000, 2), (0, 100_000, 4)));
 }
 
 #[test]
@@ -163,7 +186,8 @@ fn what_a_later_version_brings_is_refused_by_name() {
 sql: { listen: 127.0.0.1:5439 }
 profiles:
   db: { mysql: { host: localhost, user: weir } }
-  pg: { postgres: { host: localhost } }
+  pg: { sqlserver: { host: localhost } }
+  my: { mysql: { host: localhost, user: weir, tls: { mode: prefer } } }
   lake: { files: { url: gs://lake/shop } }
 streams:
   shop:
@@ -192,74 +216,207 @@ streams:
             2 | sql: { listen: 127.0.0.1:5439 }
               | ^^^
 
-            error: PostgreSQL is not available yet
+            error: SQL Server is not available yet
              --> logweir.yaml:5:9
               |
-            5 |   pg: { postgres: { host: localhost } }
-              |         ^^^^^^^^
+            5 |   pg: { sqlserver: { host: localhost } }
+              |         ^^^^^^^^^
+
+            error: `prefer` would go on in the clear where a server cannot encrypt; for MySQL use `require`, `verify_ca` or `verify_full`, or `disable`
+             --> logweir.yaml:6:60
+              |
+            6 |   my: { mysql: { host: localhost, user: weir, tls: { mode: prefer } } }
+              |                                                            ^^^^^^
 
             error: `url` has a value that is not possible: `gs://lake/shop`
-             --> logweir.yaml:6:25
+             --> logweir.yaml:7:25
               |
-            6 |   lake: { files: { url: gs://lake/shop } }
+            7 |   lake: { files: { url: gs://lake/shop } }
               |                         ^^^^^^^^^^^^^^
              = gs:// is not available yet; file:// and s3:// are
 
-            error: backfill is not available yet: this version follows the log from `start` on; write `backfill: none`
-             --> logweir.yaml:10:15
+            error: backfill is not available yet for MySQL: this version follows the log from `start` on; write `backfill: none`
+             --> logweir.yaml:11:15
                |
-            10 |     backfill: all
+            11 |     backfill: all
                |               ^^^
 
-            error: a start at a time is not available yet; use `now`, `earliest`, `{ file, position }` or `{ gtid }`
-             --> logweir.yaml:11:14
+            error: a start at a time is not available yet; use `now`, `earliest` or a place in the log
+             --> logweir.yaml:12:14
                |
-            11 |     start: { timestamp: "2026-01-01" }
+            12 |     start: { timestamp: "2026-01-01" }
                |              ^^^^^^^^^
 
             error: `tokenize` is not available yet; use `hash`, `partial`, `email` or `"null"`
-             --> logweir.yaml:12:43
+             --> logweir.yaml:13:43
                |
-            12 |     mask: [ { columns: ["*.email"], with: tokenize } ]
+            13 |     mask: [ { columns: ["*.email"], with: tokenize } ]
                |                                           ^^^^^^^^
 
             error: SQL transforms are not available yet; `mask` and `tables.exclude_columns` are
-             --> logweir.yaml:13:5
+             --> logweir.yaml:14:5
                |
-            13 |     transforms: [ { table: shop.customers, sql: SELECT 1 } ]
+            14 |     transforms: [ { table: shop.customers, sql: SELECT 1 } ]
                |     ^^^^^^^^^^
 
             error: quarantine is not available yet; `fail` stops the stream and names the place
-             --> logweir.yaml:14:19
+             --> logweir.yaml:15:19
                |
-            14 |     on_bad_value: quarantine
+            15 |     on_bad_value: quarantine
                |                   ^^^^^^^^^^
 
             error: `mode: table` is not available yet; `changes` appends every change, and `logweir sql` shows the current state
-             --> logweir.yaml:15:44
+             --> logweir.yaml:16:44
                |
-            15 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                            ^^^^^
 
             error: Avro is not available yet; use `parquet`
-             --> logweir.yaml:15:59
+             --> logweir.yaml:16:59
                |
-            15 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                                           ^^^^
 
             error: `layout: datastream` is not available yet; use `flat`
-             --> logweir.yaml:15:73
+             --> logweir.yaml:16:73
                |
-            15 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                                                         ^^^^^^^^^^
 
-            error: backfill is not available yet: this version follows the log from `start` on; write `backfill: none`
-             --> logweir.yaml:18:17
+            error: backfill is not available yet for MySQL: this version follows the log from `start` on; write `backfill: none`
+             --> logweir.yaml:19:17
                |
-            18 |     backfill: { exclude: ["shop.audit"] }
+            19 |     backfill: { exclude: ["shop.audit"] }
                |                 ^^^^^^^
 
-            13 mistakes in logweir.yaml
+            14 mistakes in logweir.yaml
+        "#]],
+    );
+}
+
+#[test]
+fn what_a_kind_of_source_does_not_know_is_shown() {
+    check(
+        r#"profiles:
+  db: { mysql: { host: localhost, user: weir, slot: weir } }
+  replay: { mysql_files: { path: "bin.*" } }
+  pg: { postgres: { host: localhost, user: weir, database: shop, server_id: 7, slot: Weir-1, publication: "", tls: { key: k.pem } } }
+  lake: { files: { url: file:///data/lake } }
+streams:
+  a: { source: db, start: { lsn: 0/10 }, destinations: [ { profile: lake } ] }
+  b: { source: replay, backfill: { exclude: [audit] }, destinations: [ { profile: lake } ] }
+  c: { source: pg, start: { gtid: 0-1-2 }, backfill: { tasks: 0, chunks: 1 }, destinations: [ { profile: lake } ] }
+"#,
+        expect![[r#"
+            error: unknown key `slot`
+             --> logweir.yaml:2:47
+              |
+            2 |   db: { mysql: { host: localhost, user: weir, slot: weir } }
+              |                                               ^^^^
+             = allowed here: connect_timeout, host, password, port, server_id, tls, user
+
+            error: unknown key `server_id`
+             --> logweir.yaml:4:66
+              |
+            4 |  localhost, user: weir, database: shop, server_id: 7, slot: Weir-1, publication: "", tls: { key: ***** } } }
+              |                                         ^^^^^^^^^
+             = allowed here: arrays, binary, connect_timeout, create, database, failover, host, max_retained_wal, origin, password, port, publication, slot, spill, streaming, tls, two_phase, user
+
+            error: `slot` has a value that is not possible: `Weir-1`
+             --> logweir.yaml:4:86
+              |
+            4 | ir, database: shop, server_id: 7, slot: Weir-1, publication: "", tls: { key: ***** } } }
+              |                                         ^^^^^^
+             = a slot's name consists of lower-case letters, digits and `_`, and has at most 63 characters
+
+            error: `publication` has a value that is not possible: ``
+             --> logweir.yaml:4:107
+              |
+            4 | erver_id: 7, slot: Weir-1, publication: "", tls: { key: ***** } } }
+              |                                         ^^
+             = a publication's name has 1 to 63 bytes
+
+            error: `key` needs `cert` beside it
+             --> logweir.yaml:4:123
+              |
+            4 | t: Weir-1, publication: "", tls: { key: ***** } } }
+              |                                         ^^^^^
+
+            error: an LSN is no place in a MySQL log; use `now`, `earliest`, `{ file, position }` or `{ gtid }`
+             --> logweir.yaml:7:29
+              |
+            7 |   a: { source: db, start: { lsn: 0/10 }, destinations: [ { profile: lake } ] }
+              |                             ^^^
+
+            error: backfill is not available yet for MySQL: this version follows the log from `start` on; write `backfill: none`
+             --> logweir.yaml:8:36
+              |
+            8 |   b: { source: replay, backfill: { exclude: [audit] }, destinations: [ { profile: lake } ] }
+              |                                    ^^^^^^^
+
+            error: `exclude` has a value that is not possible: `audit`
+             --> logweir.yaml:8:46
+              |
+            8 |   b: { source: replay, backfill: { exclude: [audit] }, destinations: [ { profile: lake } ] }
+              |                                              ^^^^^
+             = a pattern is over `schema.table`, as in `shop.*`
+
+            error: files and GTIDs are no places in a PostgreSQL log; use `now`, `earliest` or `{ lsn }`
+             --> logweir.yaml:9:29
+              |
+            9 |   c: { source: pg, start: { gtid: 0-1-2 }, backfill: { tasks: 0, chunks: 1 }, destinations: [ { profile: lake } ] }
+              |                             ^^^^
+
+            error: `tasks` must be 1 to 64
+             --> logweir.yaml:9:63
+              |
+            9 |   c: { source: pg, start: { gtid: 0-1-2 }, backfill: { tasks: 0, chunks: 1 }, destinations: [ { profile: lake } ] }
+              |                                                               ^
+
+            error: unknown key `chunks`
+             --> logweir.yaml:9:66
+              |
+            9 |   c: { source: pg, start: { gtid: 0-1-2 }, backfill: { tasks: 0, chunks: 1 }, destinations: [ { profile: lake } ] }
+              |                                                                  ^^^^^^
+             = allowed here: chunk_rows, exclude, tasks
+
+            11 mistakes in logweir.yaml
+        "#]],
+    );
+}
+
+#[test]
+fn a_slot_feeds_one_stream() {
+    check(
+        r#"profiles:
+  one: { postgres: { host: localhost, user: weir, database: shop, slot: weir } }
+  two: { postgres: { host: localhost, port: 5432, user: weir, database: warehouse, slot: weir } }
+  own: { postgres: { host: localhost, user: weir, database: shop } }
+  far: { postgres: { host: localhost, port: 5433, user: weir, database: shop, slot: weir } }
+  lake: { files: { url: file:///data/lake } }
+streams:
+  a: { source: one, destinations: [ { profile: lake } ] }
+  b: { source: two, destinations: [ { profile: lake } ] }
+  c.d: { source: own, destinations: [ { profile: lake } ] }
+  c-d: { source: own, destinations: [ { profile: lake } ] }
+  e: { source: far, destinations: [ { profile: lake } ] }
+"#,
+        expect![[r#"
+            error: the streams `a` and `b` use the same slot `weir`
+             --> logweir.yaml:9:3
+              |
+            9 |   b: { source: two, destinations: [ { profile: lake } ] }
+              |   ^
+             = leave `slot` out of the profile, so that each stream has its own, or give each stream a profile of its own
+
+            error: the streams `c.d` and `c-d` use the same slot `logweir_c_d`
+             --> logweir.yaml:11:3
+               |
+            11 |   c-d: { source: own, destinations: [ { profile: lake } ] }
+               |   ^^^
+             = name the streams so that they differ in more than punctuation, or give one of them a profile with its own `slot`
+
+            2 mistakes in logweir.yaml
         "#]],
     );
 }
@@ -443,7 +600,7 @@ streams:
               |
             6 |   nothing:
               |   ^^^^^^^
-             = it must be a map with mysql or a map with mysql_files or a map with files; leave the key out for the default, if there is one
+             = it must be a map with mysql or a map with mysql_files or a map with files or a map with postgres; leave the key out for the default, if there is one
 
             error: `shop` lacks the key `source`
              --> logweir.yaml:8:3
@@ -471,7 +628,7 @@ streams:
                |
             10 |     start: yesterday
                |            ^^^^^^^^^
-             = allowed: `now` or `earliest` or a map with file and position or a map with gtid
+             = allowed: `now` or `earliest` or a map with file and position or a map with gtid or a map with lsn
 
             error: `path` has a value that is not possible: `{tabel}/`
              --> logweir.yaml:11:44
@@ -574,14 +731,13 @@ fn the_published_schema_takes_what_the_parser_takes() {
     for (lines, fine) in [
         ("", true),
         ("    backfill: none\n", true),
-        ("    backfill: all\n", false),
-        ("    backfill: { chunk_rows: 7 }\n", false),
         ("    start: now\n", true),
         ("    start: { file: a.000001, position: 4 }\n", true),
         ("    start: { file: a.000001 }\n", false),
         ("    start: { file: a.000001, position: 3 }\n", false),
         ("    start: { gtid: 0-1-2 }\n", true),
         ("    start: { lsn: 7 }\n", false),
+        ("    start: { lsn: x/0 }\n", false),
         ("    start: { timestamp: x }\n", false),
         ("    mask: [ { columns: [\"*.x\"], with: \"null\" } ]\n", true),
         ("    mask: [ { columns: [\"*.x\"], with: null } ]\n", false),
@@ -602,6 +758,22 @@ fn the_published_schema_takes_what_the_parser_takes() {
         ("memory:\n", false),
     ] {
         let text = with_stream(lines);
+        assert_eq!(by_schema(&text), fine, "the schema on {lines}");
+        assert_eq!(by_parser(&text), fine, "the parser on {lines}");
+    }
+    let postgres = |lines: &str| with_stream(lines).replace("mysql: {", "postgres: { database: shop,");
+    for (lines, fine) in [
+        ("", true),
+        ("    backfill: all\n", true),
+        ("    backfill: { chunk_rows: 7, tasks: 64 }\n", true),
+        ("    backfill: { chunk_rows: 0 }\n", false),
+        ("    backfill: { tasks: 65 }\n", false),
+        ("    backfill: { where: x }\n", false),
+        ("    backfill: some\n", false),
+        ("    start: { lsn: 16/B374D848 }\n", true),
+        ("    start: { lsn: 16 }\n", false),
+    ] {
+        let text = postgres(lines);
         assert_eq!(by_schema(&text), fine, "the schema on {lines}");
         assert_eq!(by_parser(&text), fine, "the parser on {lines}");
     }

@@ -78,6 +78,31 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// The same as a pattern for editors.
 pub(crate) const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
 
+/// Checks a name of a replication slot.
+pub(crate) fn check_slot(text: &str) -> Result<(), &'static str> {
+    let consists = text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+    if consists && (1..=IDENTIFIER_BYTES_MAX).contains(&text.len()) {
+        Ok(())
+    } else {
+        Err("a slot's name consists of lower-case letters, digits and `_`, and has at most 63 characters")
+    }
+}
+
+/// Checks a name of a publication.
+pub(crate) fn check_publication(text: &str) -> Result<(), &'static str> {
+    if (1..=IDENTIFIER_BYTES_MAX).contains(&text.len()) && !text.contains('\0') {
+        Ok(())
+    } else {
+        Err("a publication's name has 1 to 63 bytes")
+    }
+}
+
+/// PostgreSQL cuts longer names off.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+
+/// [`check_slot`] as a pattern for editors.
+pub(crate) const SLOT_PATTERN: &str = "^[a-z0-9_]{1,63}$";
+
 macro_rules! text_form {
     ($type:ident, $format:literal, $description:literal) => {
         impl JsonSchema for $type {
@@ -139,6 +164,10 @@ mod tests {
         }
         for text in ["shop", "shop-db.2", "", "_shop", "-a", "a/b", "ü", &"x".repeat(64), &"x".repeat(65)] {
             assert_eq!(name.is_match(text), check_name(text).is_ok(), "{text}");
+        }
+        let slot = regex::Regex::new(SLOT_PATTERN).unwrap();
+        for text in ["weir", "weir_2", "", "Weir", "we-ir", "wéir", &"x".repeat(63), &"x".repeat(64)] {
+            assert_eq!(slot.is_match(text), check_slot(text).is_ok(), "{text}");
         }
     }
 }

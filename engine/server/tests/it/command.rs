@@ -32,7 +32,7 @@ fn usage() {
     let version = run(directory.path(), &["--version"]).code(0);
     assert_eq!(version.stdout, format!("logweir {}\n", env!("CARGO_PKG_VERSION")));
     let help = run(directory.path(), &["--help"]).code(0).stdout;
-    for command in ["run", "check", "discover", "status", "sql", "quickstart", "schema"] {
+    for command in ["run", "check", "discover", "status", "sql", "drop", "quickstart", "schema"] {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
 }
@@ -47,6 +47,7 @@ fn a_configuration_with_mistakes_is_refused_by_every_command() {
         &["discover", "logweir.yaml", "db"],
         &["status", "logweir.yaml", "--format", "json"],
         &["sql", "logweir.yaml", "SELECT 1"],
+        &["drop", "logweir.yaml", "--stream", "a", "--yes"],
     ] {
         let finished = run(directory.path(), arguments).code(2).says(&["logweir.yaml:1:1", "`memory`", "logweir.yaml:3:15"]);
         assert_eq!(finished.stdout, "");
@@ -88,6 +89,35 @@ fn status_works_without_a_process_and_before_the_first_start() {
     assert_eq!(status["streams"][0]["stream"], "shop");
     assert_eq!(status["streams"][0]["state"], "not_started");
     assert!(!directory.path().join("logweir-state").exists(), "a look has made something");
+}
+
+#[test]
+fn what_was_made_at_a_source_is_dropped_on_purpose_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "connect_timeout: 1s
+profiles:
+  my: {{ mysql: {{ host: 127.0.0.1, port: {port}, user: weir }} }}
+  pg: {{ postgres: {{ host: 127.0.0.1, port: {port}, user: weir, database: shop }} }}
+  lake: {{ files: {{ url: \"file://{}/lake\" }} }}
+streams:
+  a: {{ source: my, destinations: [ {{ profile: lake }} ] }}
+  B.1: {{ source: pg, destinations: [ {{ profile: lake }} ] }}
+",
+        directory.path().display()
+    );
+    std::fs::write(directory.path().join("logweir.yaml"), text).unwrap();
+    let drop = |arguments: &[&str]| -> Finished {
+        let arguments: Vec<&str> = ["drop", "logweir.yaml"].into_iter().chain(arguments.iter().copied()).collect();
+        logweir(directory.path(), &arguments).stdin(Stdio::null()).output().unwrap().into()
+    };
+    let nothing = drop(&["--stream", "a"]).code(0);
+    assert_eq!(nothing.stdout, "there is nothing to drop: the source of stream a keeps nothing for it\n");
+    drop(&[]).code(2).says(&["--stream"]);
+    drop(&["--stream", "b.1"]).code(2).says(&["`b.1`", "did you mean `B.1`"]);
+    drop(&["--stream", "B.1"]).code(2).says(&["the replication slot logweir_b_1 at 127.0.0.1", "add --yes"]);
+    drop(&["--stream", "B.1", "--yes"]).code(1).says(&["logweir_b_1", "could not connect"]);
 }
 
 #[test]
