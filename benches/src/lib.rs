@@ -1,3 +1,5 @@
 //! What benches share. How to run each stands at its top.
 
 pub mod binlog;
+pub mod postgres;
+pub mod process;

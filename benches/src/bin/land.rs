@@ -1,4 +1,4 @@
-//! Lands a binlog as Parquet on disk, end to end: source, decoder, change log, writer, checkpoints.
+//! Lands a log as Parquet on disk, end to end: source, decoder, change log, writer, checkpoints.
 //!
 //! It is the pipeline of `logweir run --until-caught-up` without the parts that a stream without rules does not use
 //! (configuration, SQL), so that it builds in minutes with optimisation. It makes the same calls that the binary makes.
@@ -6,6 +6,7 @@
 //! ```text
 //! land files DIRECTORY [REPEATS]                 recorded binlog files, all that DIRECTORY holds
 //! land mysql PORT USER FILE [REPEATS]            a live server on 127.0.0.1 from the beginning of FILE; LAND_PASSWORD
+//! land postgres NAME=VALUE…                      a live server from where its slot stands; see `postgres` in the library
 //! ```
 //!
 //! Prints a JSON line per run: rows, seconds, CPU-seconds of the process, peak memory.
@@ -15,11 +16,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use logweir_benches::postgres::PostgresArguments;
+use logweir_benches::process::{cpu_seconds, peak_mib};
 use logweir_core::{Source, SystemClock, TableFilter};
 use logweir_files::{FilesOptions, FilesSink, open_store};
 use logweir_mysql::files::BinlogFilesSource;
 use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions, Start};
 use logweir_mysql::source::MysqlSource;
+use logweir_postgres::source::PostgresSource;
 use logweir_runtime::state::LocalStateStore;
 use logweir_runtime::{Destination, Shutdown, StreamProgress, StreamSpec, no_transforms, run_stream};
 use url::Url;
@@ -33,16 +37,21 @@ fn main() -> Result<()> {
     // Connections of mysql_async need it, encrypted or not.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (source, rest): (Arc<dyn Source>, _) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["files", directory, ..] => (recorded(Path::new(directory))?, 2),
-        ["mysql", port, user, file, ..] => (live(port.parse()?, user, file), 4),
-        _ => return Err("usage: land files DIRECTORY [REPEATS] | land mysql PORT USER FILE [REPEATS]".into()),
+    let (source, memory_bytes, rest): (Arc<dyn Source>, _, _) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["files", directory, ..] => (recorded(Path::new(directory))?, MEMORY_BYTES, 2),
+        ["mysql", port, user, file, ..] => (live(port.parse()?, user, file), MEMORY_BYTES, 4),
+        ["postgres", ref words @ ..] => {
+            let PostgresArguments { options, memory_bytes } = PostgresArguments::parse(words.iter().copied())?;
+            // Once: what was landed the slot does not give again.
+            (Arc::new(PostgresSource::new(options)), memory_bytes, arguments.len())
+        }
+        _ => return Err("usage: land files DIRECTORY [REPEATS] | land mysql PORT USER FILE [REPEATS] | land postgres NAME=VALUE…".into()),
     };
     let repeats: usize = arguments.get(rest).map_or(Ok(1), |text| text.parse())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for _ in 0..repeats {
         let (cpu, clock) = (cpu_seconds()?, Instant::now());
-        let rows = runtime.block_on(land(Arc::clone(&source)))?;
+        let rows = runtime.block_on(land(Arc::clone(&source), memory_bytes))?;
         println!(
             "{{\"rows\": {rows}, \"seconds\": {:.3}, \"cpu_seconds\": {:.3}, \"peak_mib\": {}}}",
             clock.elapsed().as_secs_f64(),
@@ -69,7 +78,7 @@ fn live(port: u16, user: &str, file: &str) -> Arc<dyn Source> {
 }
 
 /// One run into a directory of its own, gone afterwards.
-async fn land(source: Arc<dyn Source>) -> Result<u64> {
+async fn land(source: Arc<dyn Source>, memory_bytes: usize) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let lake = Url::from_directory_path(directory.path().join("lake")).map_err(|()| "the directory has no URL")?;
     let sink = FilesSink::new(FilesOptions::new(lake, "land"))?;
@@ -80,7 +89,7 @@ async fn land(source: Arc<dyn Source>) -> Result<u64> {
         transforms: no_transforms(),
         destinations: vec![Destination { name: "lake".to_owned(), sink: Arc::new(sink) }],
         state: Box::new(LocalStateStore::new(directory.path().join("state"), "land")?),
-        memory_bytes: MEMORY_BYTES,
+        memory_bytes,
         connect_timeout: Duration::from_secs(10),
         until_caught_up: true,
         seed: 1,
@@ -88,19 +97,4 @@ async fn land(source: Arc<dyn Source>) -> Result<u64> {
     let progress = Arc::new(StreamProgress::new("land"));
     run_stream(spec, Arc::new(SystemClock), Shutdown::new(), Arc::clone(&progress)).await?;
     Ok(progress.snapshot().consumers.iter().flat_map(|consumer| consumer.rows_landed.values()).sum())
-}
-
-/// CPU of the whole process in seconds: user and system time, in the hundredths that Linux counts for `/proc`.
-fn cpu_seconds() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: Vec<f64> = behind_name.split_whitespace().skip(11).take(2).map(str::parse).collect::<std::result::Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() / 100.0)
-}
-
-fn peak_mib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
-    let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-    Ok(kib / 1024)
 }
