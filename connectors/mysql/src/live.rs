@@ -250,7 +250,7 @@ impl LiveReader {
                 }
                 LogEvent::Changes(batch) => {
                     let fresh = match self.handed_out.get(batch.relation.name()) {
-                        Some(last) => after(batch, *last),
+                        Some(last) => batch.after(*last),
                         None => Some(batch),
                     };
                     if let Some(batch) = fresh {
@@ -352,22 +352,6 @@ impl LiveReader {
             Err(error) => self.fault(error),
         }
     }
-}
-
-/// The rows behind `last`, if any; positions rise, so they are the tail.
-fn after(batch: ChangeBatch, last: LogPosition) -> Option<ChangeBatch> {
-    if batch.rows() == 0 || batch.last <= last {
-        return None;
-    }
-    if batch.position(0) > last {
-        return Some(batch);
-    }
-    let (mut low, mut high) = (0, batch.rows());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if batch.position(middle) <= last { low = middle + 1 } else { high = middle }
-    }
-    (low < batch.rows()).then(|| batch.slice(low, batch.rows() - low))
 }
 
 /// Doubles from one attempt to the next; scattered, so that many streams do not come back at once.

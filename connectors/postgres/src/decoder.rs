@@ -137,6 +137,8 @@ pub(crate) struct PgoutputDecoder {
     changed: Lsn,
     /// A transaction with changes became whole since the last mark.
     whole: bool,
+    /// Changes of the open transaction may have been made ready.
+    ahead: bool,
     ready: VecDeque<Decoded>,
     reshaped: Vec<Reshaped>,
 }
@@ -167,6 +169,7 @@ impl PgoutputDecoder {
             passed: options.from,
             changed: options.changed,
             whole: false,
+            ahead: false,
             ready: VecDeque::new(),
             reshaped: Vec::new(),
             options,
@@ -221,6 +224,7 @@ impl PgoutputDecoder {
     /// The open transaction is whole; its commit record ends at `end`.
     pub(crate) fn commit(&mut self, end: Lsn) -> Result<()> {
         let open = self.open.take().ok_or_else(|| Error::corrupt("a transaction of the log ends that did not begin"))?;
+        self.ahead = false;
         if open.skip {
             return Ok(());
         }
@@ -282,6 +286,25 @@ impl PgoutputDecoder {
         Ok(true)
     }
 
+    /// What became whole before a fault is made ready, with a mark; what is left of the open transaction is not handed out.
+    /// The decoder is of no use afterwards.
+    pub(crate) fn abandon(&mut self) -> Result<()> {
+        if self.open.take().is_none() {
+            return self.flush().map(|_| ());
+        }
+        // Behind changes of the open transaction there can be no mark at its beginning.
+        if !self.whole || self.ahead {
+            return Ok(());
+        }
+        let boundary = mark_position(self.options.incarnation, self.passed);
+        for index in std::mem::take(&mut self.active) {
+            let batch = self.tables[index].buffer.as_mut().map(RowBuffer::cut).transpose()?.flatten();
+            self.ready.extend(batch.and_then(|batch| batch.up_to(boundary)).map(Decoded::Changes));
+        }
+        self.ready.push_back(Decoded::Mark(self.passed, self.commit_time));
+        Ok(())
+    }
+
     /// The next thing that is ready.
     pub(crate) fn next(&mut self) -> Option<Decoded> {
         self.ready.pop_front()
@@ -314,6 +337,7 @@ impl PgoutputDecoder {
     }
 
     fn hand_out(&mut self) -> Result<()> {
+        self.ahead = self.open.is_some();
         for index in std::mem::take(&mut self.active) {
             let table = &mut self.tables[index];
             table.active = false;
@@ -572,6 +596,7 @@ impl PgoutputDecoder {
                 continue;
             };
             table.active = false;
+            self.ahead |= self.open.is_some();
             self.held_bytes -= buffer.bytes();
             self.ready.extend(buffer.cut()?.map(Decoded::Changes));
         }

@@ -175,7 +175,7 @@ impl LiveReader {
                 }
                 Decoded::Changes(batch) => {
                     let fresh = match self.handed_out.get(batch.relation.name()) {
-                        Some(last) => after(batch, *last),
+                        Some(last) => batch.after(*last),
                         None => Some(batch),
                     };
                     if let Some(batch) = fresh {
@@ -216,7 +216,7 @@ impl LiveReader {
         self.failed = Some(if retry { Failed::Session(error) } else { Failed::Reader(error) });
         // What came whole before the fault is still handed out.
         if let Some(session) = &mut self.session
-            && let Err(error) = session.decoder.flush()
+            && let Err(error) = session.decoder.abandon()
         {
             self.failed = Some(Failed::Reader(error));
         }
@@ -380,22 +380,6 @@ impl LiveReader {
         }
         Ok(())
     }
-}
-
-/// The rows behind `last`, if any; positions rise, so they are the tail.
-fn after(batch: ChangeBatch, last: LogPosition) -> Option<ChangeBatch> {
-    if batch.rows() == 0 || batch.last <= last {
-        return None;
-    }
-    if batch.position(0) > last {
-        return Some(batch);
-    }
-    let (mut low, mut high) = (0, batch.rows());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if batch.position(middle) <= last { low = middle + 1 } else { high = middle }
-    }
-    (low < batch.rows()).then(|| batch.slice(low, batch.rows() - low))
 }
 
 /// Doubles from one attempt to the next; scattered, so that many streams do not come back at once.

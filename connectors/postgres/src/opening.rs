@@ -15,7 +15,7 @@ use crate::server::{self, Facts, Identity, START_ANEW, Slot, SlotOptions};
 use crate::session::{Session, SessionParts};
 use crate::transactions::Transactions;
 use crate::types::{Oid, TypeCatalog, TypeOptions};
-use crate::wire::{Connection, Mode};
+use crate::wire::{Connection, Mode, sqlstate};
 
 /// The share of the memory budget that the decoder may hold before it cuts batches: it is not counted until then.
 const DECODER_BUDGET_SHARE: usize = 16;
@@ -240,7 +240,7 @@ impl Opening {
         if !self.options.binary || facts.version < 140_000 {
             return Ok(false);
         }
-        let rows = query
+        let asked = query
             .query(&format!(
                 "SELECT DISTINCT a.atttypid, a.atttypmod FROM pg_catalog.pg_publication_tables AS p \
                  JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
@@ -248,7 +248,15 @@ impl Opening {
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped WHERE p.pubname = {}",
                 literal(&self.options.publication)
             ))
-            .await?;
+            .await;
+        let rows = match asked {
+            // From 16 on the server opens the tables to tell their columns, and somebody has locked one.
+            Err(error) if sqlstate(&error) == Some("55P03") => {
+                tracing::info!(slot = self.options.slot, "reading the log as text: a published table is locked");
+                return Ok(false);
+            }
+            asked => asked?,
+        };
         let columns: Vec<(Oid, i32)> =
             (0..rows.len()).filter_map(|row| Some((server::number(&rows, row, 0)?, server::number(&rows, row, 1)?))).collect();
         let mut types = TypeCatalog::new();

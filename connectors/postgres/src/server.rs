@@ -162,7 +162,13 @@ pub(crate) fn verify_slot(options: &PostgresOptions, slot: &Slot) -> Result<()> 
     let lost = slot.wal_status.as_deref() == Some("lost");
     if lost || slot.invalid.is_some() {
         return Err(named(Error::log_gone("the replication slot can no longer be read: the server took it out of use"))
-            .context("reason", slot.invalid.as_deref().unwrap_or("the log that it needs is removed (max_slot_wal_keep_size)"))
+            .context(
+                "reason",
+                match slot.invalid.as_deref() {
+                    None | Some("wal_removed") => "the log that it needs is removed, which max_slot_wal_keep_size allows",
+                    Some(reason) => reason,
+                },
+            )
             .remedy(format!("drop it: SELECT pg_drop_replication_slot({}); {START_ANEW}", literal(&options.slot))));
     }
     Ok(())

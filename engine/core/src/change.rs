@@ -145,6 +145,38 @@ impl ChangeBatch {
         part
     }
 
+    /// The rows behind a position, if any.
+    #[must_use]
+    pub fn after(self, position: LogPosition) -> Option<ChangeBatch> {
+        match self.rows_up_to(position) {
+            0 => (self.rows() > 0).then_some(self),
+            first => (first < self.rows()).then(|| self.slice(first, self.rows() - first)),
+        }
+    }
+
+    /// The rows at and before a position, if any.
+    #[must_use]
+    pub fn up_to(self, position: LogPosition) -> Option<ChangeBatch> {
+        match self.rows_up_to(position) {
+            0 => None,
+            rows if rows == self.rows() => Some(self),
+            rows => Some(self.slice(0, rows)),
+        }
+    }
+
+    /// Positions rise, so a search by halves finds the last of them.
+    fn rows_up_to(&self, position: LogPosition) -> usize {
+        if self.rows() == 0 || self.last <= position {
+            return self.rows();
+        }
+        let (mut low, mut high) = (0, self.rows());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.position(middle) <= position { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
     /// Bytes of the arrays, as Arrow counts them.
     pub fn bytes(&self) -> usize {
         self.records.columns().iter().map(|column| column.get_array_memory_size()).sum()

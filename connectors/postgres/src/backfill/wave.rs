@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::options::PostgresOptions;
-use crate::quote::literal;
+use crate::quote::{identifier, literal, relation};
 use crate::server::Facts;
 use crate::wire::{Connection, Mode, sqlstate};
 
@@ -269,7 +269,13 @@ impl Task {
                 connection.query(&again).await?;
                 return Ok(self.events.send(WaveEvent::Outdated).await.is_ok());
             }
-            Err(error) => return Err(error.context("relation", chunk.plan.relation.name())),
+            Err(error) => {
+                let name = chunk.plan.relation.name();
+                let denied = sqlstate(&error) == Some("42501");
+                let error = error.context("relation", name);
+                let grant = || format!("GRANT SELECT ON {} TO {}", relation(name), identifier(&self.options.user));
+                return Err(if denied { error.remedy(grant()) } else { error });
+            }
         }
         if exact {
             connection.query("RELEASE SAVEPOINT chunk").await?;

@@ -19,7 +19,7 @@ pub(super) const CONNECTING: &str = "could not connect to the server";
 
 /// What is fixed for every session, walsenders too, so that a value's text does not depend on how server, database or role
 /// are set up, and nothing is cut off for taking long.
-const SESSION: [(&str, &str); 11] = [
+const SESSION: [(&str, &str); 10] = [
     ("application_name", "logweir"),
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
@@ -30,9 +30,14 @@ const SESSION: [(&str, &str); 11] = [
     // Names of types and relations are shown with their schema, and no function of a user takes the place of a system's.
     ("search_path", ""),
     ("statement_timeout", "0"),
-    ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// How long a table may be locked by others before a question about it, or a copy of it, is given up and put again later: a
+/// prepared transaction may hold it for ever. A walsender waits for transactions to end as long as it takes.
+fn lock_timeout(mode: Mode) -> &'static str {
+    if mode == Mode::Replication { "0" } else { "10s" }
+}
 
 /// A session that is ready for its first question.
 pub(super) async fn start(options: Arc<PostgresOptions>, mode: Mode, deadline: Instant) -> Result<Connection> {
@@ -79,7 +84,7 @@ async fn hello(connection: &mut Connection, mode: Mode) -> Result<()> {
     let options = Arc::clone(&connection.options);
     let who = [("user", options.user.as_str()), ("database", options.database.as_str())];
     let replication = (mode == Mode::Replication).then_some(("replication", "database"));
-    let parameters = who.into_iter().chain(replication).chain(SESSION);
+    let parameters = who.into_iter().chain(replication).chain(SESSION).chain([("lock_timeout", lock_timeout(mode))]);
     frontend::startup_message(parameters, &mut connection.channel.outbox)
         .map_err(|error| Error::config("user or database cannot be sent to a server").source(error))?;
     connection.channel.send().await

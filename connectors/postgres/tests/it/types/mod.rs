@@ -261,6 +261,37 @@ async fn refusal(bench: &mut Bench, table: &str, options: TypeOptions) -> Option
     text.err()
 }
 
+async fn every_built_in_type_is_known(major: u32) {
+    let mut bench = Bench::start(major).await;
+    // No column is of a pseudo-type, and row types of the catalog are asked for.
+    let types = "SELECT oid, format_type(oid, -1) FROM pg_type t WHERE oid < 10000 AND typtype IN ('b', 'r', 'm') \
+                 AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typtype IN ('p', 'c')) ORDER BY oid";
+    let types = bench.connection.query(types).await.unwrap().rows;
+    let oids: Vec<Oid> = types.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
+    let described = bench.connection.query(&TypeCatalog::query(&oids)).await.unwrap();
+    let mut learnt = TypeCatalog::new();
+    for row in &described.rows {
+        let row: Vec<_> = row.iter().map(|value| value.as_deref()).collect();
+        learnt.learn(TypeCatalog::parse_row(&row).unwrap());
+    }
+    assert_eq!(described.rows.len(), oids.len());
+    for (oid, row) in oids.into_iter().zip(types) {
+        assert_eq!(bench.catalog.unknown(oid), None, "{row:?}");
+        let column = bench.catalog.column_type(oid, -1, TypeOptions::default());
+        assert_eq!(Some(column.source_type()), row[1].as_deref());
+        // What is built in is what the server says.
+        let asked = learnt.column_type(oid, -1, TypeOptions::default());
+        assert_eq!((column.data_type(), column.is_binary(), column.metadata()), (asked.data_type(), asked.is_binary(), asked.metadata()));
+        assert!(!column.metadata().contains_key("logweir.passthrough"), "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn built_in_types_are_those_of_the_oldest_and_the_newest_server() {
+    every_built_in_type_is_known(12).await;
+    every_built_in_type_is_known(18).await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_carried_is_refused_with_a_remedy() {
     let mut bench = Bench::start(18).await;
