@@ -120,11 +120,19 @@ def read_changes(files, columns, report):
             report.differs(f"{path.name}: _metadata_deleted does not agree with _metadata_change_type")
         by_column = []
         for name, kind in columns:
-            by_column.append(landed_values(table.column(name), kind) if name in table.column_names else [None] * table.num_rows)
+            by_column.append(values_as(table.column(name), kind) if name in table.column_names else [None] * table.num_rows)
         rows = list(zip(*by_column)) if by_column else []
         changes.extend(zip(timestamps, sequences, types, unchanged, rows))
     changes.sort(key=lambda change: change[:2])
     return changes
+
+
+def values_as(column, kind):
+    """Values of a column that had another type when the file was written equal none of now; rows that still have them differ."""
+    try:
+        return landed_values(column, kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        return [None if value is None else ("of another type", str(value)) for value in column.to_pylist()]
 
 
 def check_sequences(name, changes, report):
@@ -158,6 +166,11 @@ def check_counts(name, changes, counts, report):
             report.differs(f"{name}: {kinds[kind]} changes of type {kind}, the log holds {counted}")
 
 
+def change_of(sequence):
+    """The same for both halves of a key change, whose sequences differ in the last bit only."""
+    return sequence[:-1], int(sequence[-1], 16) >> 1
+
+
 def replay(changes, columns, key):
     """The rows that are left after every change, in order."""
     names = [name for name, _ in columns]
@@ -169,31 +182,31 @@ def replay(changes, columns, key):
             continue
         identity = tuple(row[place] for place in places)
         if change_type in DELETING:
-            moved = (sequence[:-1], state.pop(identity, None))
+            moved = (change_of(sequence), state.pop(identity, None))
             continue
         if unchanged:
-            # The first half of a key change differs in the sequence's last bit only.
-            before = moved[1] if moved and change_type == "UPDATE-INSERT" and moved[0] == sequence[:-1] and identity not in state else state.get(identity)
+            before = moved[1] if moved and change_type == "UPDATE-INSERT" and moved[0] == change_of(sequence) and identity not in state else state.get(identity)
             row = tuple(before[i] if before is not None and names[i] in unchanged else value for i, value in enumerate(row))
         state[identity] = row
     return list(state.values())
 
 
 def replay_without_key(name, changes, columns, report):
-    """Rows without a key are a bag: every change adds a row or takes an equal one away."""
+    """Rows without a key are a bag: every change adds a row or takes an equal one away. An update is both, or neither if it left
+    the row as it was."""
     names = [column for column, _ in columns]
-    bag, gone = collections.Counter(), None
+    bag, gone = collections.Counter(), (None, ())
     for _, sequence, change_type, unchanged, row in changes:
         if change_type == "TRUNCATE":
             bag.clear()
         elif change_type in DELETING:
             bag[row] -= 1
-            gone = (sequence[:-1], row)
+            gone = (change_of(sequence), row)
+        elif change_type == "UPDATE-INSERT" and gone[0] != change_of(sequence):
+            if unchanged or not bag[row]:
+                report.differs(f"{name}: an update of a row that was never there, at {sequence}")
         else:
-            if unchanged:
-                before = gone[1] if gone and gone[0] == sequence[:-1] else [None] * len(names)
-                row = tuple(before[i] if names[i] in unchanged else value for i, value in enumerate(row))
-            bag[row] += 1
+            bag[tuple(gone[1][i] if names[i] in (unchanged or ()) else value for i, value in enumerate(row))] += 1
     if any(count < 0 for count in bag.values()):
         report.differs(f"{name}: rows were taken away that were never there")
     return +bag
@@ -201,9 +214,13 @@ def replay_without_key(name, changes, columns, report):
 
 def compare_rows(name, how, columns, key, expected, found, report):
     """Two sets of rows; with a key, differences are named by column."""
-    if collections.Counter(expected) == collections.Counter(found):
+    more, less = collections.Counter(found), collections.Counter(expected)
+    if more == less:
         return
     report.differs(f"{name} ({how}): {len(expected)} rows in the source, {len(found)} landed")
+    for row, count in list((more - less).items())[:3]:
+        if row in less:
+            report.differs(f"{name} ({how}): {show(row)} landed {count} times too often")
     names = [column for column, _ in columns]
     places = [names.index(column) for column in key]
     by_key = lambda rows: {tuple(row[place] for place in places) if key else row: row for row in rows}

@@ -134,6 +134,8 @@ class Compare(unittest.TestCase):
         FakeSource.key = []
         self.land("a.parquet", HISTORY[:2] + [change(3, "INSERT", 1, "ada"), change(4, "UPDATE-DELETE", 1, "ada", half=0), change(4, "UPDATE-INSERT", 1, None, ["name"])])
         self.assertEqual(self.differences([(1, "ada"), (2, "bob"), (1, "ada")]), [])
+        self.land("b.parquet", [change(5, "UPDATE-INSERT", 1, "ada")])
+        self.assertEqual(self.differences([(1, "ada"), (2, "bob"), (1, "ada")]), [])
         self.assert_noticed(self.differences([(1, "ada"), (2, "bob")]), "2 rows in the source, 3 landed")
         self.land("b.parquet", [change(6, "DELETE", 9, "eve")])
         self.assert_noticed(self.differences([(1, "ada"), (2, "bob"), (1, "ada")]), "never there")

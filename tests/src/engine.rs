@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::oracle::Lake;
-use crate::servers::DatabaseServer;
+use crate::servers::{DatabaseServer, PostgresServer};
 
 /// The binary: `LOGWEIR_BIN`, else the one beside this test, built first so that it is never an old one.
 pub fn binary() -> &'static Path {
@@ -76,6 +76,18 @@ impl Engine {
     /// The same from recorded binlog files.
     pub fn recorded(pattern: &Path, schema: &str) -> Self {
         Self::with_source(&json!({ "mysql_files": { "path": pattern } }), schema)
+    }
+
+    /// A stream `shop` from the slot `weir` and the publication `weir` of a PostgreSQL server, from where the slot stands, into a
+    /// local directory.
+    pub fn postgres(server: &PostgresServer, schema: &str) -> Self {
+        let source = json!({ "postgres": {
+            "host": "127.0.0.1", "port": server.port(), "user": server.user(), "password": { "env": "WEIR_TEST_PASSWORD" },
+            "database": server.database(), "slot": "weir", "publication": "weir",
+        } });
+        let mut engine = Self::with_source(&source, schema);
+        engine.environment.push(("WEIR_TEST_PASSWORD".to_owned(), server.password().to_owned()));
+        engine
     }
 
     fn with_source(source: &Value, schema: &str) -> Self {

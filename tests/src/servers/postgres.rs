@@ -321,7 +321,8 @@ impl PostgresServer {
 
     /// The rows of one query, every value as the server's text.
     pub async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let messages = self.connect().await.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", reason(&error)));
+        let messages = self.connect().await.simple_query(sql).await;
+        let messages = messages.unwrap_or_else(|error| panic!("{sql}: {}\n{}", reason(&error), self.log_tail()));
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|place| row.get(place).map(str::to_owned)).collect()),
             _ => None,

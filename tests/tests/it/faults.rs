@@ -14,7 +14,7 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// The exit code, and every text in the messages.
 #[track_caller]
-fn check(finished: &Finished, code: i32, texts: &[&str]) {
+pub(crate) fn check(finished: &Finished, code: i32, texts: &[&str]) {
     assert_eq!(finished.code, Some(code), "{}", finished.stderr);
     let messages = finished.stderr.to_lowercase();
     for text in texts {

@@ -16,8 +16,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-/// Changes the seeds of all tests here, to look further than the everyday run does.
-fn seed(number: u64) -> u64 {
+/// Changes the seeds of all kill tests, to look further than the everyday run does.
+pub(crate) fn seed(number: u64) -> u64 {
     let base: u64 = std::env::var("LOGWEIR_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     println!("seed {} (LOGWEIR_TEST_SEED={base})", base + number);
     base + number
@@ -61,10 +61,14 @@ async fn kill_again_and_again(server: &DatabaseServer, engine: &Engine, seed: u6
     engine.catch_up();
     println!("{kills} kills: {}", assert_equal(server, engine.destination(), SCHEMA, &TABLES, true).await);
     if let Lake::Directory(path) = engine.destination() {
-        let leftovers: Vec<_> = walk(path).filter(|file| file.extension().is_none_or(|extension| extension != "parquet")).collect();
-        let staged: Vec<_> = leftovers.iter().filter(|file| file.to_string_lossy().contains("staging")).collect();
-        assert!(staged.is_empty(), "left over from killed processes: {staged:?}");
+        assert_eq!(staged_files(path), Vec::<std::path::PathBuf>::new(), "left over from killed processes");
     }
+}
+
+/// What is staged in a lake, and not visible.
+pub(crate) fn staged_files(lake: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let others = walk(lake).filter(|file| file.extension().is_none_or(|extension| extension != "parquet"));
+    others.filter(|file| file.to_string_lossy().contains("staging")).collect()
 }
 
 /// Every file below a directory.
@@ -73,7 +77,7 @@ fn walk(directory: &std::path::Path) -> Box<dyn Iterator<Item = std::path::PathB
     Box::new(entries.flat_map(|path| if path.is_dir() { walk(&path) } else { Box::new(std::iter::once(path)) as Box<_> }))
 }
 
-fn quick_checkpoints(engine: Engine) -> Engine {
+pub(crate) fn quick_checkpoints(engine: Engine) -> Engine {
     engine.set("/streams/shop/destinations/0/rotate", json!({ "interval": "100ms" }))
 }
 

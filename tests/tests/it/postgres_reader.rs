@@ -66,7 +66,7 @@ impl Reading {
     }
 
     /// Reads what the server holds now, backfill included.
-    async fn to_the_end(&mut self) -> Vec<ChangeBatch> {
+    async fn read_to_end(&mut self) -> Vec<ChangeBatch> {
         let end = self.reader.end().await.expect("the end can be asked").expect("a live log has an end");
         let mut batches = Vec::new();
         loop {
@@ -103,7 +103,8 @@ fn merged(batches: &[ChangeBatch]) -> BTreeMap<i32, String> {
 
 async fn contract(version: u32, change: impl Fn(&mut PostgresOptions)) {
     install_crypto();
-    let server = PostgresServer::start(version, &["logical_decoding_work_mem = 64kB"]).await;
+    let little_memory: &[&str] = if version < 13 { &[] } else { &["logical_decoding_work_mem = 64kB"] };
+    let server = PostgresServer::start(version, little_memory).await;
     let client = server.connect().await;
     server.execute("CREATE PUBLICATION logweir FOR ALL TABLES").await;
     server.execute("SELECT pg_create_logical_replication_slot('logweir', 'pgoutput')").await;
@@ -173,10 +174,10 @@ async fn a_backfill_waits_until_what_the_log_has_shown_is_visible() {
         }
     }
     assert!(!committing.is_finished());
-    server.set("synchronous_standby_names", "").await;
+    server.set("synchronous_standby_names", "''").await;
     committing.await.unwrap().unwrap();
     let mut batches = vec![update];
-    batches.extend(reading.to_the_end().await);
+    batches.extend(reading.read_to_end().await);
     let table = merged(&batches);
     assert_eq!(table.len(), 10);
     assert_eq!((table[&1].as_str(), table[&2].as_str()), ("new", "old"));
@@ -202,9 +203,9 @@ async fn first_load(version: u32, tables: &str) {
     let mut options = options(&server);
     options.backfill = Some(BackfillOptions { chunk_rows: 2_000, ..BackfillOptions::default() });
     let mut reading = Reading::open(options, followed("s"), None).await;
-    let mut batches = reading.to_the_end().await;
+    let mut batches = reading.read_to_end().await;
     changing.await.unwrap();
-    batches.extend(reading.to_the_end().await);
+    batches.extend(reading.read_to_end().await);
     let expected: BTreeMap<i32, String> = server
         .query("SELECT id, v FROM s.t")
         .await
@@ -247,7 +248,7 @@ async fn tables_that_come_later_are_read_by_themselves() {
     let mut options = options(&server);
     options.backfill = Some(BackfillOptions::default());
     let mut reading = Reading::open(options, followed("s"), None).await;
-    assert!(reading.to_the_end().await.is_empty());
+    assert!(reading.read_to_end().await.is_empty());
     server
         .execute(
             "CREATE TABLE s.later (id int PRIMARY KEY, v text); INSERT INTO s.later SELECT i, 'x' FROM generate_series(1, 500) i;
@@ -274,14 +275,14 @@ async fn a_lost_connection_repeats_nothing() {
     let server = PostgresServer::start(15, &[]).await;
     server.execute("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text)").await;
     let mut reading = Reading::open(options(&server), followed("s"), None).await;
-    assert!(reading.to_the_end().await.is_empty());
+    assert!(reading.read_to_end().await.is_empty());
     server.execute("INSERT INTO s.t SELECT i, repeat('x', 100) FROM generate_series(1, 200000) i").await;
     let mut batches = vec![reading.batch().await];
     for _ in 0..3 {
         server.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active").await;
         batches.push(reading.batch().await);
     }
-    batches.extend(reading.to_the_end().await);
+    batches.extend(reading.read_to_end().await);
     let mut keys: Vec<i32> = batches.iter().flat_map(rows).map(|(_, key, _)| key.unwrap()).collect();
     assert_eq!(keys.len(), 200_000);
     keys.dedup();
@@ -297,7 +298,7 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
     options.streaming = streaming;
     options.two_phase = two_phase;
     let mut reading = Reading::open(options.clone(), followed("s"), None).await;
-    assert!(reading.to_the_end().await.is_empty());
+    assert!(reading.read_to_end().await.is_empty());
     let insert = |first: i32, last: i32| format!("INSERT INTO s.t SELECT i, repeat('x', 200) FROM generate_series({first}, {last}) i");
     let (a, b) = (server.connect().await, server.connect().await);
     a.batch_execute("BEGIN").await.unwrap();
@@ -314,7 +315,7 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
     a.batch_execute("ALTER TABLE s.t ADD COLUMN w int; UPDATE s.t SET w = 1 WHERE id < 3000").await.unwrap();
     a.batch_execute(&format!("{}; PREPARE TRANSACTION 'weir'", "DELETE FROM s.t WHERE id <= 100")).await.unwrap();
     server.execute("INSERT INTO s.u VALUES (20000, 'between')").await;
-    let mut batches = reading.to_the_end().await;
+    let mut batches = reading.read_to_end().await;
     assert_eq!(merged(&batches).len(), 1, "what is not decided does not land");
     // Prepared over a restart of the reader, too.
     let mark = reading.marks.last().cloned().expect("there are marks");
@@ -326,15 +327,21 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
         loop {
             match PostgresSource::new(options.clone()).open_log(start.clone()).await {
                 Ok(reader) => return reader,
-                Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(error) if error.is_transient() => {
+                    println!("{}", error.report());
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
     };
-    let reader = tokio::time::timeout(PATIENCE, opened).await.expect("the slot becomes free");
+    let reader = match tokio::time::timeout(PATIENCE, opened).await {
+        Ok(reader) => reader,
+        Err(_) => panic!("the slot does not become free: {}", server.log()),
+    };
     let mut reading = Reading { reader, marks: Vec::new(), relations: Vec::new() };
     server.execute("COMMIT PREPARED 'weir'").await;
-    batches.extend(reading.to_the_end().await);
+    batches.extend(reading.read_to_end().await);
     let table = merged(&batches);
     assert_eq!(table.len(), 4_900 + 500 + 1);
     assert_eq!(server.value("SELECT count(*) + 1 FROM s.t").await, table.len().to_string());
