@@ -198,14 +198,25 @@ pub(crate) async fn create_slot(
         Ok(rows) => rows?,
         Err(_) => {
             let holders = holders(query).await.unwrap_or_default();
-            tracing::warn!(slot = name, holders, "creating the replication slot waits for transactions that are under way");
+            if facts.in_recovery {
+                tracing::warn!(
+                    slot = name,
+                    "creating the replication slot waits until the primary writes which transactions are under way: run SELECT pg_log_standby_snapshot() there"
+                );
+            } else {
+                tracing::warn!(slot = name, holders, "creating the replication slot waits for transactions that are under way");
+            }
             match tokio::time::timeout(CREATE_SLOT_MAX, &mut creating).await {
                 Ok(rows) => rows?,
                 Err(_) => {
                     return Err(Error::transient("could not create the replication slot while older transactions are under way")
                         .context("slot", name)
-                        .context("process ids", holders)
-                        .remedy("end them, or wait for them"));
+                        .context("transactions", holders)
+                        .remedy(if facts.in_recovery {
+                            "run SELECT pg_log_standby_snapshot() on the primary, and wait for its older transactions"
+                        } else {
+                            "end them, or wait for them; a prepared one ends with COMMIT PREPARED or ROLLBACK PREPARED"
+                        }));
                 }
             }
         }
@@ -241,13 +252,16 @@ fn create_slot_statement(facts: &Facts, name: &str, options: SlotOptions) -> Str
     format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput ({})", settings.join(", "))
 }
 
-/// The processes whose transactions have an id: what the creation of a slot waits for.
+/// What the creation of a slot waits for: transactions that have an id, prepared ones among them. Whose they are is shown to
+/// who may see it.
 async fn holders(query: &mut Connection) -> Result<String> {
     let rows = query
         .query(
-            "SELECT pg_catalog.string_agg(pid::text || ' since ' || xact_start::text, ', ' ORDER BY xact_start) \
-             FROM (SELECT pid, xact_start FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() \
-             ORDER BY xact_start LIMIT 5) AS holder",
+            "SELECT pg_catalog.string_agg(who || ' since ' || since::text, ', ' ORDER BY since) FROM (\
+             SELECT 'process ' || pid AS who, xact_start AS since FROM pg_catalog.pg_stat_activity \
+             WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() \
+             UNION ALL SELECT 'prepared transaction ' || pg_catalog.quote_literal(gid), prepared FROM pg_catalog.pg_prepared_xacts \
+             ORDER BY since LIMIT 5) AS holder",
         )
         .await?;
     Ok(rows.get(0, 0).unwrap_or("not known").to_owned())

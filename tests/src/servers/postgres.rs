@@ -366,11 +366,20 @@ impl PostgresServer {
         counts
     }
 
+    /// Runs pgbench on it.
+    pub fn pgbench(&self, arguments: &[&str]) {
+        // Debian's, which none of the npm packages has; it gets along with servers of other versions.
+        let mut command = Command::new(installed(rigs_directory().join("postgres/15/bin/pgbench")));
+        command.args(["--host=127.0.0.1", "--username=postgres"]).arg(format!("--port={}", self.port)).args(arguments).arg(DATABASE);
+        let output = command.output().expect("pgbench can be run");
+        assert!(output.status.success(), "pgbench failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Waits until a condition holds, asking again and again; fails the test after a minute and a half.
     pub async fn wait_until(&self, condition: &str) {
         let deadline = Instant::now() + START_TIMEOUT;
         while self.query(&format!("SELECT coalesce(({condition}), false)")).await != [[Some("t".to_owned())]] {
-            assert!(Instant::now() < deadline, "still not true: {condition}");
+            assert!(Instant::now() < deadline, "still not true: {condition}; the end of the server's log:\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

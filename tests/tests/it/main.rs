@@ -12,6 +12,7 @@ mod mysql;
 mod pg_faults;
 mod pg_kill;
 mod pg_live;
+mod pg_operations;
 mod pg_schema;
 mod postgres;
 mod postgres_check;

@@ -1,0 +1,241 @@
+//! What servers and their operators do: pgbench, standbys and failovers, publications of a part, log that must not fill the disk.
+
+use std::time::{Duration, Instant};
+
+use logweir_tests::engine::{Engine, Running};
+use logweir_tests::oracle::{Counted, assert_postgres_equal};
+use logweir_tests::postgres::{Workload, WorkloadOptions};
+use logweir_tests::servers::PostgresServer;
+use serde_json::{Value, json};
+
+use crate::faults::check;
+use crate::kill::quick_checkpoints;
+use crate::pg_live::{Manner, SCHEMA};
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+fn named(schema: &str, tables: &[&str]) -> Vec<(String, String)> {
+    tables.iter().map(|table| (schema.to_owned(), (*table).to_owned())).collect()
+}
+
+/// Ends it as an operator would, and sees that it was in order until then.
+fn stop(mut running: Running) {
+    assert!(running.is_running(), "{}", running.messages());
+    let finished = running.terminate(A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+/// TPC-B of pgbench, loaded and run beside a stream that reads what is there: accounts, tellers, branches and history must
+/// tell the same balance. For `LOGWEIR_PGBENCH_SECONDS`, else for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balances_of_pgbench_are_equal() {
+    let seconds = std::env::var("LOGWEIR_PGBENCH_SECONDS").unwrap_or_else(|_| "12".to_owned());
+    let server = PostgresServer::start(15, &["max_wal_size = 1GB"]).await;
+    server.pgbench(&["--initialize", "--scale=2", "--quiet"]);
+    server.execute("CREATE PUBLICATION weir FOR TABLE pgbench_accounts, pgbench_tellers, pgbench_branches, pgbench_history").await;
+    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO weir").await;
+    let engine = Engine::postgres(&server, "public").set("/streams/shop/backfill", json!({ "chunk_rows": 20000, "tasks": 3 }));
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the log", A_MINUTE);
+    server.pgbench(&["--client=6", "--jobs=2", "--no-vacuum", &format!("--time={seconds}")]);
+    stop(running);
+    engine.catch_up();
+    let tables = named("public", &["pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history"]);
+    println!("{}", assert_postgres_equal(&server, engine.destination(), &tables, Counted::No).await);
+    let balances = "SELECT count(DISTINCT total) FROM (SELECT sum(abalance) AS total FROM public.pgbench_accounts UNION ALL \
+                    SELECT sum(tbalance) FROM public.pgbench_tellers UNION ALL SELECT sum(bbalance) FROM public.pgbench_branches \
+                    UNION ALL SELECT sum(delta) FROM public.pgbench_history) totals";
+    assert_eq!(server.value(balances).await, "1");
+    assert_eq!(query(&engine, balances), json!([{ "count(DISTINCT totals.total)": 1 }]));
+}
+
+/// What `logweir sql` prints of a query, as JSON.
+#[track_caller]
+fn query(engine: &Engine, sql: &str) -> Value {
+    let finished = engine.run(&["sql", sql, "--format", "json"], A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect()
+}
+
+/// From 17 on a slot is kept in step on a standby, and a stream goes on there when it takes over.
+async fn failover(version: u32, seed: u64) {
+    let primary = PostgresServer::start(version, &[]).await;
+    let standby = PostgresServer::standby_of(&primary, &["sync_replication_slots = on"]).await;
+    let physical = primary.value("SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical'").await;
+    primary.set("synchronized_standby_slots", &format!("'{physical}'")).await;
+    Manner::plain(version).publish(&primary).await;
+    let engine = quick_checkpoints(Engine::postgres(&primary, SCHEMA)).set("/profiles/source/postgres/failover", json!(true));
+    let client = primary.connect().await;
+    let mut workload = Workload::new(seed, SCHEMA, WorkloadOptions::ALL);
+    workload.create(&client).await;
+    workload.run(&client, 20).await;
+    // The making of a slot waits for prepared transactions; what was there before it is read too.
+    workload.settle(&client).await;
+    let engine = engine.set("/streams/shop/backfill", json!("all"));
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the log", A_MINUTE);
+    workload.run(&client, 100).await;
+    // The copy of the slot can be used once the slot has passed the place at which the copy was begun.
+    let in_step = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'weir' AND synced AND NOT temporary";
+    let deadline = Instant::now() + A_MINUTE;
+    while standby.value(in_step).await == "0" {
+        assert!(running.is_running() && Instant::now() < deadline, "the slot is not in step: {}", running.messages());
+        primary.execute("SELECT pg_log_standby_snapshot()").await;
+        workload.run(&client, 2).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    workload.run(&client, 50).await;
+    workload.settle(&client).await;
+    let last = primary.value("SELECT pg_current_wal_insert_lsn()").await;
+    standby.wait_until(&format!("pg_last_wal_replay_lsn() >= '{last}'")).await;
+    drop(client);
+    let mut primary = primary;
+    primary.kill();
+    standby.promote().await;
+    // It has tried meanwhile to come back to the one that is gone.
+    stop(running);
+    let engine = engine.set("/profiles/source/postgres/port", json!(standby.port()));
+    let mut running = engine.start(&["run"]);
+    let client = standby.connect().await;
+    workload.enter(&client).await;
+    workload.run(&client, 60).await;
+    running.wait_for_message("goes on on another timeline", A_MINUTE);
+    workload.settle(&client).await;
+    stop(running);
+    engine.catch_up();
+    println!("{}", assert_postgres_equal(&standby, engine.destination(), &workload.tables(false), Counted::No).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_at_the_standby_that_takes_over() {
+    failover(17, 301).await;
+    failover(18, 302).await;
+}
+
+/// A standby without the slot has nothing to go on from, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_without_the_slot_is_not_taken_for_the_primary() {
+    let mut primary = PostgresServer::start(15, &[]).await;
+    let standby = PostgresServer::standby_of(&primary, &[]).await;
+    Manner::plain(15).follow(&primary).await;
+    primary.execute("CREATE SCHEMA shop; CREATE TABLE shop.things (id int PRIMARY KEY); INSERT INTO shop.things VALUES (1)").await;
+    let engine = Engine::postgres(&primary, SCHEMA);
+    engine.catch_up();
+    standby.wait_until("EXISTS (SELECT FROM shop.things)").await;
+    primary.kill();
+    standby.promote().await;
+    standby.execute("INSERT INTO shop.things VALUES (2)").await;
+    let engine = engine.set("/profiles/source/postgres/port", json!(standby.port()));
+    check(&engine.run(&["run"], A_MINUTE), 1, &["the replication slot is gone", "backfill: all"]);
+}
+
+/// From 16 on a standby can be the source, before and after it becomes a primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_followed() {
+    for (version, seed) in [(16, 311), (18, 312)] {
+        let mut primary = PostgresServer::start(version, &[]).await;
+        let standby = PostgresServer::standby_of(&primary, &["wal_receiver_status_interval = 1"]).await;
+        Manner::plain(version).publish(&primary).await;
+        standby.wait_until("EXISTS (SELECT FROM pg_publication)").await;
+        let engine = Engine::postgres(&standby, SCHEMA);
+        let mut running = engine.start(&["run"]);
+        // The slot is made when the primary has said which transactions are running.
+        while standby.value("SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL").await == "0" {
+            assert!(running.is_running(), "{}", running.messages());
+            primary.execute("SELECT pg_log_standby_snapshot()").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        running.wait_for_message("reading the log", A_MINUTE);
+        // From then on the primary keeps what the slot needs of its catalog.
+        primary.wait_until("SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots").await;
+        let client = primary.connect().await;
+        let mut workload = Workload::new(seed, SCHEMA, WorkloadOptions::ALL);
+        workload.create(&client).await;
+        workload.run(&client, 100).await;
+        workload.settle(&client).await;
+        let last = primary.value("SELECT pg_current_wal_insert_lsn()").await;
+        standby.wait_until(&format!("pg_last_wal_replay_lsn() >= '{last}'")).await;
+        stop(running);
+        engine.catch_up();
+        let tables = workload.tables(false);
+        println!("{}", assert_postgres_equal(&standby, engine.destination(), &tables, Counted::No).await);
+        drop(client);
+        primary.kill();
+        standby.promote().await;
+        let client = standby.connect().await;
+        workload.enter(&client).await;
+        workload.run(&client, 50).await;
+        workload.settle(&client).await;
+        engine.catch_up();
+        println!("{}", assert_postgres_equal(&standby, engine.destination(), &tables, Counted::No).await);
+    }
+}
+
+/// The server's disk comes before the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_holds_back_too_much_is_given_up() {
+    let server = PostgresServer::start(15, &["max_wal_size = 8MB"]).await;
+    Manner::plain(15).publish(&server).await;
+    server.execute("CREATE SCHEMA shop; CREATE TABLE shop.things (id int PRIMARY KEY, note text)").await;
+    let engine = Engine::postgres(&server, SCHEMA).set("/profiles/source/postgres/max_retained_wal", json!("20MiB"));
+    // A destination that decides once an hour lets nothing go.
+    let engine = engine.set("/streams/shop/destinations/0/rotate", json!({ "interval": "1h" }));
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the log", A_MINUTE);
+    server.execute("INSERT INTO shop.things SELECT n, repeat('x', 500) FROM generate_series(1, 60000) n").await;
+    check(&running.wait(A_MINUTE), 1, &["giving up the replication slot", "max_retained_wal", "backfill: all"]);
+    assert_eq!(server.value("SELECT count(*) FROM pg_replication_slots").await, "0");
+    // Nor does the next start go on as if nothing were missing.
+    check(&engine.run(&["run"], A_MINUTE), 1, &["the replication slot is gone"]);
+}
+
+/// A publication may send a part of the rows, the columns and the operations; that part arrives as it is sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publications_of_a_part() {
+    let server = PostgresServer::start(18, &[]).await;
+    server
+        .execute(
+            "CREATE SCHEMA shop; SET search_path = shop;
+             CREATE TABLE few (id int PRIMARY KEY, area text, secret text);
+             CREATE TABLE made (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) STORED, thrice int GENERATED ALWAYS AS (n * 3) VIRTUAL);
+             CREATE TABLE plain (id int PRIMARY KEY);
+             ALTER TABLE few REPLICA IDENTITY FULL;
+             INSERT INTO few SELECT n, CASE WHEN n % 2 = 0 THEN 'north' ELSE 'south' END, 'secret' FROM generate_series(1, 6) n;
+             INSERT INTO made (id, n) SELECT n, n FROM generate_series(1, 3) n",
+        )
+        .await;
+    // FULL and a list of columns do not go together in a publication of updates.
+    server.execute("ALTER TABLE shop.few REPLICA IDENTITY DEFAULT; ALTER TABLE shop.few ALTER area SET NOT NULL").await;
+    server
+        .execute("CREATE UNIQUE INDEX few_identity ON shop.few (id, area); ALTER TABLE shop.few REPLICA IDENTITY USING INDEX few_identity")
+        .await;
+    server
+        .execute(
+            "CREATE PUBLICATION weir FOR TABLE shop.few (id, area) WHERE (area = 'north'), shop.made, shop.plain WITH (publish_generated_columns = stored)",
+        )
+        .await;
+    let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("all"));
+    engine.catch_up();
+    let few = "SELECT id, area FROM shop.few ORDER BY id";
+    let made = "SELECT * FROM shop.made ORDER BY id";
+    let rows = |ids: &[i32]| ids.iter().map(|id| json!({ "id": id, "area": "north" })).collect::<Vec<_>>();
+    assert_eq!(query(&engine, few), json!(rows(&[2, 4, 6])));
+    let row = |id: i32, n: i32| json!({ "id": id, "n": n, "twice": 2 * n });
+    assert_eq!(query(&engine, made), json!([row(1, 1), row(2, 2), row(3, 3)]));
+    server
+        .execute(
+            "SET search_path = shop;
+             UPDATE few SET area = 'south' WHERE id = 2; UPDATE few SET area = 'north' WHERE id = 1; UPDATE few SET secret = 'other' WHERE id = 4;
+             DELETE FROM few WHERE id = 6; INSERT INTO few VALUES (8, 'north', 'x'), (9, 'south', 'x');
+             UPDATE made SET n = n * 10 WHERE id > 1; DELETE FROM made WHERE id = 1; INSERT INTO made (id, n) VALUES (4, NULL)",
+        )
+        .await;
+    engine.catch_up();
+    assert_eq!(query(&engine, few), json!(rows(&[1, 4, 8])));
+    let found = query(&engine, made);
+    assert_eq!(found.as_array().unwrap()[..2], [row(2, 20), row(3, 30)]);
+    assert_eq!(found[2]["id"], json!(4));
+    assert!(found[2].get("twice").is_none_or(Value::is_null), "{found}");
+    let finished = engine.run(&["sql", "SELECT secret FROM shop.few"], A_MINUTE);
+    assert_eq!(finished.code, Some(1), "a column that is not published has landed: {}", finished.stdout);
+}
