@@ -8,6 +8,7 @@ mod catalog;
 mod check;
 mod decoder;
 mod fill;
+mod heartbeat;
 mod live;
 mod lsn;
 mod message;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::backfill::{look_up, primary_key};
 use crate::decoder::{BINARY_REFUSED, Decoded, Question, mark_position};
 use crate::fill::Fill;
+use crate::heartbeat::Heartbeat;
 use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
 use crate::opening::{Opened, Opening};
@@ -88,6 +89,7 @@ pub(crate) struct LiveReader {
     questions: Option<Connection>,
     /// Somebody waits for the log to be passed up to here.
     wanted: Option<Lsn>,
+    _heartbeat: Option<Heartbeat>,
 }
 
 /// What ends a session.
@@ -134,6 +136,7 @@ impl LiveReader {
         let acknowledged = PostgresOffset::of(&mark)?.begin();
         Ok(LiveReader {
             binary: options.binary,
+            _heartbeat: Heartbeat::start(&options),
             options,
             tables: start.tables,
             memory: start.memory,

@@ -53,6 +53,8 @@ pub struct PostgresOptions {
     pub arrays: Arrays,
     /// Bytes of write-ahead log that the slot may hold back before the stream gives it up; no bound without it.
     pub max_retained_wal: Option<u64>,
+    /// How often a message is written into the log, so that it moves while nobody changes anything; never without it.
+    pub heartbeat: Option<Duration>,
     /// Where transactions that are not whole yet are kept when memory does not hold them; the system's temporary directory
     /// without it.
     pub spill: Option<PathBuf>,
@@ -82,6 +84,7 @@ impl PostgresOptions {
             failover: false,
             arrays: Arrays::List,
             max_retained_wal: None,
+            heartbeat: None,
             spill: None,
             backfill: None,
         }

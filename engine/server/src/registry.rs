@@ -269,6 +269,7 @@ impl Loaded {
             config::Arrays::Text => Arrays::Text,
         };
         options.max_retained_wal = postgres.max_retained_wal.map(|size| size.0);
+        options.heartbeat = postgres.heartbeat.map(|span| span.0);
         if let Some(slot) = &postgres.slot {
             options.slot.clone_from(slot);
         }

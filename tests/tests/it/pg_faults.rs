@@ -254,6 +254,20 @@ async fn a_stream_in_which_nothing_happens_holds_no_log_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_moves_a_log_that_nobody_writes_to() {
+    let server = numbers(ANY).await;
+    let engine = Engine::postgres(&server, SCHEMA).set("/profiles/source/postgres/heartbeat", json!("200ms"));
+    let mut running = engine.start(&["run"]);
+    lands(&server, &mut running).await;
+    let before = server.value("SELECT pg_current_wal_lsn()").await;
+    let confirmed = format!("SELECT confirmed_flush_lsn - '{before}' > 500 FROM pg_replication_slots WHERE slot_name = 'weir'");
+    server.wait_until(&confirmed).await;
+    let finished = running.terminate(A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    equal(&server, &engine, Counted::No).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_not_landed_is_not_confirmed() {
     let server = numbers(ANY).await;
     let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/destinations/0/rotate", json!({ "interval": "1h" }));

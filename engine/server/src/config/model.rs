@@ -218,6 +218,9 @@ pub(crate) struct Postgres {
     pub(crate) arrays: Arrays,
     /// How much log the slot may hold back at the server before the stream gives it up; without a bound when left out.
     pub(crate) max_retained_wal: Option<Size>,
+    /// How often a message is written into the server's log, which moves the stream's place on while nobody changes anything;
+    /// never when left out.
+    pub(crate) heartbeat: Option<Span>,
     /// Where transactions wait on disk until they are whole, if memory does not hold them; a directory beside the checkpoint
     /// when left out, or the system's temporary directory if the state is not on this machine. A relative path begins at the
     /// configuration file's directory.

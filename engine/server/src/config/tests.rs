@@ -57,7 +57,7 @@ profiles:
   pg:
     postgres: { host: db.example.com, port: 6543, user: weir, password: { file: password }, database: shop, slot: weir_shop,
                 publication: "weir publication", create: false, tls: { mode: prefer }, connect_timeout: 1m, streaming: off,
-                two_phase: true, origin: none, binary: false, failover: true, arrays: text, max_retained_wal: 50GiB, spill: /var/spill }
+                two_phase: true, origin: none, binary: false, failover: true, arrays: text, max_retained_wal: 50GiB, heartbeat: 30s, spill: /var/spill }
   socket: { postgres: { host: /var/run/postgresql, user: weir, database: shop, streaming: parallel } }
   replay: { mysql_files: { path: "datasets/captures/shop/mysql-bin.*" } }
   bucket: { mysql_files: { url: "s3://bucket/binlog/mysql-bin.*" } }
@@ -320,7 +320,7 @@ streams:
               |
             4 |  localhost, user: weir, database: shop, server_id: 7, slot: Weir-1, publication: "", tls: { key: ***** } } }
               |                                         ^^^^^^^^^
-             = allowed here: arrays, binary, connect_timeout, create, database, failover, host, max_retained_wal, origin, password, port, publication, slot, spill, streaming, tls, two_phase, user
+             = allowed here: arrays, binary, connect_timeout, create, database, failover, heartbeat, host, max_retained_wal, origin, password, port, publication, slot, spill, streaming, tls, two_phase, user
 
             error: `slot` has a value that is not possible: `Weir-1`
              --> logweir.yaml:4:86
