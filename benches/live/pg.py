@@ -68,7 +68,9 @@ class Server:
     """A server of its own in a temporary directory. Root has it run as the user postgres."""
 
     def __init__(self, binaries, directory):
-        self.binaries, self.directory, self.port = binaries, directory, free_port()
+        # Without links: root's own directories are closed to the user postgres, what they link to need not be.
+        self.binaries, self.directory, self.port = os.path.realpath(binaries), directory, free_port()
+        binaries = self.binaries
         self.data = os.path.join(directory, "data")
         self.log = os.path.join(directory, "log")
         self.account = {}
@@ -170,7 +172,10 @@ def measured(server, command, cores=None, reader=None, **more):
     if process.returncode != 0:
         sys.exit(f"{command[:3]} ended with {process.returncode}: {printed[-500:]}")
     cpu = usage.ru_utime + usage.ru_stime
-    served, busy = server.cpu() - served, machine_busy() - busy
+    busy = machine_busy() - busy
+    # A process of the server that ends just now is counted with neither itself nor its parent.
+    time.sleep(0.5)
+    served = server.cpu() - served
     run = {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": usage.ru_maxrss // 1024}
     if reader:
         run |= reader(printed)

@@ -33,10 +33,11 @@ use crate::session::{SILENCE_MAX, Session};
 use crate::types::TypeInfo;
 use crate::wire::{Connection, Mode};
 
-/// Under load, changes wait this long for more of their kind. A change after a pause waits for nothing.
+/// Of a log that is behind, changes wait this long for more of their kind. Otherwise they wait for nothing: under load the
+/// session has waited already, to look at its socket less often.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// A stream that never pauses is flushed this often, whatever it holds.
+/// A log that is behind is flushed this often at least.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A log in which nothing of interest happens gives a mark this often.
@@ -337,11 +338,9 @@ impl LiveReader {
         }
         let now = Instant::now();
         let at_boundary = !session.decoder.is_open();
-        let flush_at = session.unflushed_since.filter(|_| at_boundary).map(|since| {
-            // After a pause nothing is worth waiting for; under load, a little patience makes batches.
-            let busy = session.flushed_at.is_some_and(|flushed| since.duration_since(flushed) < 2 * LINGER);
-            if busy { session.heard_at + LINGER } else { since }.min(since + FLUSH_INTERVAL)
-        });
+        let waiting_since = session.unflushed_since.filter(|_| at_boundary);
+        let flush_at =
+            waiting_since.map(|since| if session.behind { (session.heard_at + LINGER).min(since + FLUSH_INTERVAL) } else { since });
         let mark_at = self.last_mark_at + IDLE_MARK;
         let silence_at = session.heard_at + SILENCE_MAX;
         let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position;
@@ -350,7 +349,7 @@ impl LiveReader {
         let mark_at = if idle && wanted { now } else { mark_at };
         let idle_at = if idle { mark_at } else { silence_at };
         let deadline = flush_at.unwrap_or(idle_at).min(silence_at);
-        let overdue = session.unflushed_since.is_some_and(|since| at_boundary && now.duration_since(since) >= FLUSH_INTERVAL);
+        let overdue = waiting_since.is_some_and(|since| !session.behind || now.duration_since(since) >= FLUSH_INTERVAL);
         if !overdue {
             let pulled = if session.is_held() {
                 sleep_until(deadline.min(now + FLUSH_INTERVAL)).await;
@@ -368,7 +367,6 @@ impl LiveReader {
             }
         }
         if at_boundary && session.unflushed_since.take().is_some() {
-            session.flushed_at = Some(Instant::now());
             session.decoder.flush()?;
             return Ok(());
         }

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use logweir_core::{Clock as _, Error, LogMark, Result, SystemClock};
+use logweir_core::{Clock as _, Error, LogMark, Result, SystemClock, TimestampMicros};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -39,8 +39,16 @@ const LOAD: Duration = Duration::from_millis(5);
 /// A look that found this much need not wait for more.
 const PLENTY_BYTES: usize = 256 * 1024;
 
+/// Transactions that are sent this long after they were committed are a backlog.
+const BEHIND: Duration = Duration::from_millis(250);
+
 /// Messages are decoded in runs of about this size; then others may have their turn.
 const RUN_BYTES: usize = 1 << 20;
+
+/// Both are times of the server's clock.
+fn is_behind(committed_at: TimestampMicros, sent_at: TimestampMicros) -> bool {
+    sent_at.0.saturating_sub(committed_at.0) > i64::try_from(BEHIND.as_micros()).unwrap_or(i64::MAX)
+}
 
 /// What the server is told, and by whom: the reader sets it, the keeper and the reader send it.
 #[derive(Debug, Default)]
@@ -137,10 +145,13 @@ pub(crate) struct Session {
     incarnation: u32,
     /// Since when decoded changes wait to be flushed.
     pub(crate) unflushed_since: Option<Instant>,
-    pub(crate) flushed_at: Option<Instant>,
     pub(crate) heard_at: Instant,
+    /// What comes was committed a while ago: a backlog, where throughput counts and not the next change.
+    pub(crate) behind: bool,
     /// When the socket last had something, and the time before that.
     filled_at: Option<Instant>,
+    /// The runtime wakes us when the socket has something.
+    watched: bool,
     /// When to look at the socket again.
     look_at: Option<Instant>,
     pub(crate) opened_at: Instant,
@@ -191,9 +202,10 @@ impl Session {
             identity,
             incarnation,
             unflushed_since: None,
-            flushed_at: None,
             heard_at: Instant::now(),
+            behind: false,
             filled_at: None,
+            watched: true,
             look_at: None,
             opened_at: Instant::now(),
             drained: false,
@@ -210,7 +222,7 @@ impl Session {
     }
 
     /// A mark at this place.
-    pub(crate) fn mark(&self, lsn: Lsn, commit_time: Option<logweir_core::TimestampMicros>, backfill: &BackfillState) -> Result<LogMark> {
+    pub(crate) fn mark(&self, lsn: Lsn, commit_time: Option<TimestampMicros>, backfill: &BackfillState) -> Result<LogMark> {
         let offset = PostgresOffset {
             lsn,
             changed: self.decoder.changed().min(lsn),
@@ -303,7 +315,7 @@ impl Session {
         Ok(())
     }
 
-    fn enter(&mut self, parked: Parked, now: logweir_core::TimestampMicros) -> Result<()> {
+    fn enter(&mut self, parked: Parked, now: TimestampMicros) -> Result<()> {
         match parked {
             Parked::Begin(begin) => self.decoder.begin(begin, now),
             Parked::Replay(replay) => {
@@ -315,7 +327,7 @@ impl Session {
     }
 
     /// Takes messages from the stream's buffer; how many bytes.
-    fn take_messages(&mut self, now: logweir_core::TimestampMicros) -> Result<usize> {
+    fn take_messages(&mut self, now: TimestampMicros) -> Result<usize> {
         let both = Arc::clone(&self.stream.both);
         let mut both = lock(&both);
         let mut bytes = 0;
@@ -328,7 +340,7 @@ impl Session {
                 b'w' => {
                     let start = fields.lsn()?;
                     received = received.max(fields.u64()?);
-                    fields.u64()?;
+                    let sent_at = fields.time()?;
                     match self.transactions.take(fields.0, start)? {
                         Step::Decode => {
                             if let Flow::Ask(question) = self.decoder.message(fields.0, false, start)? {
@@ -338,6 +350,7 @@ impl Session {
                             }
                         }
                         Step::Begin(begin) => {
+                            self.behind = is_behind(begin.commit_time, sent_at);
                             self.committed.push(begin.xid);
                             if self.hold_at.is_some_and(|hold| begin.commit_lsn >= hold) {
                                 self.parked = Some(Parked::Begin(begin));
@@ -347,6 +360,7 @@ impl Session {
                         }
                         Step::Commit(commit) => self.decoder.commit(commit.end_lsn)?,
                         Step::Replay(replay) => {
+                            self.behind = is_behind(replay.begin.commit_time, sent_at);
                             let parked = Parked::Replay(replay);
                             if self.hold_at.is_some_and(|hold| parked.commit_lsn() >= hold) {
                                 self.parked = Some(parked);
@@ -382,12 +396,25 @@ impl Session {
     }
 
     /// Waits until the stream has something to decode; false if it had nothing until `deadline`. Cancel safe.
+    ///
+    /// Under load nobody waits for the socket: it is looked at now and then, and fills meanwhile. The first look that finds
+    /// nothing ends that, and the next packet wakes us at once.
     pub(crate) async fn pull(&mut self, deadline: Instant) -> Result<bool> {
         if let Some(look_at) = self.look_at {
             sleep_until(look_at.min(deadline)).await;
             self.look_at = None;
         }
         let both = Arc::clone(&self.stream.both);
+        if !self.watched {
+            // Nothing here waits, so nothing needs waking.
+            let looked = lock(&both).poll_fill(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(filled) = looked {
+                filled?;
+                return self.filled();
+            }
+            self.watched = true;
+            lock(&both).watch(true)?;
+        }
         let drained = &mut self.drained;
         let filling = std::future::poll_fn(|cx| match lock(&both).poll_fill(cx) {
             Poll::Pending => {
@@ -401,12 +428,22 @@ impl Session {
             return Ok(false);
         };
         filled?;
+        self.filled()
+    }
+
+    /// The socket had something.
+    fn filled(&mut self) -> Result<bool> {
         let now = Instant::now();
         self.drained = false;
         self.stream.report.ask.store(false, Ordering::Relaxed);
-        let busy = self.filled_at.is_some_and(|before| now.duration_since(before) < LOAD);
-        let plenty = lock(&self.stream.both).buffered() >= PLENTY_BYTES;
-        self.look_at = (busy && !plenty).then(|| now + PACE);
+        let mut both = lock(&self.stream.both);
+        if self.filled_at.is_some_and(|before| now.duration_since(before) < LOAD) {
+            if self.watched {
+                self.watched = false;
+                both.watch(false)?;
+            }
+            self.look_at = (both.buffered() < PLENTY_BYTES).then(|| now + PACE);
+        }
         self.filled_at = Some(now);
         self.heard_at = now;
         Ok(true)

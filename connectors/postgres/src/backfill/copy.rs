@@ -13,7 +13,8 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 const HEADER_BYTES: usize = 19;
 
 /// Rows of one COPY under construction.
-pub(crate) struct CopyDecoder {
+pub(crate) struct CopyDecoder<'a> {
+    types: &'a [ColumnType],
     columns: Vec<ColumnBuilder>,
     binary: Vec<bool>,
     /// The header was read.
@@ -42,10 +43,11 @@ fn corrupt() -> Error {
     Error::corrupt("the rows of a table came in an unknown form")
 }
 
-impl CopyDecoder {
+impl<'a> CopyDecoder<'a> {
     /// Columns of these types. Those that cannot be read in binary form must have been cast to text.
-    pub(crate) fn new(types: &[ColumnType]) -> Self {
+    pub(crate) fn new(types: &'a [ColumnType]) -> Self {
         CopyDecoder {
+            types,
             columns: types.iter().map(|column| ColumnBuilder::new(column, 0)).collect(),
             binary: types.iter().map(ColumnType::is_binary).collect(),
             begun: false,
@@ -124,7 +126,13 @@ impl CopyDecoder {
     pub(crate) fn finish(&mut self) -> (Vec<ArrayRef>, usize) {
         self.bytes = 0;
         let rows = std::mem::take(&mut self.rows);
-        (self.columns.iter_mut().map(ColumnBuilder::finish).collect(), rows)
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for (column, built) in self.types.iter().zip(&mut self.columns) {
+            columns.push(built.finish());
+            // As many rows are to be expected again, and need not be moved as they become more.
+            *built = ColumnBuilder::new(column, rows);
+        }
+        (columns, rows)
     }
 }
 

@@ -287,12 +287,13 @@ impl Task {
         let plan = &chunk.plan;
         let mut decoder = CopyDecoder::new(&plan.types);
         let mut copy = connection.copy_out(&plan.copy_statement(chunk.first, chunk.end)).await?;
-        let (mut arrived, mut pending) = (Vec::new(), Vec::new());
-        while copy.read(&mut arrived).await? {
+        // What is left of a row that did not come whole. No server sends one like that.
+        let mut pending = Vec::new();
+        while let Some(arrived) = copy.next().await? {
             let bytes = if pending.is_empty() {
-                &arrived
+                arrived
             } else {
-                pending.extend_from_slice(&arrived);
+                pending.extend_from_slice(arrived);
                 &pending
             };
             let mut taken = 0;
@@ -306,8 +307,7 @@ impl Task {
                     return Ok(false);
                 }
             }
-            let rest = bytes.get(taken..).unwrap_or_default().to_vec();
-            pending = rest;
+            pending = bytes.get(taken..).unwrap_or_default().to_vec();
         }
         if !decoder.is_ended() {
             return Err(Error::transient("the rows of a table ended in the middle"));
@@ -315,7 +315,7 @@ impl Task {
         Ok(decoder.rows() == 0 || self.send(plan, &mut decoder).await)
     }
 
-    async fn send(&self, plan: &Arc<TablePlan>, decoder: &mut CopyDecoder) -> bool {
+    async fn send(&self, plan: &Arc<TablePlan>, decoder: &mut CopyDecoder<'_>) -> bool {
         let (columns, rows) = decoder.finish();
         self.events.send(WaveEvent::Rows { plan: Arc::clone(plan), columns, rows, read_time: SystemClock.now() }).await.is_ok()
     }

@@ -1,10 +1,9 @@
-//! COPY TO STDOUT: what a table holds, in runs of bytes.
+//! COPY TO STDOUT: what a table holds, row by row.
 
 use logweir_core::{Error, Result};
 
 use super::connection::Connection;
 use super::failure::ServerError;
-use super::frame::READ_BYTES;
 use super::message;
 
 const COPYING: &str = "could not copy from the server";
@@ -36,26 +35,25 @@ impl Connection {
 }
 
 impl CopyOut<'_> {
-    /// Replaces what `buffer` holds with what arrived next, about 256 KiB at most unless a single row is larger; false at the
-    /// end. Runs are cut between messages of the server, which for a binary COPY are rows, header and trailer.
-    pub async fn read(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
-        buffer.clear();
+    /// What arrived next, as it lies in the buffer that the socket was read into: of a binary COPY a row, the header or the
+    /// trailer, because servers send them one by one. `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+        if !self.fill().await? {
+            return Ok(None);
+        }
+        Ok(self.connection.channel.inbox.take()?.map(|frame| frame.body))
+    }
+
+    /// Waits until rows come next; false at the end.
+    async fn fill(&mut self) -> Result<bool> {
         while !self.ended {
-            let channel = &mut self.connection.channel;
-            while let Some(message::COPY_DATA) = channel.inbox.next_tag()? {
-                let Some(frame) = channel.inbox.take()? else { break };
-                buffer.extend_from_slice(frame.body);
-                if buffer.len() >= READ_BYTES {
-                    return Ok(true);
-                }
-            }
-            // What came is handed out before more is waited for, and before the end is looked at.
-            if !buffer.is_empty() {
+            let tag = self.connection.channel.next_tag().await?;
+            if tag == message::COPY_DATA {
                 return Ok(true);
             }
-            let frame = self.connection.next().await?;
-            match frame.tag {
-                message::COPY_DATA => buffer.extend_from_slice(frame.body),
+            let Some(frame) = self.connection.channel.inbox.take()? else { continue };
+            match tag {
+                tag if message::is_aside(tag) => message::note(frame, &mut self.connection.parameters)?,
                 message::COPY_DONE | message::COMMAND_COMPLETE => {}
                 message::READY_FOR_QUERY => {
                     self.connection.busy = false;

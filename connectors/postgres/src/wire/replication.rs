@@ -80,6 +80,14 @@ impl CopyBoth {
         }
     }
 
+    /// Has the runtime watch the socket, which it does from the start, or leave it alone: see [`Socket::watch`]. Unwatched,
+    /// [`poll_fill`](Self::poll_fill) finds what has come by then, and whoever it leaves waiting comes back by himself.
+    ///
+    /// [`Socket::watch`]: super::socket::Socket::watch
+    pub fn watch(&mut self, watched: bool) -> Result<()> {
+        self.channel.socket.watch(watched).map_err(lost)
+    }
+
     /// The next message of the walsender, undecoded: `w` or `k` and what follows. `None` if no whole one is here.
     pub fn next_payload(&mut self) -> Option<&[u8]> {
         self.skip_asides();
@@ -134,6 +142,7 @@ impl CopyBoth {
 
     /// Ends the stream in good order, so that the slot is free when this returns. What the server still sends is dropped.
     pub async fn finish(mut self, patience: Duration) -> Result<()> {
+        self.watch(true)?;
         frontend::copy_done(&mut self.channel.outbox);
         let finishing = async {
             self.channel.send().await?;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::channel::Channel;
-use super::socket::Socket;
+use super::socket::{Plain, Socket};
 use super::{Connection, CopyBoth};
 use crate::lsn::Lsn;
 use crate::options::PostgresOptions;
@@ -28,7 +28,8 @@ fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
 /// A session that waits for its first question, and the other end.
 fn session() -> (Connection, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut connection = Connection::new(Arc::new(PostgresOptions::new("db", "weir", "shop")), Channel::new(Socket::Unix(ours)));
+    let mut connection =
+        Connection::new(Arc::new(PostgresOptions::new("db", "weir", "shop")), Channel::new(Socket::Plain(Plain::Unix(ours))));
     connection.channel.inbox.trust();
     connection.busy = false;
     (connection, theirs)
@@ -160,6 +161,31 @@ fn utterances() -> impl Strategy<Value = Vec<u8>> {
     (prop::collection::vec(message, 0..12), noise).prop_map(|(messages, noise)| [messages.concat(), noise].concat())
 }
 
+#[tokio::test]
+async fn a_socket_that_is_not_watched_gives_what_has_come_and_wakes_again_once_it_is() {
+    let (mut stream, mut theirs) = stream().await;
+    for watched in [false, false, true, true, false, true] {
+        stream.watch(watched).unwrap();
+        assert!(poll_once(&mut stream).is_pending());
+        theirs.write_all(&framed(b'd', b"w1")).await.unwrap();
+        if watched {
+            fill(&mut stream).await.unwrap();
+        } else {
+            assert!(matches!(poll_once(&mut stream), Poll::Ready(Ok(()))));
+        }
+        assert_eq!(stream.next_payload(), Some(&b"w1"[..]));
+    }
+    // What came while nobody watched is found by whoever waits afterwards, and so is the end.
+    stream.watch(false).unwrap();
+    theirs.write_all(&framed(b'd', b"w2")).await.unwrap();
+    stream.watch(true).unwrap();
+    fill(&mut stream).await.unwrap();
+    assert_eq!(stream.next_payload(), Some(&b"w2"[..]));
+    stream.watch(false).unwrap();
+    drop(theirs);
+    assert!(matches!(poll_once(&mut stream), Poll::Ready(Err(error)) if error.kind() == ErrorKind::Transient));
+}
+
 proptest! {
     #[test]
     fn anything_is_survived(bytes in utterances(), asked in 0..4, cut in any::<prop::sample::Index>()) {
@@ -178,8 +204,7 @@ proptest! {
                 match asked {
                     0 => drop(connection.query("SELECT 1").await),
                     1 => if let Ok(mut copy) = connection.copy_out("COPY").await {
-                        let mut run = Vec::new();
-                        while let Ok(true) = copy.read(&mut run).await {}
+                        while let Ok(Some(_)) = copy.next().await {}
                     },
                     2 => drop(super::authentication::authenticate(&mut connection).await),
                     _ => if let Ok(mut stream) = connection.copy_both("START_REPLICATION").await {

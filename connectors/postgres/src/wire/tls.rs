@@ -26,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 use super::certificate::Certificate;
 use super::channel::lost;
 use super::frame::READ_BYTES;
+use super::socket::Plain;
 use crate::options::{PostgresOptions, TlsMode, TlsOptions};
 
 /// What a request for encryption looks like: length and the number 1234.5679.
@@ -35,7 +36,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 const PROTOCOL: &[u8] = b"postgresql";
 
 /// TLS over TCP. Records are at most 16 KiB, so the socket is read in larger pieces before they are taken apart.
-pub(super) type Encrypted = TlsStream<BufReader<TcpStream>>;
+pub(super) type Encrypted = TlsStream<BufReader<Plain>>;
 
 /// Asks a server for encryption; false if it has none.
 pub(super) async fn is_offered(stream: &mut TcpStream) -> Result<bool> {
@@ -62,7 +63,7 @@ pub(super) async fn encrypt(stream: TcpStream, options: &PostgresOptions) -> Res
     let config = client(&options.tls)?;
     let name =
         ServerName::try_from(options.host.clone()).map_err(|error| Error::config("host is neither a name nor an address").source(error))?;
-    let stream = BufReader::with_capacity(READ_BYTES, stream);
+    let stream = BufReader::with_capacity(READ_BYTES, Plain::Tcp(stream));
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| explained(lost(error)))
 }
 

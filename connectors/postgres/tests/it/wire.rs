@@ -64,14 +64,12 @@ async fn a_million_small_rows_and_one_large() {
     let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
     connection.query("CREATE TABLE public.t AS SELECT i AS id FROM generate_series(1, 1000000) i").await.unwrap();
     let mut copy = connection.copy_out("COPY public.t TO STDOUT (FORMAT BINARY)").await.unwrap();
-    let (mut run, mut bytes, mut runs) = (Vec::new(), Vec::new(), 0);
-    while copy.read(&mut run).await.unwrap() {
-        assert!(!run.is_empty() && run.len() < 300 * 1024);
-        bytes.extend_from_slice(&run);
-        runs += 1;
+    let mut bytes: Vec<u8> = Vec::new();
+    while let Some(message) = copy.next().await.unwrap() {
+        assert!(!message.is_empty());
+        bytes.extend_from_slice(message);
     }
-    assert!(!copy.read(&mut run).await.unwrap() && run.is_empty());
-    assert!(runs < 5000, "{runs} runs");
+    assert!(copy.next().await.unwrap().is_none());
     assert_eq!(bytes.len(), 19 + 1_000_000 * 10 + 2);
     let ids = bytes[19..bytes.len() - 2].chunks(10).map(|row| u64::from(u32::from_be_bytes(row[6..].try_into().unwrap())));
     assert_eq!(ids.sum::<u64>(), 1_000_000 * 1_000_001 / 2);
@@ -79,8 +77,8 @@ async fn a_million_small_rows_and_one_large() {
     // One message of 80 MB, and the connection as good as before.
     let mut copy = connection.copy_out("COPY (SELECT repeat('x', 80000000)) TO STDOUT (FORMAT BINARY)").await.unwrap();
     let mut total = 0;
-    while copy.read(&mut run).await.unwrap() {
-        total += run.len();
+    while let Some(message) = copy.next().await.unwrap() {
+        total += message.len();
     }
     assert_eq!(total, 19 + 2 + 4 + 80_000_000 + 2);
     assert_eq!(connection.query("SELECT 1").await.unwrap().first(), Some("1"));
@@ -88,7 +86,7 @@ async fn a_million_small_rows_and_one_large() {
     for sql in ["COPY nowhere TO STDOUT", "COPY (SELECT 1 / (id - 500) FROM public.t) TO STDOUT"] {
         let error = async {
             let mut copy = connection.copy_out(sql).await?;
-            while copy.read(&mut run).await? {}
+            while copy.next().await?.is_some() {}
             Ok::<_, logweir_core::Error>(())
         };
         assert!(sqlstate(&error.await.unwrap_err()).is_some());
@@ -122,8 +120,7 @@ async fn a_session_that_is_ended_from_the_other_side() {
     let mut connection = Connection::connect(&server.options(), Mode::Query).await.unwrap();
     let never = async {
         let mut copy = connection.copy_out("COPY (SELECT pg_sleep(60)) TO STDOUT").await?;
-        let mut run = Vec::new();
-        while copy.read(&mut run).await? {}
+        while copy.next().await?.is_some() {}
         Ok::<_, logweir_core::Error>(())
     };
     let (copied, ()) = tokio::join!(never, async {

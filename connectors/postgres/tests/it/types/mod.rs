@@ -96,9 +96,9 @@ impl Bench {
     /// The text of the one value of a table, whatever its bytes are, if it has nothing that COPY escapes.
     async fn text_copy(&mut self, table: &str) -> Vec<u8> {
         let mut copy = self.connection.copy_out(&format!("COPY public.{table} (v) TO STDOUT")).await.unwrap();
-        let (mut run, mut bytes) = (Vec::new(), Vec::new());
-        while copy.read(&mut run).await.unwrap() {
-            bytes.extend_from_slice(&run);
+        let mut bytes: Vec<u8> = Vec::new();
+        while let Some(message) = copy.next().await.unwrap() {
+            bytes.extend_from_slice(message);
         }
         assert_eq!(bytes.pop(), Some(b'\n'));
         bytes
@@ -107,9 +107,9 @@ impl Bench {
     async fn binary_cells(&mut self, table: &str) -> Vec<Cell> {
         let sql = format!("COPY (SELECT v FROM public.{table} ORDER BY n) TO STDOUT (FORMAT BINARY)");
         let mut copy = self.connection.copy_out(&sql).await.unwrap();
-        let (mut run, mut bytes) = (Vec::new(), Vec::new());
-        while copy.read(&mut run).await.unwrap() {
-            bytes.extend_from_slice(&run);
+        let mut bytes: Vec<u8> = Vec::new();
+        while let Some(message) = copy.next().await.unwrap() {
+            bytes.extend_from_slice(message);
         }
         // Signature, flags, and a header extension of no bytes.
         let mut rest = &bytes[19..];
