@@ -23,9 +23,11 @@ use crate::backfill::{
 use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
 use crate::lsn::Lsn;
 use crate::options::PostgresOptions;
+use crate::publication::{self, Publication, Told};
 use crate::quote::literal;
-use crate::server::{self, Facts, SlotOptions};
+use crate::server::{self, Facts};
 use crate::session::Session;
+use crate::slots::{self, SlotOptions};
 use crate::types::Oid;
 use crate::wire::{Connection, Mode};
 
@@ -105,6 +107,7 @@ pub(crate) struct Fill {
     reshaped: Vec<Reshaped>,
     errand: Option<BoxFuture<'static, Result<Look>>>,
     looked: Option<Result<Look>>,
+    told: Told,
     survey_at: Instant,
     wave_at: Instant,
     slice_until: Instant,
@@ -128,6 +131,7 @@ impl Fill {
             reshaped: Vec::new(),
             errand: None,
             looked: None,
+            told: Told::default(),
             survey_at: now,
             wave_at: now,
             slice_until: now,
@@ -537,7 +541,8 @@ impl Fill {
             None => {}
         }
         if self.errand.is_none() && Instant::now() >= self.survey_at && (self.active || self.options.create) {
-            let look = look(Arc::clone(&self.options), Arc::clone(facts), self.tables.clone(), self.state.clone(), self.reshaped.clone());
+            let (options, facts, told) = (Arc::clone(&self.options), Arc::clone(facts), Arc::clone(&self.told));
+            let look = look(options, facts, told, self.tables.clone(), self.state.clone(), self.reshaped.clone());
             self.errand = Some(look.boxed());
         }
         Ok(())
@@ -563,17 +568,20 @@ fn describe(
 async fn look(
     options: Arc<PostgresOptions>,
     facts: Arc<Facts>,
+    told: Told,
     tables: TableFilter,
     state: BackfillState,
     reshaped: Vec<Reshaped>,
 ) -> Result<Look> {
     let begun = Instant::now();
     let mut connection = Connection::connect(&options, Mode::Query).await?;
-    let ours = server::publication(&mut connection, &options.publication)
-        .await?
-        .is_some_and(|publication| publication.ours && !publication.all_tables);
-    if ours && options.create && !facts.in_recovery {
-        server::extend_publication(&mut connection, &facts, &options, &tables).await?;
+    if options.create
+        && !facts.in_recovery
+        && let Some(publication) = Publication::find(&mut connection, &options.publication).await?
+        && publication.ours
+        && !publication.all_tables
+    {
+        publication::extend(&mut connection, &publication, &tables, &told).await?;
     }
     let mut found = Survey::default();
     let mut again = Vec::new();
@@ -616,7 +624,7 @@ async fn exact_snapshot(options: Arc<PostgresOptions>, facts: Arc<Facts>) -> Res
         let mut walsender = Connection::connect(&options, Mode::Replication).await?;
         let name = format!("{:.40}_{:08x}", options.slot, rand::random::<u32>());
         let settings = SlotOptions { temporary: true, export_snapshot: true, ..SlotOptions::default() };
-        let created = server::create_slot(&mut walsender, &mut query, &facts, &name, settings).await?;
+        let created = slots::create(&mut walsender, &mut query, &facts, &name, settings).await?;
         let snapshot = created.snapshot.ok_or_else(|| Error::transient("the server gave no snapshot with the temporary slot"))?;
         let pool = Pool::import(&options, &snapshot, options.backfill.as_ref().map_or(1, |backfill| backfill.tasks)).await?;
         walsender.close().await;

@@ -30,6 +30,7 @@ use crate::opening::{Opened, Opening};
 use crate::options::PostgresOptions;
 use crate::server;
 use crate::session::{SILENCE_MAX, Session};
+use crate::slots::Slot;
 use crate::types::TypeInfo;
 use crate::wire::{Connection, Mode};
 
@@ -452,16 +453,17 @@ impl LogReader for LiveReader {
 
     async fn retained(&mut self) -> Result<Option<u64>> {
         // Whoever has lost the server does not look for it here.
-        let session = self.session.as_ref().ok_or_else(|| Error::transient("there is no connection to the server"))?;
-        let facts = Arc::clone(&session.facts);
+        if self.session.is_none() {
+            return Err(Error::transient("there is no connection to the server"));
+        }
         let asking = async {
             let mut connection = match self.questions.take() {
                 Some(connection) => connection,
                 None => Connection::connect(&self.options, Mode::Query).await?,
             };
-            let slot = server::slot(&mut connection, &facts, &self.options.slot).await?;
+            let slot = Slot::named(&mut connection, &self.options.slot).await?;
             self.questions = Some(connection);
-            Ok(Some(slot.and_then(|slot| slot.retained_bytes).unwrap_or(0)))
+            Ok(Some(slot.map_or(0, |slot| slot.retained)))
         };
         let answered = timeout(RETAINED_MAX, asking).await;
         answered.unwrap_or_else(|_| Err(Error::transient("the server did not say in time how much log it keeps")))

@@ -10,9 +10,11 @@ use crate::decoder::{DecoderOptions, PgoutputDecoder};
 use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
 use crate::options::{PostgresOptions, Start};
+use crate::publication::{self, Publication};
 use crate::quote::literal;
-use crate::server::{self, Facts, Identity, START_ANEW, Slot, SlotOptions};
+use crate::server::{self, Facts, Identity};
 use crate::session::{Session, SessionParts};
+use crate::slots::{self, START_ANEW, Slot, SlotOptions};
 use crate::transactions::Transactions;
 use crate::types::{Oid, TypeCatalog, TypeOptions};
 use crate::wire::{Connection, Mode, sqlstate};
@@ -68,7 +70,7 @@ impl Opening {
         verify_server(options, &facts)?;
         let mut walsender = Connection::connect(options, Mode::Replication).await?;
         let identity = server::identity(&mut walsender).await?;
-        let slot = server::slot(&mut query, &facts, &options.slot).await?;
+        let slot = Slot::named(&mut query, &options.slot).await?;
         let place = match &self.resume {
             Some(mark) => self.place_of_mark(mark, &identity, slot.as_ref(), &mut walsender).await?,
             None => self.place_of_start(&facts, &identity, slot.as_ref(), &mut query, &mut walsender).await?,
@@ -138,12 +140,12 @@ impl Opening {
                 .context("server", options.address())
                 .remedy(START_ANEW));
         };
-        server::verify_slot(options, slot)?;
+        slot.verify(options)?;
         if from.timeline != identity.timeline {
             from = follow_timeline(from, identity, walsender).await?;
         }
         // The server would begin where the slot is, without a word.
-        if let Some(confirmed) = slot.confirmed.filter(|confirmed| *confirmed > from.begin()) {
+        if let Some(confirmed) = slot.confirmed_flush_lsn.filter(|confirmed| *confirmed > from.begin()) {
             return Err(Error::log_gone(
                 "the replication slot has moved on without this stream: another reader used it, or it was made anew",
             )
@@ -166,7 +168,7 @@ impl Opening {
     ) -> Result<Place> {
         let options = &self.options;
         // Before the slot: at its place the publication must be there.
-        if server::publication(query, &options.publication).await?.is_none() {
+        if Publication::find(query, &options.publication).await?.is_none() {
             if !options.create {
                 return Err(Error::config("the publication does not exist")
                     .context("publication", &options.publication)
@@ -181,7 +183,7 @@ impl Opening {
                         literal(&options.slot)
                     )));
             }
-            server::create_publication(query, facts, options, &self.tables).await?;
+            publication::create(query, options, &self.tables).await?;
         }
         let offset = |lsn: Lsn| PostgresOffset {
             lsn,
@@ -193,9 +195,9 @@ impl Opening {
             backfill: BackfillState::default(),
         };
         if let Some(slot) = slot {
-            server::verify_slot(options, slot)?;
+            slot.verify(options)?;
             let confirmed = slot
-                .confirmed
+                .confirmed_flush_lsn
                 .ok_or_else(|| Error::transient("the replication slot is still being created").context("slot", &options.slot))?;
             let lsn = match &options.start {
                 Start::Lsn(lsn) if *lsn < confirmed => {
@@ -226,7 +228,7 @@ impl Opening {
             two_phase: options.two_phase,
             failover: options.failover,
         };
-        let created = server::create_slot(walsender, query, facts, &options.slot, settings).await?;
+        let created = slots::create(walsender, query, facts, &options.slot, settings).await?;
         tracing::info!(slot = options.slot, at = %created.consistent, "created the replication slot");
         let pool = match (&created.snapshot, &options.backfill) {
             (Some(snapshot), Some(backfill)) => Some(Pool::import(options, snapshot, backfill.tasks).await?),

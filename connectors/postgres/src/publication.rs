@@ -1,15 +1,19 @@
 //! A publication: what a server sends of its changes, and the statements that make one.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use logweir_core::{Error, RelationName, Result};
+use logweir_core::{Error, RelationName, Result, TableFilter};
 use serde::Deserialize;
 
-use crate::catalog::{Kind, Table, ask, rows};
-use crate::quote::literal;
-use crate::server::PUBLICATION_COMMENT;
+use crate::catalog::{self, Kind, Table, ask, rows};
+use crate::options::PostgresOptions;
+use crate::quote::{identifier, literal};
 use crate::types::Oid;
 use crate::wire::Connection;
+
+/// What the publications that are ours say of themselves, in front of the slot's name.
+const PUBLICATION_COMMENT: &str = "created by logweir for the slot ";
 
 /// A publication, as the catalog has it.
 #[derive(Debug, Clone)]
@@ -167,4 +171,50 @@ pub(crate) fn with(version: u32) -> &'static str {
         130_000.. => " WITH (publish_via_partition_root = true)",
         _ => "",
     }
+}
+
+/// Makes the publication that the options name, of the tables that are followed.
+pub(crate) async fn create(connection: &mut Connection, options: &PostgresOptions, filter: &TableFilter) -> Result<()> {
+    let (name, version) = (identifier(&options.publication), connection.version());
+    let superuser = connection.query("SELECT pg_catalog.current_setting('is_superuser')").await?;
+    let everything = filter.include.is_empty() && filter.exclude.is_empty();
+    let statement = if everything && superuser.get(0, 0) == Some("on") {
+        format!("CREATE PUBLICATION {name} FOR ALL TABLES{}", with(version))
+    } else {
+        let tables = catalog::tables(connection, filter).await?;
+        create_statement(&name, named(&tables, version), version)
+    };
+    let comment = literal(&format!("{PUBLICATION_COMMENT}{}", options.slot));
+    connection.query(&format!("BEGIN; {statement}; COMMENT ON PUBLICATION {name} IS {comment}; COMMIT")).await.map_err(|error| {
+        error.context("publication", &options.publication).remedy(format!(
+            "let the user own the tables and GRANT CREATE ON DATABASE {} TO {}; or run as an owner of the tables: {statement}",
+            identifier(&options.database),
+            identifier(&options.user)
+        ))
+    })?;
+    tracing::info!(publication = options.publication, "created the publication");
+    Ok(())
+}
+
+/// Tables that could not be published, and it was said.
+pub(crate) type Told = Arc<Mutex<HashSet<Oid>>>;
+
+/// Adds followed tables that are not in our publication yet.
+pub(crate) async fn extend(connection: &mut Connection, publication: &Publication, filter: &TableFilter, told: &Told) -> Result<()> {
+    let version = connection.version();
+    let tables = catalog::tables(connection, filter).await?;
+    let members = publication.members(connection).await?;
+    let is_there = |table: &Table| members.tables.contains_key(&table.oid) || members.published.contains(&table.name);
+    for table in named(&tables, version).filter(|table| !is_there(table)) {
+        let statement = format!("ALTER PUBLICATION {} ADD TABLE {}", publication.quoted, table.quoted);
+        match connection.query(&statement).await {
+            Ok(_) => tracing::info!(publication = publication.quoted, relation = %table.name, "added a new table to the publication"),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) if told.lock().unwrap_or_else(PoisonError::into_inner).insert(table.oid) => {
+                tracing::warn!(relation = %table.name, error = error.report(), "a followed table is not published; run {statement} as its owner");
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
 }

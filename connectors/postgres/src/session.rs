@@ -183,8 +183,7 @@ impl Session {
     pub(crate) fn new(parts: SessionParts) -> Self {
         let SessionParts { both, decoder, transactions, facts, identity, incarnation, options } = parts;
         let detached = Detached::default();
-        let watcher =
-            options.max_retained_wal.map(|bound| tokio::spawn(watch(Arc::clone(&options), Arc::clone(&facts), bound, detached.clone())));
+        let watcher = options.max_retained_wal.map(|bound| tokio::spawn(watch(Arc::clone(&options), bound, detached.clone())));
         Session {
             stream: Stream::new(both),
             watcher,

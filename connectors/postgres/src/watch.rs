@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::options::PostgresOptions;
 use crate::quote::literal;
-use crate::server::{self, Facts, START_ANEW};
+use crate::slots::{START_ANEW, Slot};
 use crate::wire::{Connection, Mode};
 
 /// How often it is looked.
@@ -41,12 +41,12 @@ impl Detached {
 }
 
 /// Watches the slot for as long as it is not dropped; ends when the slot was given up.
-pub(crate) async fn watch(options: Arc<PostgresOptions>, facts: Arc<Facts>, bound: u64, detached: Detached) {
+pub(crate) async fn watch(options: Arc<PostgresOptions>, bound: u64, detached: Detached) {
     let mut connection = None;
     let mut warned: Option<Instant> = None;
     loop {
         sleep(INTERVAL).await;
-        let retained = match retained(&options, &facts, &mut connection).await {
+        let retained = match retained(&options, &mut connection).await {
             Ok(Some((retained, _))) if retained < bound / 100 * WARN_PERCENT => continue,
             Ok(Some(found)) => found,
             Ok(None) => continue,
@@ -77,7 +77,7 @@ pub(crate) async fn watch(options: Arc<PostgresOptions>, facts: Arc<Facts>, boun
         );
         detached.0.store(true, Ordering::Release);
         if let Some(connection) = &mut connection
-            && let Err(error) = give_up(connection, &options, reader.as_deref()).await
+            && let Err(error) = give_up(connection, &options, reader).await
         {
             tracing::error!(slot = options.slot, error = error.report(), "could not drop the replication slot: drop it by hand");
         }
@@ -86,16 +86,16 @@ pub(crate) async fn watch(options: Arc<PostgresOptions>, facts: Arc<Facts>, boun
 }
 
 /// Bytes kept for the slot, and the process that reads it.
-async fn retained(options: &PostgresOptions, facts: &Facts, connection: &mut Option<Connection>) -> Result<Option<(u64, Option<String>)>> {
+async fn retained(options: &PostgresOptions, connection: &mut Option<Connection>) -> Result<Option<(u64, Option<i32>)>> {
     let connection = match connection {
         Some(connection) => connection,
         none => none.insert(Connection::connect(options, Mode::Query).await?),
     };
-    let slot = server::slot(connection, facts, &options.slot).await?;
-    Ok(slot.and_then(|slot| Some((slot.retained_bytes?, slot.active_pid))))
+    let slot = Slot::named(connection, &options.slot).await?;
+    Ok(slot.map(|slot| (slot.retained, slot.active_pid)))
 }
 
-async fn give_up(connection: &mut Connection, options: &PostgresOptions, reader: Option<&str>) -> Result<()> {
+async fn give_up(connection: &mut Connection, options: &PostgresOptions, reader: Option<i32>) -> Result<()> {
     if let Some(reader) = reader {
         connection.query(&format!("SELECT pg_catalog.pg_terminate_backend({reader})")).await?;
     }
