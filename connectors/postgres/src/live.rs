@@ -32,6 +32,7 @@ use crate::server;
 use crate::session::{SILENCE_MAX, Session};
 use crate::slots::Slot;
 use crate::types::TypeInfo;
+use crate::watch::Detached;
 use crate::wire::{Connection, Mode};
 
 /// Of a log that is behind, changes wait this long for more of their kind. Otherwise they wait for nothing: under load the
@@ -92,6 +93,8 @@ pub(crate) struct LiveReader {
     /// Somebody waits for the log to be passed up to here.
     wanted: Option<Lsn>,
     _heartbeat: Option<Heartbeat>,
+    /// Whether the slot was given up meanwhile.
+    detached: Detached,
 }
 
 /// What ends a session.
@@ -121,7 +124,10 @@ async fn answer(options: Arc<PostgresOptions>, question: &Question) -> Result<An
 
 impl LiveReader {
     /// Opens the log. A fault on the way is the caller's to retry.
-    pub(crate) async fn open(options: Arc<PostgresOptions>, start: LogStart) -> Result<Self> {
+    pub(crate) async fn open(options: Arc<PostgresOptions>, start: LogStart, detached: Detached) -> Result<Self> {
+        if let Some(error) = detached.error(&options) {
+            return Err(error);
+        }
         let opening = Opening {
             options: Arc::clone(&options),
             tables: start.tables.clone(),
@@ -139,6 +145,7 @@ impl LiveReader {
         Ok(LiveReader {
             binary: options.binary,
             _heartbeat: Heartbeat::start(&options),
+            detached,
             options,
             tables: start.tables,
             memory: start.memory,
@@ -209,7 +216,7 @@ impl LiveReader {
 
     /// Decides what a fault of the session means.
     fn fault(&mut self, error: Error) {
-        let error = self.session.as_ref().and_then(Session::detached).unwrap_or(error);
+        let error = self.detached.error(&self.options).unwrap_or(error);
         let retry = if error.message() == BINARY_REFUSED && self.binary {
             // A column that came later: from here on the log is read as text, which every type has.
             tracing::info!(error = error.report(), "reading the log as text from now on");
@@ -343,14 +350,15 @@ impl LiveReader {
         let flush_at =
             waiting_since.map(|since| if session.behind { (session.heard_at + LINGER).min(since + FLUSH_INTERVAL) } else { since });
         let mark_at = self.last_mark_at + IDLE_MARK;
-        let silence_at = session.heard_at + SILENCE_MAX;
+        let silence_at = session.silence_at(now);
         let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position;
         let wanted = self.wanted.is_some_and(|wanted| session.decoder.passed() >= wanted);
         let idle = passed && flush_at.is_none() && session.is_at_rest();
         let mark_at = if idle && wanted { now } else { mark_at };
         let idle_at = if idle { mark_at } else { silence_at };
         let deadline = flush_at.unwrap_or(idle_at).min(silence_at);
-        let overdue = waiting_since.is_some_and(|since| !session.behind || now.duration_since(since) >= FLUSH_INTERVAL);
+        let overdue =
+            waiting_since.is_some_and(|since| !session.behind || session.is_parked() || now.duration_since(since) >= FLUSH_INTERVAL);
         if !overdue {
             let pulled = if session.is_held() {
                 sleep_until(deadline.min(now + FLUSH_INTERVAL)).await;
@@ -372,7 +380,7 @@ impl LiveReader {
             return Ok(());
         }
         let now = Instant::now();
-        if now >= silence_at {
+        if now.duration_since(session.heard_at) >= SILENCE_MAX {
             return Err(Error::transient("the server has been silent for too long").context("seconds", SILENCE_MAX.as_secs()));
         }
         if idle && now >= mark_at {

@@ -114,7 +114,6 @@ impl Opening {
             facts,
             identity,
             incarnation: from.incarnation,
-            options: Arc::clone(options),
         });
         let mark = match &self.resume {
             // At the very same position, also behind rows of a backfill.
@@ -167,12 +166,15 @@ impl Opening {
         walsender: &mut Connection,
     ) -> Result<Place> {
         let options = &self.options;
+        if let Some(slot) = slot {
+            slot.verify(options)?;
+        }
         // Before the slot: at its place the publication must be there.
         if Publication::find(query, &options.publication).await?.is_none() {
             if !options.create {
                 return Err(Error::config("the publication does not exist")
                     .context("publication", &options.publication)
-                    .remedy("CREATE PUBLICATION … FOR TABLE …, before the slot is created; or let it be created: create: true"));
+                    .remedy("CREATE PUBLICATION … FOR TABLE …, before the slot is created (drop a slot that is there); or let it be created: create: true"));
             }
             if slot.is_some() {
                 return Err(Error::config("the replication slot is older than the publication: it cannot be read with it")
@@ -195,7 +197,6 @@ impl Opening {
             backfill: BackfillState::default(),
         };
         if let Some(slot) = slot {
-            slot.verify(options)?;
             let confirmed = slot
                 .confirmed_flush_lsn
                 .ok_or_else(|| Error::transient("the replication slot is still being created").context("slot", &options.slot))?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use logweir_core::{Error, RelationName, Result, TableFilter};
 use serde::Deserialize;
 
-use crate::catalog::{self, Kind, Table, ask, rows};
+use crate::catalog::{self, Kind, ReplicaIdentity, Table, ask, rows};
 use crate::options::PostgresOptions;
 use crate::quote::{identifier, literal};
 use crate::types::Oid;
@@ -176,14 +176,8 @@ pub(crate) fn with(version: u32) -> &'static str {
 /// Makes the publication that the options name, of the tables that are followed.
 pub(crate) async fn create(connection: &mut Connection, options: &PostgresOptions, filter: &TableFilter) -> Result<()> {
     let (name, version) = (identifier(&options.publication), connection.version());
-    let superuser = connection.query("SELECT pg_catalog.current_setting('is_superuser')").await?;
-    let everything = filter.include.is_empty() && filter.exclude.is_empty();
-    let statement = if everything && superuser.get(0, 0) == Some("on") {
-        format!("CREATE PUBLICATION {name} FOR ALL TABLES{}", with(version))
-    } else {
-        let tables = catalog::tables(connection, filter).await?;
-        create_statement(&name, named(&tables, version), version)
-    };
+    let tables = publishable(connection, filter, &Told::default()).await?;
+    let statement = create_statement(&name, &tables, version);
     let comment = literal(&format!("{PUBLICATION_COMMENT}{}", options.slot));
     connection.query(&format!("BEGIN; {statement}; COMMENT ON PUBLICATION {name} IS {comment}; COMMIT")).await.map_err(|error| {
         error.context("publication", &options.publication).remedy(format!(
@@ -199,18 +193,42 @@ pub(crate) async fn create(connection: &mut Connection, options: &PostgresOption
 /// Tables that could not be published, and it was said.
 pub(crate) type Told = Arc<Mutex<HashSet<Oid>>>;
 
+fn is_news(told: &Told, table: &Table) -> bool {
+    told.lock().unwrap_or_else(PoisonError::into_inner).insert(table.oid)
+}
+
+/// The followed tables that a publication of ours may name. Not those without a replica identity: from then on every UPDATE and
+/// DELETE of one would fail in the application that sends it.
+async fn publishable(connection: &mut Connection, filter: &TableFilter, told: &Told) -> Result<Vec<Table>> {
+    let tables = catalog::tables(connection, filter).await?;
+    let named: Vec<Table> = named(&tables, connection.version()).cloned().collect();
+    let shapes = catalog::shapes(connection, named.iter().map(|table| table.oid)).await?;
+    let has_identity = |table: &Table| {
+        let shape = shapes.get(&table.oid);
+        table.identity == ReplicaIdentity::Full || shape.is_some_and(|shape| !shape.identity(table.identity).is_empty())
+    };
+    let (publishable, others): (Vec<Table>, Vec<Table>) = named.into_iter().partition(has_identity);
+    for table in others.iter().filter(|table| is_news(told, table)) {
+        tracing::warn!(
+            relation = %table.name,
+            "a followed table has neither a primary key nor another replica identity and is left out of the publication, since its UPDATEs \
+             and DELETEs would fail; run ALTER TABLE {} REPLICA IDENTITY FULL, or give it a primary key",
+            table.quoted
+        );
+    }
+    Ok(publishable)
+}
+
 /// Adds followed tables that are not in our publication yet.
 pub(crate) async fn extend(connection: &mut Connection, publication: &Publication, filter: &TableFilter, told: &Told) -> Result<()> {
-    let version = connection.version();
-    let tables = catalog::tables(connection, filter).await?;
     let members = publication.members(connection).await?;
     let is_there = |table: &Table| members.tables.contains_key(&table.oid) || members.published.contains(&table.name);
-    for table in named(&tables, version).filter(|table| !is_there(table)) {
+    for table in publishable(connection, filter, told).await?.iter().filter(|table| !is_there(table)) {
         let statement = format!("ALTER PUBLICATION {} ADD TABLE {}", publication.quoted, table.quoted);
         match connection.query(&statement).await {
             Ok(_) => tracing::info!(publication = publication.quoted, relation = %table.name, "added a new table to the publication"),
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) if told.lock().unwrap_or_else(PoisonError::into_inner).insert(table.oid) => {
+            Err(error) if is_news(told, table) => {
                 tracing::warn!(relation = %table.name, error = error.report(), "a followed table is not published; run {statement} as its owner");
             }
             Err(_) => {}

@@ -1,5 +1,7 @@
 //! What a server is, and where its log is: what is asked before the log is read.
 
+use std::time::Duration;
+
 use logweir_core::{Error, Result};
 
 use crate::lsn::Lsn;
@@ -18,6 +20,8 @@ pub(crate) struct Facts {
     /// Digits behind the point of `money`.
     pub(crate) money_scale: i8,
     pub(crate) block_size: u64,
+    /// A walsender that hears nothing for so long hangs up; `None` if it never does.
+    pub(crate) wal_sender_timeout: Option<Duration>,
 }
 
 /// Asks a server what it is.
@@ -25,7 +29,8 @@ pub(crate) async fn facts(connection: &mut Connection) -> Result<Facts> {
     let rows = connection
         .query(
             "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'), \
-             pg_catalog.scale('1'::pg_catalog.money::pg_catalog.numeric), pg_catalog.current_setting('block_size')",
+             pg_catalog.scale('1'::pg_catalog.money::pg_catalog.numeric), pg_catalog.current_setting('block_size'), \
+             (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout')",
         )
         .await?;
     Ok(Facts {
@@ -34,6 +39,7 @@ pub(crate) async fn facts(connection: &mut Connection) -> Result<Facts> {
         wal_level: rows.get(0, 1).unwrap_or_default().to_owned(),
         money_scale: number(&rows, 0, 2).unwrap_or(2),
         block_size: number(&rows, 0, 3).unwrap_or(8192),
+        wal_sender_timeout: number(&rows, 0, 4).filter(|millis| *millis > 0).map(Duration::from_millis),
     })
 }
 
@@ -128,7 +134,7 @@ mod tests {
     use super::*;
 
     fn facts(version: u32) -> Facts {
-        Facts { version, in_recovery: false, wal_level: "logical".into(), money_scale: 2, block_size: 8192 }
+        Facts { version, in_recovery: false, wal_level: "logical".into(), money_scale: 2, block_size: 8192, wal_sender_timeout: None }
     }
 
     #[test]

@@ -14,10 +14,8 @@ use crate::decoder::{Flow, PgoutputDecoder, Question, mark_position};
 use crate::lsn::Lsn;
 use crate::message::{Begin, Bytes};
 use crate::offset::PostgresOffset;
-use crate::options::PostgresOptions;
 use crate::server::{Facts, Identity};
 use crate::transactions::{Replay, Step, Transactions};
-use crate::watch::{Detached, watch};
 use crate::wire::CopyBoth;
 
 /// The server hears from us this often, whatever we wait for.
@@ -89,19 +87,20 @@ fn send(both: &mut CopyBoth, report: &Report) {
 
 /// Tells the server from time to time how far we are, also while the reader waits for memory or for a destination:
 /// a walsender that hears nothing for `wal_sender_timeout` hangs up.
-async fn keep(both: Arc<Mutex<CopyBoth>>, report: Arc<Report>) {
+async fn keep(both: Arc<Mutex<CopyBoth>>, report: Arc<Report>, interval: Duration) {
     loop {
-        sleep(STATUS_INTERVAL).await;
+        sleep(interval).await;
         send(&mut lock(&both), &report);
     }
 }
 
 impl Stream {
-    fn new(both: CopyBoth) -> Self {
+    fn new(both: CopyBoth, hangs_up_after: Option<Duration>) -> Self {
+        let interval = hangs_up_after.map_or(STATUS_INTERVAL, |timeout| STATUS_INTERVAL.min(timeout / 4));
         let both = Arc::new(Mutex::new(both));
         // Nothing is acknowledged but what was acknowledged to us.
         let report = Arc::new(Report::default());
-        let keeper = tokio::spawn(keep(Arc::clone(&both), Arc::clone(&report)));
+        let keeper = tokio::spawn(keep(Arc::clone(&both), Arc::clone(&report), interval));
         Stream { both, report, keeper }
     }
 }
@@ -124,10 +123,7 @@ impl Parked {
 /// See the module.
 pub(crate) struct Session {
     stream: Stream,
-    options: Arc<PostgresOptions>,
     /// Watches what the server keeps for us.
-    watcher: Option<JoinHandle<()>>,
-    detached: Detached,
     pub(crate) decoder: PgoutputDecoder,
     transactions: Transactions,
     replay: Option<Box<Replay>>,
@@ -167,28 +163,13 @@ pub(crate) struct SessionParts {
     pub(crate) facts: Arc<Facts>,
     pub(crate) identity: Identity,
     pub(crate) incarnation: u32,
-    pub(crate) options: Arc<PostgresOptions>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // What gives up a slot does so to the end.
-        if let Some(watcher) = self.watcher.take().filter(|_| self.detached.error(&self.options).is_none()) {
-            watcher.abort();
-        }
-    }
 }
 
 impl Session {
     pub(crate) fn new(parts: SessionParts) -> Self {
-        let SessionParts { both, decoder, transactions, facts, identity, incarnation, options } = parts;
-        let detached = Detached::default();
-        let watcher = options.max_retained_wal.map(|bound| tokio::spawn(watch(Arc::clone(&options), bound, detached.clone())));
+        let SessionParts { both, decoder, transactions, facts, identity, incarnation } = parts;
         Session {
-            stream: Stream::new(both),
-            watcher,
-            detached,
-            options,
+            stream: Stream::new(both, facts.wal_sender_timeout),
             decoder,
             transactions,
             replay: None,
@@ -213,11 +194,6 @@ impl Session {
 
     pub(crate) fn incarnation(&self) -> u32 {
         self.incarnation
-    }
-
-    /// Why the slot was given up, if it was.
-    pub(crate) fn detached(&self) -> Option<Error> {
-        self.detached.error(&self.options)
     }
 
     /// A mark at this place.
@@ -257,9 +233,15 @@ impl Session {
         self.hold_at.is_some_and(|hold| self.parked.is_some() || self.decoder.passed() >= hold) && self.is_at_rest()
     }
 
+    /// True if what comes next is to wait until what came before it is handed out.
+    pub(crate) fn is_parked(&self) -> bool {
+        let Some((hold, parked)) = self.hold_at.zip(self.parked.as_ref()) else { return false };
+        parked.commit_lsn() >= hold && self.replay.is_none() && self.asked.is_none()
+    }
+
     /// True if there is something to decode without waiting.
     pub(crate) fn has_work(&self) -> bool {
-        if self.question.is_some() || self.is_held() {
+        if self.question.is_some() || self.is_parked() || self.is_held() {
             return false;
         }
         self.replay.is_some() || self.asked.is_some() || self.parked.is_some() || lock(&self.stream.both).buffered() > 0
@@ -394,6 +376,17 @@ impl Session {
         self.decoder.pass(self.hold_at.map_or(lsn, |hold| lsn.min(hold)));
     }
 
+    /// When to ask the server for a sign of life, or when not to wait for one any longer. A server that has nothing to say says
+    /// nothing until it is asked.
+    pub(crate) fn silence_at(&self, now: Instant) -> Instant {
+        let ask_at = self.heard_at + SILENCE_ASKED;
+        if now < ask_at {
+            return ask_at;
+        }
+        self.stream.report.ask.store(true, Ordering::Relaxed);
+        self.heard_at + SILENCE_MAX
+    }
+
     /// Waits until the stream has something to decode; false if it had nothing until `deadline`. Cancel safe.
     ///
     /// Under load nobody waits for the socket: it is looked at now and then, and fills meanwhile. The first look that finds
@@ -422,10 +415,7 @@ impl Session {
             }
             ready => ready,
         });
-        let Ok(filled) = tokio::time::timeout_at(deadline, filling).await else {
-            self.stream.report.ask.store(self.heard_at.elapsed() > SILENCE_ASKED, Ordering::Relaxed);
-            return Ok(false);
-        };
+        let Ok(filled) = tokio::time::timeout_at(deadline, filling).await else { return Ok(false) };
         filled?;
         self.filled()
     }

@@ -18,8 +18,8 @@ const CREATE_SLOT_MAX: Duration = Duration::from_secs(600);
 const CREATE_SLOT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How to begin again when the log is gone.
-pub(crate) const START_ANEW: &str = "what was landed stays; remove the stream's checkpoint, and with backfill: all the next start reads \
-                          every table anew behind it";
+pub(crate) const START_ANEW: &str = "remove what was landed and the stream's checkpoint; with backfill: all the next start reads every table \
+                          anew";
 
 /// A row of `pg_replication_slots`; every version has more columns.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -226,7 +226,14 @@ mod tests {
     #[test]
     fn statements_fit_the_version() {
         let create = |version| {
-            let facts = Facts { version, in_recovery: false, wal_level: "logical".into(), money_scale: 2, block_size: 8192 };
+            let facts = Facts {
+                version,
+                in_recovery: false,
+                wal_level: "logical".into(),
+                money_scale: 2,
+                block_size: 8192,
+                wal_sender_timeout: None,
+            };
             let options = SlotOptions { export_snapshot: true, two_phase: true, failover: true, temporary: false };
             create_statement(&facts, "weir", options)
         };

@@ -1,6 +1,6 @@
 //! The live source: a PostgreSQL server.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use logweir_core::{Error, Finding, LogReader, LogStart, Relation, Result, Source, TableFilter};
@@ -11,6 +11,7 @@ use crate::options::PostgresOptions;
 use crate::publication::Publication;
 use crate::quote::literal;
 use crate::slots::Slot;
+use crate::watch::Watcher;
 use crate::wire::{Connection, Mode};
 use crate::{catalog, check};
 
@@ -18,6 +19,8 @@ use crate::{catalog, check};
 #[derive(Debug)]
 pub struct PostgresSource {
     options: Arc<PostgresOptions>,
+    /// From the first time that the log is opened.
+    watcher: OnceLock<Option<Watcher>>,
 }
 
 /// What became of something that was to be dropped.
@@ -43,7 +46,7 @@ pub struct Dropped {
 impl PostgresSource {
     /// A source over a server; nothing is opened yet.
     pub fn new(options: PostgresOptions) -> Self {
-        PostgresSource { options: Arc::new(options) }
+        PostgresSource { options: Arc::new(options), watcher: OnceLock::new() }
     }
 
     /// How the server is reached, and what is used there.
@@ -117,6 +120,8 @@ impl Source for PostgresSource {
     }
 
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {
-        Ok(Box::new(LiveReader::open(Arc::clone(&self.options), start).await?))
+        let watcher = self.watcher.get_or_init(|| Watcher::start(&self.options));
+        let detached = watcher.as_ref().map(Watcher::detached).unwrap_or_default();
+        Ok(Box::new(LiveReader::open(Arc::clone(&self.options), start, detached).await?))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use logweir_core::{Error, Result};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::options::PostgresOptions;
@@ -21,6 +22,37 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is tried to drop the slot, which is in use until its reader is gone, and how far apart.
 const DROP_ATTEMPTS: usize = 50;
 const DROP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Watches for as long as the stream wants the slot, however often its reader begins anew meanwhile.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    options: Arc<PostgresOptions>,
+    task: JoinHandle<()>,
+    detached: Detached,
+}
+
+impl Watcher {
+    /// Begins, if there is a bound.
+    pub(crate) fn start(options: &Arc<PostgresOptions>) -> Option<Self> {
+        let bound = options.max_retained_wal?;
+        let detached = Detached::default();
+        let task = tokio::spawn(watch(Arc::clone(options), bound, detached.clone()));
+        Some(Watcher { options: Arc::clone(options), task, detached })
+    }
+
+    pub(crate) fn detached(&self) -> Detached {
+        self.detached.clone()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // What gives up a slot does so to the end.
+        if self.detached.error(&self.options).is_none() {
+            self.task.abort();
+        }
+    }
+}
 
 /// Whether the slot was given up.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +73,7 @@ impl Detached {
 }
 
 /// Watches the slot for as long as it is not dropped; ends when the slot was given up.
-pub(crate) async fn watch(options: Arc<PostgresOptions>, bound: u64, detached: Detached) {
+async fn watch(options: Arc<PostgresOptions>, bound: u64, detached: Detached) {
     let mut connection = None;
     let mut warned: Option<Instant> = None;
     loop {

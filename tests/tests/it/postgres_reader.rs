@@ -252,7 +252,7 @@ async fn tables_that_come_later_are_read_by_themselves() {
     server
         .execute(
             "CREATE TABLE s.later (id int PRIMARY KEY, v text); INSERT INTO s.later SELECT i, 'x' FROM generate_series(1, 500) i;
-             CREATE TABLE s.heap (id int, v text); INSERT INTO s.heap SELECT i, 'y' FROM generate_series(1, 500) i",
+             CREATE TABLE s.heap (id int, v text); ALTER TABLE s.heap REPLICA IDENTITY FULL; INSERT INTO s.heap SELECT i, 'y' FROM generate_series(1, 500) i",
         )
         .await;
     let mut tables: BTreeMap<String, Vec<ChangeBatch>> = BTreeMap::new();

@@ -65,8 +65,9 @@ pub(crate) async fn check(options: &PostgresOptions, filter: &TableFilter) -> Re
     let mut findings = server::settings(&subject);
     findings.extend(server::privileges(&subject));
     findings.extend(server::replication_connection(&subject, &findings).await?);
-    findings.extend(slot::check(&mut connection, &subject).await?);
+    // In the order in which they must be made.
     findings.extend(publication::check(&mut connection, &subject).await?);
+    findings.extend(slot::check(&mut connection, &subject).await?);
     findings.extend(tables::check(&mut connection, &subject).await?);
     connection.close().await;
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

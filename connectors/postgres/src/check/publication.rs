@@ -7,6 +7,8 @@ use logweir_core::{Finding, Result};
 use super::{Subject, error, list, names, quoted, statements, warning};
 use crate::catalog::{Kind, Table};
 use crate::publication::{Members, Publication, create_statement, named};
+use crate::quote::literal;
+use crate::slots::START_ANEW;
 use crate::types::Oid;
 use crate::wire::Connection;
 
@@ -26,6 +28,13 @@ fn missing(subject: &Subject<'_>) -> Vec<Finding> {
     let tables: Vec<&Table> = named(&subject.tables, facts.version).collect();
     let statement = create_statement(&facts.publication, tables.iter().copied(), facts.version);
     let name = &subject.options.publication;
+    if let Some(slot) = subject.slot().filter(|slot| slot.plugin.as_deref() == Some("pgoutput")) {
+        return vec![error(
+            "publication",
+            format!("there is no publication {name}, and the replication slot {} cannot be read with one that is made now", slot.slot_name),
+            format!("run SELECT pg_drop_replication_slot({}); {statement}; {START_ANEW}", literal(&slot.slot_name)),
+        )];
+    }
     if !subject.options.create {
         let place = if facts.in_recovery { " on the primary, as an owner of the tables" } else { " as an owner of the tables" };
         return vec![error(

@@ -7,7 +7,7 @@ use super::{Subject, bytes, error, list, server, span, warning};
 use crate::catalog::{ask, rows};
 use crate::options::{PostgresOptions, Start};
 use crate::quote::literal;
-use crate::slots::Slot;
+use crate::slots::{START_ANEW, Slot};
 use crate::wire::Connection;
 
 /// Slots of others that hold back less than this are no trouble.
@@ -75,7 +75,7 @@ fn existing(options: &PostgresOptions, facts: &Facts, slot: &Slot) -> Vec<Findin
         findings.push(error(
             "slot_lost",
             format!("the replication slot {name} can no longer be read: {reason}"),
-            format!("run {drop}, then remove the stream's checkpoint and start it anew with backfill: all"),
+            format!("run {drop}; {START_ANEW}"),
         ));
         return findings;
     }

@@ -169,6 +169,11 @@ fn remedy(error: &ServerError) -> Option<&'static str> {
         "08P01" if error.says("unsupported startup parameter") => {
             "connect to the server itself: a connection pooler stands between, and replication does not work through one"
         }
+        "42704" if error.says("publication") => {
+            "the log has changes of a time at which the publication was not there, and cannot be read past them: drop the slot, remove what was \
+             landed and the stream's checkpoint, and start anew with backfill: all"
+        }
+        "55006" => "end what uses it, or name another slot: in the source's profile",
         "55000" if error.says("wal_level") => "set wal_level = logical in postgresql.conf and restart the server",
         "53400" if error.says("replication slots") => "raise max_replication_slots, or drop slots that are not needed",
         _ => return None,
