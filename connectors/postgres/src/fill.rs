@@ -414,6 +414,8 @@ impl Fill {
         let now = Instant::now();
         self.slice_until = now + SLICE;
         session.heard_at = now;
+        // What came meanwhile is not known yet.
+        session.drained = false;
         if progress && !early {
             self.attempts = 0;
         } else {

@@ -279,7 +279,7 @@ impl Session {
             if let Some(parked) = self.parked.take() {
                 if self.hold_at.is_some_and(|hold| parked.commit_lsn() >= hold) {
                     self.parked = Some(parked);
-                    return Ok(());
+                    break;
                 }
                 self.enter(parked, now)?;
                 continue;

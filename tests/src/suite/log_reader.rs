@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
@@ -15,6 +15,8 @@ use logweir_core::{
 const RESTARTS_MAX: usize = 6;
 /// Small, so that a reader that flushes by its share of the budget makes many batches and marks.
 const MEMORY_BYTES: usize = 2 * 1024 * 1024;
+/// How long a faulty opening is tried again.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longer than any reader takes for its next event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -129,7 +131,15 @@ struct Reading {
 
 impl Reading {
     async fn open(source: &dyn Source, start: LogStart) -> Self {
-        let mut reader = source.open_log(start).await.expect("the log can be opened");
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let mut reader = loop {
+            match source.open_log(start.clone()).await {
+                Ok(reader) => break reader,
+                // A server takes a moment to notice that the reader before is gone.
+                Err(error) if error.is_transient() && Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("the log cannot be opened: {}", error.report()),
+            }
+        };
         let end = reader.end().await.expect("the end can be asked for");
         Reading { reader, end, ended: false }
     }

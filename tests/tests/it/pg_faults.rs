@@ -267,6 +267,17 @@ async fn a_heartbeat_moves_a_log_that_nobody_writes_to() {
     equal(&server, &engine, Counted::No).await;
 }
 
+/// A server to which nobody writes says nothing by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_server_is_not_given_up() {
+    let server = numbers(ANY).await;
+    let engine = Engine::postgres(&server, SCHEMA);
+    let mut running = engine.start(&["run"]);
+    lands(&server, &mut running).await;
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    assert!(running.is_running() && !running.messages().contains("lost the log"), "{}", running.messages());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_not_landed_is_not_confirmed() {
     let server = numbers(ANY).await;

@@ -187,6 +187,15 @@ async fn a_slot_that_holds_back_too_much_is_given_up() {
     assert_eq!(server.value("SELECT count(*) FROM pg_replication_slots").await, "0");
     // Nor does the next start go on as if nothing were missing.
     check(&engine.run(&["run"], A_MINUTE), 1, &["the replication slot is gone"]);
+
+    // A destination that fails makes the stream begin anew again and again; its slot is watched nevertheless.
+    let engine =
+        Engine::postgres(&server, SCHEMA).set("/profiles/source/postgres/max_retained_wal", json!("20MiB")).file_size_max(Some(50_000));
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the log", A_MINUTE);
+    server.execute("UPDATE shop.things SET note = md5(random()::text) || repeat(md5(id::text), 16)").await;
+    check(&running.wait(2 * A_MINUTE), 1, &["giving up the replication slot", "max_retained_wal"]);
+    assert_eq!(server.value("SELECT count(*) FROM pg_replication_slots").await, "0");
 }
 
 /// A publication may send a part of the rows, the columns and the operations; that part arrives as it is sent.

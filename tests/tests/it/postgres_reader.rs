@@ -2,11 +2,15 @@
 //! bring about through the engine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
-use logweir_core::{ChangeBatch, ChangeType, LogEvent, LogMark, LogReader, LogStart, MemoryBudget, Pattern, Relation, Source, TableFilter};
+use logweir_core::{
+    ChangeBatch, ChangeType, LogEvent, LogMark, LogReader, LogStart, MemoryBudget, MemoryPermit, Pattern, Relation, Source, TableFilter,
+};
 use logweir_postgres::options::{BackfillOptions, PostgresOptions, Start, Streaming};
 use logweir_postgres::source::PostgresSource;
 use logweir_tests::postgres::{Workload, WorkloadOptions};
@@ -58,7 +62,8 @@ impl Reading {
     async fn event(&mut self) -> Option<ChangeBatch> {
         let event = tokio::time::timeout(PATIENCE, self.reader.next()).await.expect("something comes");
         match event.expect("the log can be read").expect("a live log does not end") {
-            LogEvent::Changes(batch) => return Some(batch),
+            // Here nothing is given back, so nothing is counted.
+            LogEvent::Changes(batch) => return Some(ChangeBatch { memory: Arc::new(MemoryPermit::uncounted()), ..batch }),
             LogEvent::Mark(mark) => self.marks.push(mark),
             LogEvent::Relation(relation) => self.relations.push(relation),
         }
@@ -361,4 +366,76 @@ async fn undecided_transactions_of_15() {
 async fn undecided_transactions_of_18() {
     undecided(18, Streaming::Parallel, true).await;
     undecided(18, Streaming::Off, true).await;
+}
+
+/// A table without a key is read by an exact snapshot, at whose place the log must stand still in the middle of others' changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_a_key_comes_while_others_write() {
+    install_crypto();
+    let server = PostgresServer::start(15, &[]).await;
+    server.execute("CREATE SCHEMA s; CREATE TABLE s.first (id int PRIMARY KEY, v text)").await;
+    let mut options = options(&server);
+    options.backfill = Some(BackfillOptions::default());
+    let mut reading = Reading::open(options, followed("s"), None).await;
+    assert!(reading.read_to_end().await.is_empty());
+    let client = server.connect().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let writing = tokio::spawn(async move {
+        let mut id = 0;
+        while !stopped.load(Ordering::SeqCst) {
+            client.batch_execute(&format!("INSERT INTO s.first SELECT i, 'x' FROM generate_series({id}, {id} + 9) i")).await.unwrap();
+            id += 10;
+        }
+        id
+    });
+    server
+        .execute("CREATE TABLE s.heap (id int, v text); ALTER TABLE s.heap REPLICA IDENTITY FULL; INSERT INTO s.heap SELECT i, 'y' FROM generate_series(1, 500) i")
+        .await;
+    let mut tables: BTreeMap<String, Vec<ChangeBatch>> = BTreeMap::new();
+    while tables.get("heap").is_none_or(|batches| merged(batches).len() < 500) {
+        let batch = reading.batch().await;
+        tables.entry(batch.relation.name().table.clone()).or_default().push(batch);
+    }
+    stop.store(true, Ordering::SeqCst);
+    let written = writing.await.unwrap();
+    for batch in reading.read_to_end().await {
+        tables.entry(batch.relation.name().table.clone()).or_default().push(batch);
+    }
+    assert_eq!(merged(&tables["first"]).len(), written);
+    assert_eq!(tables["heap"].iter().flat_map(rows).filter(|(change_type, ..)| *change_type != ChangeType::Truncate).count(), 500);
+}
+
+/// What a publication of ours names can be updated, or it is not named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_is_not_kept_from_its_updates() {
+    install_crypto();
+    let server = PostgresServer::start(16, &[]).await;
+    let plain = "CREATE TABLE s.plain (v int); INSERT INTO s.plain VALUES (1)";
+    server.execute(&format!("CREATE SCHEMA s; CREATE TABLE s.first (id int PRIMARY KEY, v text); {plain}")).await;
+    let mut reading = Reading::open(options(&server), followed("s"), None).await;
+    server.execute("UPDATE s.plain SET v = 2").await;
+    server.execute(&format!("{}; CREATE TABLE s.keyed (id int PRIMARY KEY, v text)", plain.replace("s.plain", "s.later"))).await;
+    let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
+    while server.value(published).await != "first keyed" {
+        reading.event().await;
+        server.execute("SELECT pg_logical_emit_message(false, 'test', 'the log moves')").await;
+    }
+    server.execute("UPDATE s.later SET v = 2; DELETE FROM s.plain").await;
+}
+
+/// A walsender hangs up when it hears nothing for a while, also of a reader whose destination is slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_waits_is_not_cut_off() {
+    install_crypto();
+    let server = PostgresServer::start(15, &["wal_sender_timeout = '2s'"]).await;
+    server.execute("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text)").await;
+    let mut reading = Reading::open(options(&server), followed("s"), None).await;
+    assert!(reading.read_to_end().await.is_empty());
+    server.execute("INSERT INTO s.t SELECT i, repeat('x', 100) FROM generate_series(1, 300000) i").await;
+    let mut batches = vec![reading.batch().await];
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    batches.extend(reading.read_to_end().await);
+    assert_eq!(batches.iter().map(ChangeBatch::rows).sum::<usize>(), 300_000);
+    assert!(!server.log().contains("due to replication timeout"), "{}", server.log());
 }

@@ -32,7 +32,7 @@ fn missing(subject: &Subject<'_>) -> Vec<Finding> {
         return vec![error(
             "publication",
             format!("there is no publication {name}, and the replication slot {} cannot be read with one that is made now", slot.slot_name),
-            format!("run SELECT pg_drop_replication_slot({}); {statement}; {START_ANEW}", literal(&slot.slot_name)),
+            format!("run SELECT pg_drop_replication_slot({}); {statement}, then {START_ANEW}", literal(&slot.slot_name)),
         )];
     }
     if !subject.options.create {

@@ -75,7 +75,7 @@ fn existing(options: &PostgresOptions, facts: &Facts, slot: &Slot) -> Vec<Findin
         findings.push(error(
             "slot_lost",
             format!("the replication slot {name} can no longer be read: {reason}"),
-            format!("run {drop}; {START_ANEW}"),
+            format!("run {drop}, then {START_ANEW}"),
         ));
         return findings;
     }
