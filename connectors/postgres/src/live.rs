@@ -48,6 +48,9 @@ const IDLE_MARK: Duration = Duration::from_secs(1);
 /// Bounds of the wait before an attempt to reconnect, doubled from one to the next.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// Attempts to reconnect after which the stream begins anew, where everybody can see that it does not run.
+const RECONNECTS_MAX: u32 = 4;
+
 /// A session that lasted this long was in order: the next wait is short again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -243,6 +246,7 @@ impl LiveReader {
                 self.session = None;
                 Err(error)
             }
+            Failed::Session(error) if self.attempts >= RECONNECTS_MAX => self.settle_fault(Failed::Reader(error)),
             Failed::Session(error) => {
                 if self.session.take().is_some_and(|session| session.opened_at.elapsed() > STEADY) {
                     self.attempts = 0;

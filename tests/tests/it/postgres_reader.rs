@@ -40,7 +40,7 @@ fn followed(schema: &str) -> TableFilter {
 struct Reading {
     reader: Box<dyn LogReader>,
     marks: Vec<LogMark>,
-    relations: Vec<std::sync::Arc<Relation>>,
+    relations: Vec<Arc<Relation>>,
 }
 
 impl Reading {
