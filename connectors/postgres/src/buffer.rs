@@ -87,11 +87,14 @@ pub(crate) struct RowBuffer {
     /// The transaction that the last row was of, and its key in the metadata.
     transaction: Option<(u32, i32)>,
     transaction_name: String,
+    /// A partition of a table with whole rows in the log may log its key only, and its rows are said to be whole.
+    whole_rows: bool,
 }
 
 impl RowBuffer {
     /// A buffer for `relation`, whose columns have these types; `targets` are the columns of the table.
-    pub(crate) fn new(relation: Arc<Relation>, types: &[ColumnType], targets: Vec<Target>) -> Self {
+    /// With `whole_rows`, old rows that are said to be whole are.
+    pub(crate) fn new(relation: Arc<Relation>, types: &[ColumnType], targets: Vec<Target>, whole_rows: bool) -> Self {
         let width = |column: &ColumnType| match column.data_type() {
             DataType::Decimal256(..) => 32,
             DataType::Decimal128(..) => 16,
@@ -109,6 +112,7 @@ impl RowBuffer {
             transaction_name: String::new(),
             relation,
             targets,
+            whole_rows,
         }
     }
 
@@ -143,7 +147,7 @@ impl RowBuffer {
         if self.key_changed(old.tuple, new)? {
             self.append_old(row, ChangeType::UpdateDelete, false, old)?;
         }
-        if old.whole { self.append_over(row, old.tuple, new) } else { self.append(row, ChangeType::UpdateInsert, true, new) }
+        self.append_over(row, old, new)
     }
 
     /// A row that is gone.
@@ -171,14 +175,16 @@ impl RowBuffer {
         Ok(())
     }
 
-    /// A new row whose values that the log leaves out are in the old one.
-    fn append_over(&mut self, row: &RowContext, mut old: Bytes<'_>, mut new: Bytes<'_>) -> Result<(), RowError> {
+    /// A new row whose values that the log leaves out are in the old one, as far as that holds them.
+    fn append_over(&mut self, row: &RowContext, mut old: Old<'_>, mut new: Bytes<'_>) -> Result<(), RowError> {
         let length = new.0.len();
-        self.count(&mut old)?;
+        let whole = old.whole && self.whole_rows;
+        self.count(&mut old.tuple)?;
         self.count(&mut new)?;
         for index in 0..self.targets.len() {
-            let (before, after) = (cell(&mut old)?, cell(&mut new)?);
-            self.append_cell(index, if after == Cell::Unchanged { before } else { after })?;
+            let (before, after) = (cell(&mut old.tuple)?, cell(&mut new)?);
+            let known = whole || self.targets[index].key;
+            self.append_cell(index, if known && after == Cell::Unchanged { before } else { after })?;
         }
         self.push(row, ChangeType::UpdateInsert, true, length - new.0.len());
         Ok(())
@@ -190,7 +196,7 @@ impl RowBuffer {
         self.count(&mut old.tuple)?;
         for index in 0..self.targets.len() {
             let cell = cell(&mut old.tuple)?;
-            let known = old.whole || self.targets[index].key;
+            let known = (old.whole && self.whole_rows) || self.targets[index].key;
             self.append_cell(index, if known { cell } else { Cell::Unchanged })?;
         }
         self.push(row, change_type, second_half, length - old.tuple.0.len());

@@ -90,6 +90,15 @@ pub(crate) struct Reshaped {
     pub(crate) recreated: bool,
 }
 
+/// What identifies the rows of a table with whole rows in the log, as the catalog says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Key {
+    /// The columns of its primary key, none if it has none.
+    pub(crate) columns: Vec<String>,
+    /// Its rows are whole in the log, also those of all of its partitions.
+    pub(crate) whole_rows: bool,
+}
+
 /// A table that the log has described.
 #[derive(Debug)]
 struct Table {
@@ -123,7 +132,9 @@ pub(crate) struct PgoutputDecoder {
     types: TypeCatalog,
     /// Names of types, as the log says them; for those that the catalog does not know any more.
     type_names: HashMap<Oid, (String, String)>,
-    keys: HashMap<Oid, Vec<String>>,
+    keys: HashMap<Oid, Key>,
+    /// Descriptions of tables that had no change since: one may be of a part of a transaction that was taken back.
+    described: HashMap<Oid, RelationShape>,
     tables: Vec<Table>,
     by_oid: HashMap<Oid, usize>,
     versions: HashMap<RelationName, Versions>,
@@ -159,6 +170,7 @@ impl PgoutputDecoder {
             types: TypeCatalog::new(),
             type_names: HashMap::new(),
             keys: HashMap::new(),
+            described: HashMap::new(),
             tables: Vec::new(),
             by_oid: HashMap::new(),
             versions,
@@ -186,15 +198,31 @@ impl PgoutputDecoder {
         }
         let body = bytes.0;
         match kind {
-            tag::INSERT | tag::UPDATE | tag::DELETE => self.row(kind, body, lsn)?,
-            tag::RELATION => return self.relation(message::relation(body)?),
+            tag::INSERT | tag::UPDATE | tag::DELETE => {
+                if let Flow::Ask(question) = self.settle(Bytes(body).u32()?)? {
+                    return Ok(Flow::Ask(question));
+                }
+                self.row(kind, body, lsn)?;
+            }
+            tag::RELATION => {
+                let shape = message::relation(body)?;
+                self.described.insert(shape.oid, shape);
+            }
             tag::TYPE => {
                 let mut bytes = Bytes(body);
                 let oid = bytes.u32()?;
                 let schema = bytes.text()?;
                 self.type_names.insert(oid, (schema.to_owned(), bytes.text()?.to_owned()));
             }
-            tag::TRUNCATE => self.truncate(&message::truncate(body)?, lsn)?,
+            tag::TRUNCATE => {
+                let relations = message::truncate(body)?;
+                for oid in &relations {
+                    if let Flow::Ask(question) = self.settle(*oid)? {
+                        return Ok(Flow::Ask(question));
+                    }
+                }
+                self.truncate(&relations, lsn)?;
+            }
             // Where a change came from first, and messages of applications: nothing of rows.
             tag::ORIGIN | tag::MESSAGE => {}
             other => return Err(Error::corrupt("the log has a message of an unknown kind").context("kind", other)),
@@ -332,8 +360,8 @@ impl PgoutputDecoder {
     }
 
     /// The columns of a table's primary key; none if it has none, or is gone.
-    pub(crate) fn provide_key(&mut self, oid: Oid, columns: Vec<String>) {
-        self.keys.insert(oid, columns);
+    pub(crate) fn provide_key(&mut self, oid: Oid, key: Key) {
+        self.keys.insert(oid, key);
     }
 
     fn hand_out(&mut self) -> Result<()> {
@@ -436,7 +464,20 @@ impl PgoutputDecoder {
         Ok(())
     }
 
-    /// Takes the description of a table.
+    /// Takes the description of a table, if there is a new one, now that a change of it comes.
+    #[inline]
+    fn settle(&mut self, oid: Oid) -> Result<Flow> {
+        if self.described.is_empty() || self.open.as_ref().is_none_or(|open| open.skip) {
+            return Ok(Flow::Go);
+        }
+        let Some(shape) = self.described.remove(&oid) else { return Ok(Flow::Go) };
+        let flow = self.relation(shape.clone())?;
+        if flow != Flow::Go {
+            self.described.insert(oid, shape);
+        }
+        Ok(flow)
+    }
+
     fn relation(&mut self, shape: RelationShape) -> Result<Flow> {
         let name = RelationName::new(&shape.schema, &shape.table);
         if !self.options.tables.accepts(&name) {
@@ -448,7 +489,8 @@ impl PgoutputDecoder {
         }
         // Where whole rows are logged, the key is the catalog's to say, and it is asked whenever the table is described.
         let key = self.keys.remove(&shape.oid);
-        let (relation, types, targets) = self.compile(&name, &shape, key.as_deref())?;
+        let whole_rows = key.as_ref().is_none_or(|key| key.whole_rows);
+        let (relation, types, targets) = self.compile(&name, &shape, key.as_ref().map(|key| key.columns.as_slice()))?;
         if relation.columns().is_empty() {
             self.install(shape, None)?;
             return Ok(Flow::Go);
@@ -461,7 +503,7 @@ impl PgoutputDecoder {
             self.cut(&name)?;
             let recreated = self.announce(&name, shape.oid, &relation);
             let oid = shape.oid;
-            self.install(shape, Some(RowBuffer::new(relation, &types, targets)))?;
+            self.install(shape, Some(RowBuffer::new(relation, &types, targets, whole_rows)))?;
             if recreated && let Some(open) = self.open.as_mut().filter(|open| !open.skip) {
                 // The rows of the table that had the name are gone with it.
                 let index = self.by_oid[&oid];
@@ -484,11 +526,12 @@ impl PgoutputDecoder {
             return Ok(Described::Ask(question));
         }
         let (relation, types, _) = self.compile(&name, shape, key)?;
+        let mut recreated = false;
         if !relation.columns().is_empty() {
             self.cut(&name)?;
-            self.announce(&name, shape.oid, &relation);
+            recreated = self.announce(&name, shape.oid, &relation);
         }
-        Ok(Described::Known(relation, types))
+        Ok(Described::Known { relation, types, recreated })
     }
 
     fn question_types(&self, shape: &RelationShape, name: &RelationName) -> Option<Question> {
@@ -519,6 +562,9 @@ impl PgoutputDecoder {
 
     /// The version with this shape, and how its rows are read.
     fn compile(&mut self, name: &RelationName, shape: &RelationShape, key: Option<&[String]>) -> Result<Plan> {
+        let before = self.versions.get(name).and_then(|versions| versions.current.clone());
+        let key = key.map(|key| key_of_its_time(key, shape, before.as_deref()));
+        let key = key.as_deref();
         let mut columns: Vec<Column> = Vec::new();
         let mut types = Vec::new();
         let mut targets = Vec::with_capacity(shape.columns.len());
@@ -564,6 +610,15 @@ impl PgoutputDecoder {
 
     /// Makes a version known before its first change; true if the table is another one under the same name.
     fn announce(&mut self, name: &RelationName, oid: Oid, relation: &Arc<Relation>) -> bool {
+        let had_another_name = |(other, versions): (&RelationName, &Versions)| {
+            other != name && versions.current.as_deref().and_then(relation_oid) == Some(oid)
+        };
+        let renamed =
+            self.versions.get(name).is_none_or(|versions| versions.current.is_none()) && self.versions.iter().any(had_another_name);
+        if renamed {
+            // Under this name nothing was landed yet.
+            self.reshaped.push(Reshaped { oid, name: name.clone(), added: Vec::new(), retyped: false, recreated: true });
+        }
         let versions = self.versions.entry(name.clone()).or_default();
         let mut recreated = false;
         if let Some(before) = versions.current.as_ref().filter(|before| !Arc::ptr_eq(before, relation)) {
@@ -576,6 +631,9 @@ impl PgoutputDecoder {
                     None => added.push(column.name().to_owned()),
                 }
             }
+            // A column that is new where another is gone may be that one under a new name.
+            let is_gone = |before: &Column| !relation.columns().iter().any(|column| column.name() == before.name());
+            retyped |= !added.is_empty() && before.columns().iter().any(is_gone);
             if recreated || retyped || !added.is_empty() {
                 self.reshaped.push(Reshaped { oid, name: name.clone(), added, retyped, recreated });
             }
@@ -624,6 +682,19 @@ impl PgoutputDecoder {
     }
 }
 
+/// The key of a table at a place in the log: what the catalog says now, or what it was before where that does not fit the
+/// columns of that time.
+fn key_of_its_time(now: &[String], shape: &RelationShape, before: Option<&Relation>) -> Vec<String> {
+    let fits = |key: &[String]| key.iter().all(|name| shape.columns.iter().any(|column| column.name == *name));
+    if fits(now) {
+        return now.to_vec();
+    }
+    let before = before
+        .filter(|before| before.key_declared())
+        .map_or_else(Vec::new, |before| before.key().iter().map(|index| before.columns()[*index].name().to_owned()).collect());
+    if fits(&before) { before } else { Vec::new() }
+}
+
 /// True if a column's values may have changed with its type. A text of another greatest length is the same text.
 fn is_retyped(before: &str, after: &str) -> bool {
     let is_text = |name: &str| name == "text" || (name.starts_with("character varying") && !name.ends_with("[]"));
@@ -646,7 +717,12 @@ type Plan = (Arc<Relation>, Vec<ColumnType>, Vec<Target>);
 
 /// What came of the description of a table by the catalog.
 pub(crate) enum Described {
-    Known(Arc<Relation>, Vec<ColumnType>),
+    /// `recreated`: the name was another table's, whose rows are gone with it.
+    Known {
+        relation: Arc<Relation>,
+        types: Vec<ColumnType>,
+        recreated: bool,
+    },
     Ask(Question),
 }
 

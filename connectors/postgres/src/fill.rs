@@ -28,7 +28,7 @@ use crate::quote::literal;
 use crate::server::{self, Facts};
 use crate::session::Session;
 use crate::slots::{self, SlotOptions};
-use crate::types::Oid;
+use crate::types::{ColumnType, Oid};
 use crate::wire::{Connection, Mode};
 
 /// How rows of a backfill were read: `_metadata_read_method`.
@@ -305,7 +305,12 @@ impl Fill {
             let plan = match (shapes.tables.get(&part.oid), shapes.parts.get(&part.part)) {
                 (Some(table), Some(place)) => {
                     let key = (table.shape.replica_identity == b'f').then_some(table.key.as_slice());
-                    let (relation, types) = describe(&mut session.decoder, &table.shape, key)?;
+                    let (relation, types, recreated) = describe(&mut session.decoder, &table.shape, key)?;
+                    if recreated {
+                        // The rows of the table that had the name are gone with it.
+                        let truncate = self.truncate(session, &relation)?;
+                        self.ready.push_back(LogEvent::Changes(truncate));
+                    }
                     let plan = TablePlan::new(&session.facts, relation, types, table, place, chunk_rows);
                     (!plan.relation.columns().is_empty()).then_some(plan)
                 }
@@ -317,8 +322,7 @@ impl Fill {
                 continue;
             };
             if part.exact && part.begun && part.next_block == 0 {
-                let lsn = session.decoder.passed();
-                let truncate = self.truncate(session, lsn, &plan.relation)?;
+                let truncate = self.truncate(session, &plan.relation)?;
                 self.ready.push_back(LogEvent::Changes(truncate));
             }
             let mut part_chunks = Vec::new();
@@ -496,8 +500,8 @@ impl Fill {
     }
 
     /// Takes away what was landed of a table that is read anew.
-    fn truncate(&mut self, session: &Session, lsn: Lsn, relation: &Arc<Relation>) -> Result<ChangeBatch> {
-        tracing::warn!(relation = %relation.name(), %lsn, "a table without a key is read anew: what was landed of it before is emptied first");
+    fn truncate(&mut self, session: &Session, relation: &Arc<Relation>) -> Result<ChangeBatch> {
+        tracing::warn!(relation = %relation.name(), "a table is read anew: what was landed of it before is emptied first");
         let columns = relation.columns().iter().map(|column| new_null_array(column.field.data_type(), 1)).collect();
         let time = session.decoder.commit_time().unwrap_or(TimestampMicros(0));
         self.batch(session, relation, columns, 1, ChangeType::Truncate, time)
@@ -556,10 +560,10 @@ fn describe(
     decoder: &mut PgoutputDecoder,
     shape: &crate::message::RelationShape,
     key: Option<&[String]>,
-) -> Result<(Arc<Relation>, Vec<crate::types::ColumnType>)> {
+) -> Result<(Arc<Relation>, Vec<ColumnType>, bool)> {
     loop {
         match decoder.describe(shape, key)? {
-            Described::Known(relation, types) => return Ok((relation, types)),
+            Described::Known { relation, types, recreated } => return Ok((relation, types, recreated)),
             // The catalog was asked for all of them: what it does not know is gone.
             Described::Ask(question) => decoder.learn(&question.types, Vec::new()),
         }

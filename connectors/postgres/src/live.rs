@@ -21,7 +21,7 @@ use logweir_core::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backfill::{look_up, primary_key};
-use crate::decoder::{BINARY_REFUSED, Decoded, Question, mark_position};
+use crate::decoder::{BINARY_REFUSED, Decoded, Key, Question, mark_position};
 use crate::fill::Fill;
 use crate::heartbeat::Heartbeat;
 use crate::lsn::Lsn;
@@ -111,14 +111,16 @@ enum Failed {
 /// What the catalog says.
 struct Answer {
     types: Vec<TypeInfo>,
-    key: Vec<String>,
+    key: Key,
 }
 
 async fn answer(options: Arc<PostgresOptions>, question: &Question) -> Result<Answer> {
     let mut connection = Connection::connect(&options, Mode::Query).await?;
     let key = match question.key_of {
-        Some(oid) => primary_key(&mut connection, oid).await?,
-        None => Vec::new(),
+        Some(oid) => {
+            Key { columns: primary_key(&mut connection, oid).await?, whole_rows: server::has_whole_rows(&mut connection, oid).await? }
+        }
+        None => Key::default(),
     };
     let types = look_up(&mut connection, question.types.clone()).await?;
     connection.close().await;

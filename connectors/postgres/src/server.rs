@@ -7,6 +7,7 @@ use logweir_core::{Error, Result};
 use crate::lsn::Lsn;
 use crate::options::{Origin, PostgresOptions, Streaming};
 use crate::quote::{identifier, literal};
+use crate::types::Oid;
 use crate::wire::{Connection, Rows};
 
 /// What is known of a server.
@@ -109,6 +110,18 @@ pub(crate) fn start_statement(options: &PostgresOptions, facts: &Facts, from: Ls
         settings.push("origin 'none'".to_owned());
     }
     format!("START_REPLICATION SLOT {} LOGICAL {from} ({})", identifier(&options.slot), settings.join(", "))
+}
+
+/// True if old rows of a table with `REPLICA IDENTITY FULL` are whole in the log. Those of its partitions are what each of these
+/// says, whatever the table says.
+pub(crate) async fn has_whole_rows(connection: &mut Connection, oid: Oid) -> Result<bool> {
+    let rows = connection
+        .query(&format!(
+            "SELECT FROM pg_catalog.pg_partition_tree({oid}) AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
+             WHERE t.isleaf AND c.relreplident <> 'f' LIMIT 1"
+        ))
+        .await?;
+    Ok(rows.is_empty())
 }
 
 /// The end of the log: a message is written there, so that it will be passed even if nothing else happens.

@@ -88,7 +88,7 @@ fn transaction(decoder: &mut PgoutputDecoder, commit: u64, messages: &[Vec<u8>])
         while let Flow::Ask(question) = decoder.message(message, false, Lsn(commit - 1 + index as u64))? {
             decoder.learn(&question.types, Vec::new());
             if let Some(oid) = question.key_of {
-                decoder.provide_key(oid, Vec::new());
+                decoder.provide_key(oid, Key { columns: Vec::new(), whole_rows: true });
             }
         }
     }
@@ -211,16 +211,95 @@ fn whole_rows_without_a_key_change_their_key() {
 fn whole_rows_of_a_table_with_a_key_keep_it() {
     let mut decoder = PgoutputDecoder::new(options());
     let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
-    assert_eq!(decoder.message(&described, false, Lsn(1)).unwrap(), Flow::Ask(Question { types: Vec::new(), key_of: Some(7) }));
-    decoder.provide_key(7, vec!["id".to_owned()]);
-    assert_eq!(decoder.message(&described, false, Lsn(1)).unwrap(), Flow::Go);
+    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: true });
     let update = row(tag::UPDATE, 7, Some((b'O', &[Some("1"), Some("a")])), Some(&[Some("1"), Some("b")]));
-    transaction(&mut decoder, 0x200, &[update]).unwrap();
+    transaction(&mut decoder, 0x200, &[described, update]).unwrap();
     decoder.flush().unwrap();
     expect![[r#"
         shop.t v1 (id Int32 key, note Utf8)
         v1 200/1 UPDATE-INSERT id 1, note b
         mark 0/220
+    "#]]
+    .assert_eq(&picture(&mut decoder));
+}
+
+/// A partition may log its key only, and pgoutput calls its row whole because its table says so.
+#[test]
+fn rows_of_partitions_that_are_not_whole_are_not_taken_for_whole() {
+    let mut decoder = PgoutputDecoder::new(options());
+    let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
+    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: false });
+    let update = row(tag::UPDATE, 7, Some((b'O', &[Some("1"), None])), Some(&[Some("2"), Some("~")]));
+    let delete = row(tag::DELETE, 7, Some((b'O', &[Some("2"), None])), None);
+    transaction(&mut decoder, 0x200, &[described, update, delete]).unwrap();
+    decoder.flush().unwrap();
+    expect![[r#"
+        shop.t v1 (id Int32 key, note Utf8)
+        v1 200/1- UPDATE-DELETE id 1, note null (unchanged: note)
+        v1 200/1 UPDATE-INSERT id 2, note null (unchanged: note)
+        v1 200/2 DELETE id 2, note null (unchanged: note)
+        mark 0/220
+    "#]]
+    .assert_eq(&picture(&mut decoder));
+}
+
+/// The log has a key that is stored apart in the old row's key, if it did not change.
+#[test]
+fn a_key_that_is_stored_apart_is_known() {
+    let messages = [
+        relation(7, b'd', &[(true, "id", TEXT), (false, "note", TEXT)]),
+        row(tag::UPDATE, 7, Some((b'K', &[Some("long"), None])), Some(&[Some("~"), Some("x")])),
+        row(tag::DELETE, 7, Some((b'K', &[Some("long"), None])), None),
+    ];
+    check(
+        options(),
+        &messages,
+        expect![[r#"
+        shop.t v1 (id Utf8 key, note Utf8)
+        v1 200/1 UPDATE-INSERT id long, note x
+        v1 200/2 DELETE id long, note null (unchanged: note)
+        mark 0/220
+    "#]],
+    );
+}
+
+/// A part of a transaction that is taken back may have described another table of the same name.
+#[test]
+fn a_description_without_changes_changes_nothing() {
+    let messages = [
+        relation(7, b'd', ID_NOTE),
+        insert(7, &[Some("1"), Some("a")]),
+        relation(8, b'd', &[(true, "id", INT4), (false, "extra", TEXT)]),
+        relation(7, b'd', ID_NOTE),
+        insert(7, &[Some("2"), Some("b")]),
+    ];
+    check(
+        options(),
+        &messages,
+        expect![[r#"
+        shop.t v1 (id Int32 key, note Utf8)
+        v1 200/1 INSERT id 1, note a
+        v1 200/2 INSERT id 2, note b
+        mark 0/220
+    "#]],
+    );
+}
+
+/// The catalog speaks of now, the log of then.
+#[test]
+fn a_key_whose_columns_were_renamed_meanwhile_is_the_one_before() {
+    let mut decoder = PgoutputDecoder::new(options());
+    let described = relation(7, b'f', &[(true, "a", INT4), (true, "b", INT4)]);
+    decoder.provide_key(7, Key { columns: vec!["a".to_owned(), "b".to_owned()], whole_rows: true });
+    transaction(&mut decoder, 0x200, &[described.clone(), insert(7, &[Some("1"), Some("2")])]).unwrap();
+    decoder.provide_key(7, Key { columns: vec!["a2".to_owned(), "b".to_owned()], whole_rows: true });
+    transaction(&mut decoder, 0x300, &[described, insert(7, &[Some("1"), Some("3")])]).unwrap();
+    decoder.flush().unwrap();
+    expect![[r#"
+        shop.t v1 (a Int32 key, b Int32 key)
+        v1 200/1 INSERT a 1, b 2
+        v1 300/1 INSERT a 1, b 3
+        mark 0/320
     "#]]
     .assert_eq(&picture(&mut decoder));
 }
@@ -315,7 +394,7 @@ fn a_key_that_is_left_out_is_refused() {
     let mut excluding = options();
     excluding.tables.exclude_columns.push(Pattern::new("*.id"));
     let mut decoder = PgoutputDecoder::new(excluding);
-    let error = transaction(&mut decoder, 0x200, &[relation(7, b'd', ID_NOTE)]).unwrap_err();
+    let error = transaction(&mut decoder, 0x200, &[relation(7, b'd', ID_NOTE), insert(7, &[Some("1"), None])]).unwrap_err();
     assert!(error.to_string().contains("key is left out"), "{error}");
 }
 

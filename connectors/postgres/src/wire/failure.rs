@@ -133,6 +133,8 @@ fn kind(error: &ServerError) -> ErrorKind {
         // recovery; object in use (a slot that another connection still holds), lock not available.
         "55006" | "55P03" => ErrorKind::Transient,
         "42501" => ErrorKind::Denied,
+        // A table was dropped while the server looked at it, or was asked about it.
+        "XX000" if error.says("could not open relation") => ErrorKind::Transient,
         "58P01" if error.says("has already been removed") => ErrorKind::LogGone,
         "55000" if error.says("can no longer get changes from replication slot") || error.says("invalidated") => ErrorKind::LogGone,
         "58030" => ErrorKind::Transient,
@@ -243,7 +245,7 @@ mod tests {
         );
         assert_eq!(
             error.report(),
-            "could not stream from the server (sqlstate: 55006): replication slot \"s\" is active for PID 7 (55006)"
+            "could not stream from the server (sqlstate: 55006); end what uses it, or name another slot: in the source's profile: replication slot \"s\" is active for PID 7 (55006)"
         );
         assert_eq!(sqlstate(&Error::config("no server")), None);
     }

@@ -19,7 +19,7 @@ pub(super) const CONNECTING: &str = "could not connect to the server";
 
 /// What is fixed for every session, walsenders too, so that a value's text does not depend on how server, database or role
 /// are set up, and nothing is cut off for taking long.
-const SESSION: [(&str, &str); 10] = [
+const SESSION: [(&str, &str); 11] = [
     ("application_name", "logweir"),
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
@@ -29,6 +29,7 @@ const SESSION: [(&str, &str); 10] = [
     ("bytea_output", "hex"),
     // Names of types and relations are shown with their schema, and no function of a user takes the place of a system's.
     ("search_path", ""),
+    ("quote_all_identifiers", "off"),
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
