@@ -534,6 +534,12 @@ impl PgoutputDecoder {
         Ok(Described::Known { relation, types, recreated })
     }
 
+    /// The tables that the log has described by this name.
+    pub(crate) fn oids(&self, name: &RelationName) -> Vec<Oid> {
+        let named = |table: &&Table| table.shape.schema == name.schema && table.shape.table == name.table;
+        self.tables.iter().filter(named).map(|table| table.shape.oid).collect()
+    }
+
     fn question_types(&self, shape: &RelationShape, name: &RelationName) -> Option<Question> {
         let mut types = Vec::new();
         for column in shape.columns.iter().filter(|column| self.options.tables.accepts_column(name, &column.name)) {

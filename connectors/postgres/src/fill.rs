@@ -4,7 +4,7 @@
 //! The log and the backfill take turns. A wave lasts a second or two; then the log has the floor until it is drained, or for
 //! as long. While the snapshot of a new slot is held the log has not begun yet, and waves follow one another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use logweir_core::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backfill::{
-    BackfillState, Chunk, PendingPart, Pool, Proof, Shapes, Survey, TablePlan, Unverified, Wave, WaveEvent, plan_tables, survey,
+    BackfillState, Chunk, Cut, KeyPlace, PendingPart, Pool, Proof, Range, Shapes, Survey, TablePlan, Unverified, Wave, WaveEvent, Way,
+    Work, plan_tables, survey,
 };
 use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
 use crate::lsn::Lsn;
@@ -53,6 +54,9 @@ const EXACT_MAX: Duration = Duration::from_secs(600);
 const PARTS_MAX: usize = 64;
 const CHUNKS_MAX: usize = 256;
 
+/// A table that was started over so often is read by an exact snapshot, which nothing overtakes.
+const OVERTAKEN_MAX: u32 = 3;
+
 /// Waits after a wave that could not read: for transactions to end, for a server to come back.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -73,9 +77,11 @@ enum Floor {
 
 struct Running {
     wave: Wave,
-    /// The parts, and the chunks of each in order with whether they are read.
-    parts: Vec<(PendingPart, Vec<(Chunk, bool)>)>,
+    /// The parts, and the chunks of each that are read, by number.
+    parts: Vec<(PendingPart, BTreeMap<u64, Chunk>)>,
     exact: bool,
+    /// What the snapshots see was in the log before this place.
+    seen: Lsn,
     read: u64,
     early: bool,
 }
@@ -199,6 +205,22 @@ impl Fill {
         }
     }
 
+    /// Looks at changes before they are handed out: where a row changes its key and the log leaves a value of it out, the old
+    /// row may never have been read. Then its table is read from its beginning.
+    pub(crate) fn watch(&mut self, batch: &ChangeBatch, session: &Session) {
+        let begun = |part: &PendingPart| !part.exact && !part.is_at_start();
+        if !self.state.pending.iter().any(begun) || !moves_unlogged_values(batch) {
+            return;
+        }
+        let oids = session.decoder.oids(batch.relation.name());
+        for part in self.state.pending.iter_mut().filter(|part| begun(part) && (oids.is_empty() || oids.contains(&part.oid))) {
+            tracing::info!(relation = %batch.relation.name(), "rows changed their keys meanwhile: the table is read from its beginning");
+            part.start_over();
+            part.overtaken += 1;
+            part.exact = part.overtaken >= OVERTAKEN_MAX;
+        }
+    }
+
     pub(crate) fn take_ready(&mut self) -> Option<LogEvent> {
         self.ready.pop_front()
     }
@@ -210,7 +232,7 @@ impl Fill {
 
     /// True if the log, which is at rest, should stand still now.
     pub(crate) fn wants_the_floor(&self, session: &Session) -> bool {
-        if !self.active || self.state.pending.is_empty() || Instant::now() < self.wave_at {
+        if !self.active || !self.state.pending.iter().any(PendingPart::is_unread) || Instant::now() < self.wave_at {
             return false;
         }
         match &self.pool {
@@ -225,17 +247,17 @@ impl Fill {
     /// Parts that can be read by a snapshot of now.
     fn eligible(&self, session: &Session) -> impl Iterator<Item = &PendingPart> {
         let passed = session.decoder.passed();
-        self.state.pending.iter().filter(move |part| !part.exact && part.after <= passed)
+        self.state.pending.iter().filter(move |part| part.is_unread() && !part.exact && part.after <= passed)
     }
 
     fn needs_snapshot(&self) -> bool {
-        self.state.pending.iter().all(|part| part.exact)
+        self.state.pending.iter().filter(|part| part.is_unread()).all(|part| part.exact)
     }
 
     /// The log stands still from now on.
     pub(crate) fn take_the_floor(&mut self, session: &mut Session) -> Result<()> {
         let parts: Vec<PendingPart> = match &self.pool {
-            Some(_) => self.state.pending.iter().take(PARTS_MAX).cloned().collect(),
+            Some(_) => self.state.pending.iter().filter(|part| part.is_unread()).take(PARTS_MAX).cloned().collect(),
             None => self.eligible(session).take(PARTS_MAX).cloned().collect(),
         };
         let (options, facts) = (Arc::clone(&self.options), Arc::clone(&session.facts));
@@ -269,7 +291,8 @@ impl Fill {
                         session.hold_at = Some(at);
                         for part in self.state.pending.iter_mut().filter(|part| part.exact) {
                             // Whatever of it was landed is repeated.
-                            (part.next_block, part.begun) = (0, true);
+                            part.start_over();
+                            part.begun = true;
                         }
                         self.pool = Some(pool);
                         Ok(())
@@ -296,10 +319,11 @@ impl Fill {
     fn start_wave(&mut self, session: &mut Session, parts: Vec<PendingPart>, mut shapes: Shapes) -> Result<()> {
         session.decoder.learn(&[], std::mem::take(&mut shapes.types));
         let chunk_rows = self.options.backfill.as_ref().map_or(0, |backfill| backfill.chunk_rows);
-        let mut chunks = VecDeque::new();
+        let exact = self.pool.is_some();
+        let mut work = VecDeque::new();
         let mut planned = Vec::new();
-        for part in parts {
-            if chunks.len() >= CHUNKS_MAX {
+        for mut part in parts {
+            if work.len() >= CHUNKS_MAX {
                 break;
             }
             let plan = match (shapes.tables.get(&part.oid), shapes.parts.get(&part.part)) {
@@ -311,38 +335,57 @@ impl Fill {
                         let truncate = self.truncate(session, &relation)?;
                         self.ready.push_back(LogEvent::Changes(truncate));
                     }
-                    let plan = TablePlan::new(&session.facts, relation, types, table, place, chunk_rows);
+                    let plan = TablePlan::new(&session.facts, relation, types, (table, place), &part, exact, chunk_rows);
                     (!plan.relation.columns().is_empty()).then_some(plan)
                 }
                 // Dropped, or taken out of the publication.
                 _ => None,
             };
+            let (oid, place) = (part.oid, part.part);
+            let same = |pending: &PendingPart| pending.oid == oid && pending.part == place;
             let Some(plan) = plan.map(Arc::new) else {
-                self.state.pending.retain(|pending| *pending != part);
+                self.state.pending.retain(|pending| !same(pending));
                 continue;
             };
-            if part.exact && part.begun && part.next_block == 0 {
+            if plan.begins_anew(&part) {
+                tracing::warn!(relation = %plan.name, "what was read of the table does not count any more: it is read from its beginning");
+                part.start_over();
+                self.state.pending.iter_mut().filter(|pending| same(pending)).for_each(PendingPart::start_over);
+            }
+            if part.exact && part.begun && part.is_at_start() && !plan.relation.key_declared() {
                 let truncate = self.truncate(session, &plan.relation)?;
                 self.ready.push_back(LogEvent::Changes(truncate));
             }
-            let mut part_chunks = Vec::new();
-            let mut first = part.next_block;
-            loop {
-                let end = plan.chunk_blocks.map(|blocks| first + blocks).filter(|end| *end < plan.blocks);
-                let chunk = Chunk { index: planned.len(), plan: Arc::clone(&plan), first, end };
-                chunks.push_back(chunk.clone());
-                part_chunks.push((chunk, false));
-                match end {
-                    Some(end) if chunks.len() < CHUNKS_MAX => first = end,
-                    _ => break,
+            let index = planned.len();
+            match &plan.way {
+                Way::Blocks { each, all } => {
+                    let mut first = part.next_block;
+                    for number in 0.. {
+                        let end = Some(first + each).filter(|end| end < all);
+                        work.push_back(Work::Chunk(Chunk { index, number, plan: Arc::clone(&plan), range: Range::Blocks { first, end } }));
+                        match end {
+                            Some(end) if work.len() < CHUNKS_MAX => first = end,
+                            _ => break,
+                        }
+                    }
+                }
+                Way::Key { after, .. } if plan.chunks > 1 => {
+                    work.push_back(Work::Cut(Cut { index, number: 0, plan: Arc::clone(&plan), after: after.clone() }));
+                }
+                Way::Key { after, .. } => {
+                    let range = Range::Key { after: after.clone(), end: None };
+                    work.push_back(Work::Chunk(Chunk { index, number: 0, plan: Arc::clone(&plan), range }));
+                }
+                Way::Whole => {
+                    let range = Range::Blocks { first: 0, end: None };
+                    work.push_back(Work::Chunk(Chunk { index, number: 0, plan: Arc::clone(&plan), range }));
                 }
             }
-            planned.push((part, part_chunks));
+            planned.push((part, BTreeMap::new()));
         }
         if planned.is_empty() {
             return Ok(());
         }
-        let exact = self.pool.is_some();
         let proof = if exact {
             Proof::Exact
         } else {
@@ -351,8 +394,8 @@ impl Fill {
         };
         let idle = std::mem::take(&mut self.idle);
         let longest = if exact { EXACT_WAVE } else { WAVE };
-        let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, chunks, longest);
-        self.floor = Floor::Wave(Box::new(Running { wave, parts: planned, exact, read: 0, early: false }));
+        let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, work, longest);
+        self.floor = Floor::Wave(Box::new(Running { wave, parts: planned, exact, seen: Lsn::default(), read: 0, early: false }));
         Ok(())
     }
 
@@ -365,12 +408,14 @@ impl Fill {
                 self.ready.push_back(LogEvent::Changes(batch));
             }
             WaveEvent::Done(chunk) => {
-                let chunks = running.parts.get_mut(chunk.index).map(|(_, chunks)| chunks);
-                for (known, done) in chunks.into_iter().flatten() {
-                    *done |= known.first == chunk.first;
+                if let Some((_, read)) = running.parts.get_mut(chunk.index) {
+                    read.insert(chunk.number, chunk);
                 }
             }
-            WaveEvent::Verified(snapshot) => self.state.unverified.verify(&snapshot),
+            WaveEvent::Verified(snapshot, end) => {
+                running.seen = running.seen.max(end);
+                self.state.unverified.verify(&snapshot);
+            }
             WaveEvent::TooEarly(snapshot) => {
                 running.early = true;
                 self.state.unverified.verify(&snapshot);
@@ -392,29 +437,36 @@ impl Fill {
 
     fn end_wave(&mut self, session: &mut Session) -> Result<()> {
         let Floor::Wave(running) = std::mem::replace(&mut self.floor, Floor::Log) else { return Ok(()) };
-        let Running { wave, parts, exact, read, early } = *running;
+        let Running { wave, parts, exact, seen, read, early } = *running;
         let (pool, idle) = wave.into_connections();
         let mut progress = false;
         for (part, chunks) in parts {
             let Some(pending) = self.state.pending.iter_mut().find(|pending| pending.oid == part.oid && pending.part == part.part) else {
                 continue;
             };
-            for (chunk, done) in chunks {
-                if !done {
-                    // Chunks behind it that were read are read again.
-                    break;
-                }
+            if pending.overtaken != part.overtaken {
+                // What the wave read is landed and not wrong, but does not count.
+                continue;
+            }
+            // Chunks behind one that was not read are read again.
+            for (_, chunk) in
+                chunks.into_iter().enumerate().take_while(|(place, (number, _))| *place as u64 == *number).map(|(_, chunk)| chunk)
+            {
                 progress = true;
-                // `None` means: to the end.
-                pending.next_block = chunk.end.unwrap_or(u64::MAX);
                 pending.begun = true;
+                if chunk.plan.left_out && !exact {
+                    pending.seen = pending.seen.max(seen);
+                }
+                match (chunk.range, &chunk.plan.way) {
+                    (Range::Blocks { end: Some(end), .. }, _) => pending.next_block = end,
+                    (Range::Key { end: Some(end), .. }, Way::Key { key, .. }) => {
+                        pending.place.get_or_insert_with(|| KeyPlace::new(key)).advance(end);
+                    }
+                    _ => pending.next_block = PendingPart::READ,
+                }
             }
         }
-        self.state.pending.retain(|part| part.next_block != u64::MAX);
-        if self.state.pending.is_empty() {
-            // Nobody asks which transactions are visible.
-            self.state.unverified = Unverified::default();
-        }
+        self.forget_passed(session.decoder.passed());
         let now = Instant::now();
         self.slice_until = now + SLICE;
         session.heard_at = now;
@@ -427,9 +479,8 @@ impl Fill {
         }
         if exact {
             let needed = self.state.pending.iter().any(|part| part.exact);
-            self.pool = pool.filter(|pool| {
-                !self.state.pending.is_empty() && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX))
-            });
+            let unread = self.state.pending.iter().any(PendingPart::is_unread);
+            self.pool = pool.filter(|pool| unread && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX)));
             if self.pool.is_none() {
                 session.hold_at = None;
             }
@@ -441,11 +492,21 @@ impl Fill {
             mark.position = mark.position.max(self.position(session));
             self.ready.push_back(LogEvent::Mark(mark));
         }
+        Ok(())
+    }
+
+    /// Forgets the parts that are read whole, once the log has come to where their snapshots were.
+    pub(crate) fn forget_passed(&mut self, passed: Lsn) {
+        if self.state.pending.iter().all(|part| part.is_unread() || part.seen > passed) {
+            return;
+        }
+        self.state.pending.retain(|part| part.is_unread() || part.seen > passed);
         if self.state.pending.is_empty() {
+            // Nobody asks which transactions are visible.
+            self.state.unverified = Unverified::default();
             self.idle.clear();
             tracing::info!(slot = self.options.slot, "all rows that were there are read");
         }
-        Ok(())
     }
 
     /// What failed beside the log is tried again; the log goes on meanwhile.
@@ -555,6 +616,17 @@ impl Fill {
     }
 }
 
+/// True if a row of the batch has another key than before, and a value that is not in the log.
+fn moves_unlogged_values(batch: &ChangeBatch) -> bool {
+    let Some(unchanged) = &batch.unchanged else { return false };
+    let codes = batch.change_type_codes();
+    let moved = |row: usize| codes.get(row) == Some(&ChangeType::UpdateDelete.code());
+    // The new row follows the old one, perhaps in the next batch.
+    (0..codes.len())
+        .filter(|row| moved(*row))
+        .any(|old| old + 1 >= codes.len() || unchanged.columns.iter().any(|(_, rows)| rows.value(old + 1)))
+}
+
 /// The relation of a table that the catalog describes, and how its columns are read.
 fn describe(
     decoder: &mut PgoutputDecoder,
@@ -598,7 +670,7 @@ async fn look(
             }
         }
         found = survey(&mut connection, &options.publication, &state, Some(&again), &tables, &backfill.exclude).await?;
-        if !found.found.is_empty() {
+        if !found.found.is_empty() || state.pending.iter().any(|part| !part.is_unread()) {
             // So that the log moves behind what was found, also where nothing else happens.
             server::log_end(&mut connection).await?;
         }

@@ -191,6 +191,7 @@ impl LiveReader {
                     }
                 }
                 Decoded::Changes(batch) => {
+                    self.fill.watch(&batch, session);
                     let fresh = match self.handed_out.get(batch.relation.name()) {
                         Some(last) => batch.after(*last),
                         None => Some(batch),
@@ -200,6 +201,7 @@ impl LiveReader {
                     }
                 }
                 Decoded::Mark(lsn, commit_time) => {
+                    self.fill.forget_passed(lsn);
                     let mark = session.mark(lsn, commit_time, self.fill.state())?;
                     if mark.position > self.last_mark.position {
                         return Ok(Some(LogEvent::Mark(mark)));
@@ -391,6 +393,7 @@ impl LiveReader {
         }
         if idle && now >= mark_at {
             self.wanted = self.wanted.filter(|_| !wanted);
+            self.fill.forget_passed(session.decoder.passed());
             let mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), self.fill.state())?;
             self.mark_due = Some(mark);
         }

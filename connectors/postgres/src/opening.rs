@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
 
-use crate::backfill::{BackfillState, Pool, look_up};
+use crate::backfill::{BackfillState, PendingPart, Pool, look_up};
 use crate::decoder::{DecoderOptions, PgoutputDecoder};
 use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
@@ -297,7 +297,7 @@ fn verify_server(options: &PostgresOptions, facts: &Facts) -> Result<()> {
 }
 
 /// The server was promoted since: goes on if what this stream has read lies on the way to the present timeline.
-async fn follow_timeline(from: PostgresOffset, identity: &Identity, walsender: &mut Connection) -> Result<PostgresOffset> {
+async fn follow_timeline(mut from: PostgresOffset, identity: &Identity, walsender: &mut Connection) -> Result<PostgresOffset> {
     let left = server::left_at(walsender, identity.timeline, from.timeline).await?;
     let Some(left) = left.filter(|left| from.changed <= *left) else {
         return Err(Error::log_gone(
@@ -307,6 +307,8 @@ async fn follow_timeline(from: PostgresOffset, identity: &Identity, walsender: &
         .context("timeline left at", left.map_or_else(|| "never".to_owned(), |left| left.to_string()))
         .remedy(START_ANEW));
     };
+    // Transactions that are lost have given their numbers to others, which may have put other rows where theirs lay.
+    from.backfill.pending.iter_mut().filter(|part| part.place.is_some()).for_each(PendingPart::start_over);
     if from.lsn <= left {
         tracing::info!(from = from.timeline, to = identity.timeline, left = %left, "the log goes on on another timeline");
         return Ok(PostgresOffset { timeline: identity.timeline, ..from });

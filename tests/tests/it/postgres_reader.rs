@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use logweir_core::{
@@ -438,4 +439,240 @@ async fn a_reader_that_waits_is_not_cut_off() {
     batches.extend(reading.read_to_end().await);
     assert_eq!(batches.iter().map(ChangeBatch::rows).sum::<usize>(), 300_000);
     assert!(!server.log().contains("due to replication timeout"), "{}", server.log());
+}
+
+/// The table that changes come to, whatever its key: the last column of each row, sorted. What the log leaves out is that of
+/// the row before.
+fn last_columns<'a>(batches: impl IntoIterator<Item = &'a ChangeBatch>) -> Vec<String> {
+    let mut table: BTreeMap<Vec<Option<String>>, Option<String>> = BTreeMap::new();
+    for batch in batches {
+        let last = batch.relation.columns().len() - 1;
+        let value = |column: usize, row: usize| {
+            let array = batch.records.column(column);
+            let naive = arrow_schema::DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, None);
+            let timestamp = matches!(array.data_type(), arrow_schema::DataType::Timestamp(..));
+            let array = if timestamp { &arrow_cast::cast(array, &naive).unwrap() } else { array };
+            (!array.is_null(row)).then(|| arrow_cast::display::array_value_to_string(array, row).unwrap())
+        };
+        let mut moved = None;
+        for (row, code) in batch.change_type_codes().iter().enumerate() {
+            let key: Vec<_> = batch.relation.key().iter().map(|column| value(*column, row)).collect();
+            let unchanged = batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(last, row));
+            match ChangeType::from_code(*code).unwrap() {
+                ChangeType::Truncate => table.clear(),
+                ChangeType::Delete => drop(table.remove(&key)),
+                ChangeType::UpdateDelete => moved = Some(table.remove(&key).flatten()),
+                _ => {
+                    let before = moved.take().or_else(|| table.get(&key).cloned()).flatten();
+                    table.insert(key, if unchanged { before } else { value(last, row) });
+                }
+            }
+        }
+    }
+    let mut values: Vec<String> = table.into_values().map(|value| value.unwrap_or_else(|| "missing".to_owned())).collect();
+    values.sort_unstable();
+    values
+}
+
+async fn last_columns_of(server: &PostgresServer, table: &str) -> Vec<String> {
+    let mut values: Vec<String> =
+        server.query(&format!("SELECT v FROM {table}")).await.into_iter().map(|row| row[0].clone().unwrap()).collect();
+    values.sort_unstable();
+    values
+}
+
+fn reads<'a>(batches: impl IntoIterator<Item = &'a ChangeBatch>) -> usize {
+    let codes = batches.into_iter().flat_map(|batch| batch.change_type_codes().iter());
+    codes.filter(|code| **code == ChangeType::Read.code()).count()
+}
+
+/// Where ranges of blocks cannot be read, ranges of the key are, in the order that the key itself has.
+async fn key_ranges(version: u32, new_slot: bool) {
+    const KEYS: [(&str, &str, &str); 9] = [
+        ("number", "a bigint, PRIMARY KEY (a)", "i"),
+        ("text", "a text COLLATE \"C\", PRIMARY KEY (a)", "chr(33 + i % 90) || '''\\\"' || i"),
+        ("local_text", "a varchar(40), PRIMARY KEY (a)", "CASE i % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'B' ELSE '_' END || i"),
+        ("one_group", "a int, b text, PRIMARY KEY (a, b)", "1, 'x' || i"),
+        ("three", "a date, b numeric, c char(6), PRIMARY KEY (b, c, a)", "'2024-01-01'::date + i % 7, i % 5 + 0.5, i"),
+        ("times", "a timestamptz, b float8, PRIMARY KEY (a, b)", "'2024-03-31 00:00Z'::timestamptz + i * interval '7 min', 1.0 / i"),
+        ("own_order", "a int, b s.size, c int, PRIMARY KEY (a, b, c)", "i % 3, (CASE i % 2 WHEN 0 THEN 's' ELSE 'l' END)::s.size, i"),
+        ("domains", "a s.code, b int[], PRIMARY KEY (a, b) INCLUDE (v)", "'c' || i % 10, ARRAY[i, -i]"),
+        ("bytes", "a bytea, b uuid, PRIMARY KEY (a, b)", "decode(lpad(to_hex(i % 256), 2, '0'), 'hex'), md5(i::text)::uuid"),
+    ];
+    install_crypto();
+    let server = PostgresServer::start(version, &[]).await;
+    server
+        .execute(
+            "CREATE SCHEMA s; CREATE TYPE s.size AS ENUM ('s', 'm', 'l'); CREATE DOMAIN s.word AS varchar(10); CREATE DOMAIN s.code AS s.word;
+             CREATE FUNCTION s.lt(s.size, s.size) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text < $2::text';
+             CREATE FUNCTION s.le(s.size, s.size) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text <= $2::text';
+             CREATE FUNCTION s.eq(s.size, s.size) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text = $2::text';
+             CREATE FUNCTION s.ge(s.size, s.size) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text >= $2::text';
+             CREATE FUNCTION s.gt(s.size, s.size) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1::text > $2::text';
+             CREATE FUNCTION s.cmp(s.size, s.size) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT CASE WHEN $1::text < $2::text THEN -1 WHEN $1::text > $2::text THEN 1 ELSE 0 END';
+             CREATE OPERATOR s.< (LEFTARG = s.size, RIGHTARG = s.size, FUNCTION = s.lt);
+             CREATE OPERATOR s.<= (LEFTARG = s.size, RIGHTARG = s.size, FUNCTION = s.le);
+             CREATE OPERATOR s.= (LEFTARG = s.size, RIGHTARG = s.size, FUNCTION = s.eq);
+             CREATE OPERATOR s.>= (LEFTARG = s.size, RIGHTARG = s.size, FUNCTION = s.ge);
+             CREATE OPERATOR s.> (LEFTARG = s.size, RIGHTARG = s.size, FUNCTION = s.gt);
+             CREATE OPERATOR CLASS s.size_ops DEFAULT FOR TYPE s.size USING btree AS OPERATOR 1 s.<, OPERATOR 2 s.<=, OPERATOR 3 s.=,
+             OPERATOR 4 s.>=, OPERATOR 5 s.>, FUNCTION 1 s.cmp(s.size, s.size)",
+        )
+        .await;
+    for (name, columns, values) in KEYS {
+        let (columns, key) = columns.split_once(", PRIMARY").unwrap();
+        // Some pages that were not analyzed, some that were.
+        server
+            .execute(&format!(
+                "CREATE TABLE s.{name} (n int, {columns}, v text, PRIMARY{key});
+                 INSERT INTO s.{name} SELECT i, {values}, 'row ' || i || repeat('x', 40) FROM generate_series(1, 3000) i"
+            ))
+            .await;
+    }
+    for statement in ["ANALYZE s.three", "ANALYZE s.one_group", "VACUUM s.number"] {
+        server.execute(statement).await;
+    }
+    if !new_slot {
+        server.execute("CREATE PUBLICATION logweir FOR ALL TABLES").await;
+        server.execute("SELECT pg_create_logical_replication_slot('logweir', 'pgoutput')").await;
+    }
+    let client = server.connect().await;
+    let changing = tokio::spawn(async move {
+        for i in 1..60 {
+            for (name, ..) in KEYS {
+                let sql = format!(
+                    "UPDATE s.{name} SET v = 'changed {i}' WHERE n = {i}; DELETE FROM s.{name} WHERE n = {} + 1000;
+                     UPDATE s.{name} SET a = (SELECT a FROM s.{name} WHERE n = 2500), v = 'moved {i}' WHERE n = {i} + 500 AND '{name}' IN ('three', 'own_order');
+                     UPDATE s.{name} SET n = n + 10000 WHERE n = {i} + 700",
+                    i * 7
+                );
+                client.batch_execute(&sql).await.unwrap();
+            }
+        }
+    });
+    let mut options = options(&server);
+    options.backfill = Some(BackfillOptions { chunk_rows: 170, tasks: 3, ..BackfillOptions::default() });
+    let mut reading = Reading::open(options, followed("s"), None).await;
+    let mut batches = reading.read_to_end().await;
+    changing.await.unwrap();
+    batches.extend(reading.read_to_end().await);
+    for (name, ..) in KEYS {
+        let of_table = || batches.iter().filter(|batch| batch.relation.name().table == name);
+        assert_eq!(last_columns(of_table()), last_columns_of(&server, &format!("s.{name}")).await, "{name}");
+        // As many pieces as there are ranges, and hardly a row twice.
+        let pieces = of_table().filter(|batch| batch.change_type_codes().contains(&ChangeType::Read.code())).count();
+        assert!(pieces >= 3000 / 170, "{name} in {pieces} pieces");
+        assert!((2500..=3000).contains(&reads(of_table())), "{name}: {}", reads(of_table()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_of_keys_of_12() {
+    key_ranges(12, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_of_keys_of_13_in_an_exact_snapshot() {
+    key_ranges(13, true).await;
+}
+
+/// A reader that was stopped in the middle of a table. Its slot was there, so that waves have snapshots of their own.
+async fn half_read(server: &PostgresServer, columns: &str, values: &str) -> (PostgresOptions, Reading, Vec<ChangeBatch>) {
+    install_crypto();
+    server
+        .execute(&format!(
+            "CREATE SCHEMA s; CREATE TABLE s.t ({columns}, v text, PRIMARY KEY (a)); ALTER TABLE s.t ALTER v SET STORAGE EXTERNAL;
+             INSERT INTO s.t SELECT {values} FROM generate_series(1, 6000) i; CREATE PUBLICATION logweir FOR ALL TABLES"
+        ))
+        .await;
+    server.execute("SELECT pg_create_logical_replication_slot('logweir', 'pgoutput')").await;
+    let mut options = options(server);
+    options.backfill = Some(BackfillOptions { chunk_rows: 100, tasks: 2, ..BackfillOptions::default() });
+    let mut reading = Reading::open(options.clone(), followed("s"), None).await;
+    let mut batches = vec![reading.batch().await];
+    // Nobody takes what is read, and no chunk is begun a second after the first.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let half = |mark: &LogMark| {
+        let part = &mark.offset.0["backfill"]["pending"][0];
+        part["place"].is_object() || part["next_block"].as_u64().is_some_and(|block| block > 0)
+    };
+    while !reading.marks.last().is_some_and(half) {
+        batches.extend(reading.event().await);
+    }
+    (options, reading, batches)
+}
+
+async fn reopened(options: PostgresOptions, reading: Reading) -> Reading {
+    let mark = reading.marks.last().cloned().expect("there are marks");
+    let relations = reading.relations.clone();
+    drop(reading);
+    let start = LogStart { resume: Some(mark), relations, tables: followed("s"), memory: MemoryBudget::new(64 << 20) };
+    loop {
+        match PostgresSource::new(options.clone()).open_log(start.clone()).await {
+            Ok(reader) => return Reading { reader, marks: Vec::new(), relations: Vec::new() },
+            Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A restart goes on behind the ranges that were read, as long as a row is there that one of them ended with.
+async fn resumes(version: u32, meanwhile: &[&str], least: usize, most: usize) {
+    let server = PostgresServer::start(version, &[]).await;
+    let (options, reading, mut batches) = half_read(&server, "a text", "'secret ' || i, 'row ' || i").await;
+    let before = reads(&batches);
+    let checkpoint = serde_json::to_string(&reading.marks.last().unwrap().offset.0).unwrap();
+    assert!((100..4000).contains(&before), "read half of it: {before}");
+    assert!(!checkpoint.contains("secret") && checkpoint.contains("ends"), "{checkpoint}");
+    for statement in meanwhile {
+        server.execute(statement).await;
+    }
+    let mut reading = reopened(options, reading).await;
+    let rest = reading.read_to_end().await;
+    let after = reads(&rest);
+    assert!((least..=most).contains(&(before + after)), "{before} rows before, {after} after");
+    batches.extend(rest);
+    assert_eq!(last_columns(&batches), last_columns_of(&server, "s.t").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_goes_on_behind_the_ranges_that_were_read() {
+    resumes(12, &["DELETE FROM s.t WHERE a = 'secret 1'"], 5_999, 6_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_begins_a_table_anew_whose_rows_have_all_changed() {
+    const AGAIN: &str = "UPDATE s.t SET v = v || ' again'";
+    resumes(13, &[AGAIN], 6_100, 10_000).await;
+    // Another transaction's rows where the old ones lay, and an index in another file.
+    resumes(13, &[AGAIN, "VACUUM s.t", AGAIN], 6_100, 10_000).await;
+    resumes(12, &["REINDEX TABLE s.t"], 6_100, 10_000).await;
+}
+
+/// Rows that move, by their key or by their place, from where nothing is read yet to where all is: a value that the log
+/// leaves out is there all the same.
+async fn moving_rows(version: u32, keys_change: bool) {
+    let server = PostgresServer::start(version, &[]).await;
+    let (_, mut reading, mut batches) =
+        half_read(&server, "a int, w int, filler text", "i, 0, repeat('f', 230), i || repeat(md5(i::text), 100)").await;
+    server.execute("DELETE FROM s.t WHERE a <= 2000").await;
+    server.execute("VACUUM s.t").await;
+    server.execute("UPDATE s.t SET w = 1 WHERE a > 4500").await;
+    if keys_change {
+        server.execute("UPDATE s.t SET a = 0 - a WHERE a > 5800 AND a < 5850").await;
+    }
+    batches.extend(reading.read_to_end().await);
+    assert!(!reading.reader.reads_backfill());
+    let unchanged = batches.iter().filter_map(|batch| batch.unchanged.as_ref());
+    assert!(unchanged.count() > 0, "the log leaves values out");
+    let (found, expected) = (last_columns(&batches), last_columns_of(&server, "s.t").await);
+    assert_eq!(found.iter().filter(|value| *value == "missing").count(), 0);
+    assert!(found == expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_move_while_a_table_is_read_lose_nothing() {
+    moving_rows(12, true).await;
+    moving_rows(15, false).await;
+    moving_rows(18, true).await;
 }

@@ -13,12 +13,17 @@
 //!   has under way makes it too early;
 //! * the changes of a table that joins the publication are sent from then on, those of transactions that were under way at
 //!   that moment perhaps not: its chunks wait until all of these have ended.
+//!
+//! A chunk is a range of blocks, or of the key (`key`): where blocks cannot be found without reading the whole table (before
+//! 14), and where rows have values that the log leaves out when they did not change.
 
 mod copy;
+mod key;
 mod plan;
 mod state;
 mod wave;
 
-pub(crate) use plan::{Shapes, Survey, TablePlan, look_up, plan_tables, primary_key, survey};
+pub(crate) use key::KeyPlace;
+pub(crate) use plan::{Shapes, Survey, TablePlan, Way, look_up, plan_tables, primary_key, survey};
 pub(crate) use state::{BackfillState, PendingPart, Unverified};
-pub(crate) use wave::{Chunk, Pool, Proof, Wave, WaveEvent};
+pub(crate) use wave::{Chunk, Cut, Pool, Proof, Range, Wave, WaveEvent, Work};

@@ -7,17 +7,22 @@ use logweir_core::{Error, Pattern, Relation, RelationName, Result, TableFilter};
 
 use crate::lsn::Lsn;
 use crate::message::{RelationColumn, RelationShape};
-use crate::quote::{identifier, literal};
+use crate::quote::{identifier, literal, relation};
 use crate::server::{Facts, number};
 use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo};
 use crate::wire::{Connection, Rows};
 
+use super::key::{KeyBound, RangeKey};
 use super::state::{BackfillState, PendingPart};
+use super::wave::Range;
 
 /// Bounds of a chunk, in blocks of the table.
 const CHUNK_BLOCKS: std::ops::RangeInclusive<u64> = 16..=65_536;
 /// Rows that a block is taken to have where nobody has counted them.
 const BLOCK_ROWS_GUESS: f64 = 50.0;
+
+/// The first version that reads a range of blocks without reading the rest.
+const RANGES_OF_BLOCKS: u32 = 140_000;
 
 /// What a look at the server found.
 #[derive(Debug, Default)]
@@ -71,7 +76,7 @@ pub(crate) async fn survey(
             names.push(name);
         }
         let exact = rows.get(row, 3) == Some("t");
-        found.push(PendingPart { oid, part, next_block: 0, after: Lsn::default(), ended: 0, exact, begun: false });
+        found.push(PendingPart::new(oid, part, exact));
     }
     if !found.is_empty() && again.is_some() {
         // Whatever is under way now may have changed one of them unnoticed, and has a lower number than a new transaction: the
@@ -99,6 +104,11 @@ fn oid_array(oids: impl Iterator<Item = Oid>) -> String {
     format!("'{{{}}}'::pg_catalog.oid[]", list.join(","))
 }
 
+/// The columns of the index `index` that are its key: what it includes beside them has no operator class.
+fn key_columns(index: &str) -> String {
+    format!("({index}.indkey::pg_catalog.int2[])[:pg_catalog.array_upper({index}.indclass::pg_catalog.oid[], 1)]")
+}
+
 /// A table as its rows are read.
 #[derive(Debug)]
 pub(crate) struct TableShape {
@@ -116,6 +126,12 @@ pub(crate) struct PartShape {
     name: RelationName,
     blocks: u64,
     rows_per_block: f64,
+    /// It has values that are stored apart from their rows.
+    toasted: bool,
+    /// Its primary key, if ranges of it can be read.
+    key: Option<RangeKey>,
+    /// Where its last range ended, looked up for a place that does not know.
+    found: Option<KeyBound>,
 }
 
 /// What is needed to read parts.
@@ -135,20 +151,38 @@ pub(crate) struct TablePlan {
     pub(crate) types: Vec<ColumnType>,
     select: String,
     filter: Option<String>,
-    /// Blocks it had when it was looked at.
-    pub(crate) blocks: u64,
-    /// Blocks of a chunk; `None` if it can be read in one piece only.
-    pub(crate) chunk_blocks: Option<u64>,
+    /// The part.
+    pub(crate) name: RelationName,
+    pub(crate) way: Way,
+    /// The log may leave out values of its rows that did not change.
+    pub(crate) left_out: bool,
+    /// Chunks that it has, about.
+    pub(crate) chunks: u64,
+    /// Rows that a chunk has, about.
+    pub(crate) chunk_rows: u64,
+}
+
+/// What chunks of a part are.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// So many blocks of all that there were when it was looked at.
+    Blocks { each: u64, all: u64 },
+    /// Ranges of the key, from behind `after`.
+    Key { key: RangeKey, after: Option<KeyBound> },
+    /// It is read in one piece.
+    Whole,
 }
 
 impl TablePlan {
-    /// The plan of a part whose table is described as `relation`, with columns of these types.
+    /// The plan of a part whose table is described as `relation`, with columns of these types. `exact`: by the exact snapshot
+    /// of a slot.
     pub(crate) fn new(
         facts: &Facts,
         relation: Arc<Relation>,
         types: Vec<ColumnType>,
-        table: &TableShape,
-        part: &PartShape,
+        (table, part): (&TableShape, &PartShape),
+        pending: &PendingPart,
+        exact: bool,
         chunk_rows: u64,
     ) -> Self {
         let columns: Vec<String> = relation
@@ -160,27 +194,60 @@ impl TablePlan {
                 if column_type.is_binary() { name } else { format!("{name}::pg_catalog.text") }
             })
             .collect();
-        let name = format!("{}.{}", identifier(&part.name.schema), identifier(&part.name.table));
         let blocks = (chunk_rows as f64 / part.rows_per_block) as u64;
+        let each = blocks.clamp(*CHUNK_BLOCKS.start(), *CHUNK_BLOCKS.end());
+        // Whole rows in the log leave nothing out.
+        let left_out = part.toasted && table.shape.replica_identity != b'f';
+        // Before 14 a range of row places is found by reading the whole table.
+        let blocks_will_do = facts.version >= RANGES_OF_BLOCKS && (exact || !left_out) && pending.place.is_none();
+        let way = match &part.key {
+            _ if blocks_will_do => Way::Blocks { each, all: part.blocks },
+            Some(key) => {
+                let after = pending.place.as_ref().and_then(|place| place.bound(key, part.found.as_ref()));
+                Way::Key { key: key.clone(), after }
+            }
+            None => Way::Whole,
+        };
         TablePlan {
-            select: format!("SELECT {} FROM ONLY {name}", columns.join(", ")),
+            select: format!("SELECT {} FROM ONLY {}", columns.join(", "), self::relation(&part.name)),
             filter: table.filter.clone(),
+            name: part.name.clone(),
             relation,
             types,
-            blocks: part.blocks,
-            // Before 14 a range of row places is found by reading the whole table.
-            chunk_blocks: (facts.version >= 140_000).then(|| blocks.clamp(*CHUNK_BLOCKS.start(), *CHUNK_BLOCKS.end())),
+            way,
+            left_out,
+            chunks: part.blocks.div_ceil(each).max(1),
+            chunk_rows,
         }
     }
 
-    /// The statement that reads the blocks from `first` on, up to `end` (to the last one without it).
-    pub(crate) fn copy_statement(&self, first: u64, end: Option<u64>) -> String {
-        let mut conditions = Vec::new();
-        if first > 0 {
-            conditions.push(format!("ctid >= '({first},0)'::pg_catalog.tid"));
+    /// True if `part` counts as read up to a place that is of no use for this plan.
+    pub(crate) fn begins_anew(&self, part: &PendingPart) -> bool {
+        match &self.way {
+            Way::Blocks { .. } => part.place.is_some(),
+            Way::Key { after, .. } => part.next_block > 0 || (part.place.is_some() && after.is_none()),
+            Way::Whole => !part.is_at_start(),
         }
-        if let Some(end) = end {
-            conditions.push(format!("ctid < '({end},0)'::pg_catalog.tid"));
+    }
+
+    /// The statement that reads a range.
+    pub(crate) fn copy_statement(&self, range: &Range) -> String {
+        let mut conditions = Vec::new();
+        match range {
+            Range::Blocks { first, end } => {
+                if *first > 0 {
+                    conditions.push(format!("ctid >= '({first},0)'::pg_catalog.tid"));
+                }
+                if let Some(end) = end {
+                    conditions.push(format!("ctid < '({end},0)'::pg_catalog.tid"));
+                }
+            }
+            Range::Key { after, end } => {
+                if let Way::Key { key, .. } = &self.way {
+                    conditions.extend(after.as_ref().map(|after| key.behind(after)));
+                    conditions.extend(end.as_ref().map(|end| key.up_to(&end.bound)));
+                }
+            }
         }
         conditions.extend(self.filter.iter().map(|filter| format!("({filter})")));
         let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
@@ -200,8 +267,8 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
     let rows = connection
         .query(&format!(
             "SELECT c.oid, n.nspname, c.relname, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
-             COALESCE(c.relreplident = 'f' OR a.attnum = ANY (identity.indkey), false), \
-             pg_catalog.array_position(key.indkey::pg_catalog.int2[], a.attnum), {filter} \
+             COALESCE(c.relreplident = 'f' OR a.attnum = ANY ({}), false), \
+             pg_catalog.array_position({}, a.attnum), {filter} \
              FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_publication_tables AS p ON p.pubname = {} AND p.schemaname = n.nspname AND p.tablename = c.relname \
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND ({attributes}) \
@@ -209,6 +276,8 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
              CASE c.relreplident WHEN 'd' THEN identity.indisprimary WHEN 'i' THEN identity.indisreplident ELSE false END \
              LEFT JOIN pg_catalog.pg_index AS key ON key.indrelid = c.oid AND key.indisprimary \
              WHERE c.oid = ANY ({tables}) ORDER BY c.oid, a.attnum",
+            key_columns("identity"),
+            key_columns("key"),
             literal(publication)
         ))
         .await?;
@@ -246,7 +315,8 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
     let places = oid_array(parts.iter().map(|part| part.part));
     let rows = connection
         .query(&format!(
-            "SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid), c.reltuples, c.relpages \
+            "SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid), c.reltuples, c.relpages, \
+             c.reltoastrelid <> 0 AND pg_catalog.pg_relation_size(c.reltoastrelid) > 0 \
              FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({places})"
         ))
         .await?;
@@ -255,7 +325,21 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
         let (tuples, pages) = (number::<f64>(&rows, row, 4).unwrap_or(0.0), number::<f64>(&rows, row, 5).unwrap_or(0.0));
         let rows_per_block = if tuples > 0.0 && pages > 0.0 { (tuples / pages).max(0.1) } else { BLOCK_ROWS_GUESS };
         let blocks = number::<u64>(&rows, row, 3).unwrap_or(0).div_ceil(facts.block_size.max(1));
-        shapes.parts.insert(oid, PartShape { name: RelationName::new(schema, table), blocks, rows_per_block });
+        let (name, toasted) = (RelationName::new(schema, table), rows.get(row, 6) == Some("t"));
+        shapes.parts.insert(oid, PartShape { name, blocks, rows_per_block, toasted, key: None, found: None });
+    }
+    let keys = RangeKey::read(&connection.query(&RangeKey::statement(&places)).await?);
+    for (oid, key) in keys {
+        if let Some(part) = shapes.parts.get_mut(&oid) {
+            part.key = key;
+        }
+    }
+    for pending in parts {
+        if let (Some(place), Some(part)) = (&pending.place, shapes.parts.get_mut(&pending.part))
+            && let Some(key) = &part.key
+        {
+            part.found = place.find(connection, &part.name, key).await?;
+        }
     }
     let types = shapes.tables.values().flat_map(|table| table.shape.columns.iter().map(|column| column.type_oid));
     let types = types.collect::<Vec<_>>();
@@ -298,8 +382,8 @@ pub(crate) async fn primary_key(connection: &mut Connection, oid: Oid) -> Result
     let rows = connection
         .query(&format!(
             "SELECT a.attname FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid \
-             AND a.attnum = ANY (i.indkey) WHERE i.indrelid = {oid} AND i.indisprimary \
-             ORDER BY pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum)"
+             AND a.attnum = ANY ({0}) WHERE i.indrelid = {oid} AND i.indisprimary ORDER BY pg_catalog.array_position({0}, a.attnum)",
+            key_columns("i")
         ))
         .await?;
     Ok((0..rows.len()).filter_map(|row| rows.get(row, 0).map(str::to_owned)).collect())

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::lsn::Lsn;
 use crate::types::Oid;
 
+use super::key::KeyPlace;
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -90,9 +92,18 @@ pub(crate) struct PendingPart {
     pub(crate) oid: Oid,
     /// Where they lie: the same one, or a partition.
     pub(crate) part: Oid,
-    /// Everything before this block was read.
+    /// Everything before this block was read. [`PendingPart::READ`] if all is.
     #[serde(default)]
     pub(crate) next_block: u64,
+    /// Its rows may hold what transactions did up to here. If the log leaves values out, it must have come so far.
+    #[serde(default, skip_serializing_if = "Lsn::is_zero")]
+    pub(crate) seen: Lsn,
+    /// How far it is read by its key, where it is not read block by block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<KeyPlace>,
+    /// How often it was started over because a row changed its key and the log left a value of it out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) overtaken: u32,
     /// Changes of the table are in the log from here on.
     #[serde(default)]
     pub(crate) after: Lsn,
@@ -105,6 +116,48 @@ pub(crate) struct PendingPart {
     /// Rows of it may have been landed that the next reading repeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) begun: bool,
+}
+
+impl PendingPart {
+    /// All its blocks.
+    pub(crate) const READ: u64 = u64::MAX;
+
+    /// A part of which nothing is read.
+    pub(crate) fn new(oid: Oid, part: Oid, exact: bool) -> Self {
+        PendingPart {
+            oid,
+            part,
+            next_block: 0,
+            seen: Lsn::default(),
+            place: None,
+            overtaken: 0,
+            after: Lsn::default(),
+            ended: 0,
+            exact,
+            begun: false,
+        }
+    }
+
+    /// Nothing of it counts as read.
+    pub(crate) fn start_over(&mut self) {
+        self.next_block = 0;
+        self.place = None;
+        self.seen = Lsn::default();
+    }
+
+    /// True if there are rows to be read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.next_block != Self::READ
+    }
+
+    /// True if nothing of it counts as read.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.next_block == 0 && self.place.is_none()
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A set of OIDs; in text, runs of them: `16385-16390,16400`.
@@ -244,7 +297,7 @@ mod tests {
     fn the_state_survives_the_checkpoint() {
         let state = BackfillState {
             known: Oids([16385, 16386, 16387, 16400].into()),
-            pending: vec![PendingPart { oid: 16400, part: 16401, next_block: 7, after: Lsn(1), ended: 1 << 40, exact: true, begun: false }],
+            pending: vec![PendingPart { next_block: 7, after: Lsn(1), ended: 1 << 40, ..PendingPart::new(16400, 16401, true) }],
             unverified: Unverified::new(vec![5]),
         };
         let text = serde_json::to_string(&state).unwrap();

@@ -1,25 +1,28 @@
 //! A wave: chunks read side by side while the log stands still.
 //!
 //! Chunks are taken in order, so when a wave ends everything up to one place is read and nothing behind it. Each task has
-//! one connection and one snapshot for the wave.
+//! one connection and one snapshot for the wave. Where ranges of a key end is found as they are taken, by the task that takes
+//! them: while one task looks, the others read.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::ArrayRef;
 use logweir_core::{Clock as _, Error, Pattern, Result, SystemClock, TableFilter, TimestampMicros};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::lsn::Lsn;
 use crate::options::PostgresOptions;
 use crate::quote::{identifier, literal, relation};
-use crate::server::Facts;
+use crate::server::{Facts, log_end, number};
 use crate::wire::{Connection, Mode, sqlstate};
 
 use super::copy::{CopyDecoder, CopyError};
-use super::plan::{Survey, TablePlan, current_snapshot, survey};
+use super::key::{KeyBound, KeyEnd};
+use super::plan::{Survey, TablePlan, Way, current_snapshot, survey};
 use super::state::{BackfillState, Snapshot, Unverified};
 
 /// Rows are handed out in batches of about this size.
@@ -27,15 +30,50 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Batches that wait for the reader, for each task.
 const BATCHES_WAITING: usize = 2;
 
-/// The rows of `part` from one block to another.
+/// Rows of a part that are read in one go.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
     /// Index among the pending parts when the wave began.
     pub(crate) index: usize,
+    /// Which one it is of those that the wave reads of the part.
+    pub(crate) number: u64,
     pub(crate) plan: Arc<TablePlan>,
-    pub(crate) first: u64,
-    /// `None`: to the end.
-    pub(crate) end: Option<u64>,
+    pub(crate) range: Range,
+}
+
+/// Which rows a chunk has. Without an end they go to the end of the part.
+#[derive(Debug, Clone)]
+pub(crate) enum Range {
+    /// From one block to before another.
+    Blocks { first: u64, end: Option<u64> },
+    /// From behind one value of the key to another.
+    Key { after: Option<KeyBound>, end: Option<KeyEnd> },
+}
+
+/// Something to do for a task.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    Chunk(Chunk),
+    Cut(Cut),
+}
+
+/// The rest of a part from behind `after`, of which chunks are still to be cut.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    pub(crate) index: usize,
+    pub(crate) number: u64,
+    pub(crate) plan: Arc<TablePlan>,
+    pub(crate) after: Option<KeyBound>,
+}
+
+impl Work {
+    /// Chunks that it is, about.
+    fn chunks(&self) -> u64 {
+        match self {
+            Work::Chunk(_) => 1,
+            Work::Cut(cut) => cut.plan.chunks,
+        }
+    }
 }
 
 /// What must be true of a snapshot.
@@ -57,8 +95,8 @@ pub(crate) enum WaveEvent {
     Outdated,
     /// A task's snapshot does not prove enough yet. It read nothing.
     TooEarly(Snapshot),
-    /// A task's snapshot, good enough.
-    Verified(Snapshot),
+    /// A task's snapshot, good enough. What it sees was in the log before this place.
+    Verified(Snapshot, Lsn),
     /// A task ended with a fault.
     Failed(Error),
 }
@@ -110,7 +148,7 @@ impl Pool {
 
 #[derive(Default)]
 struct Queue {
-    chunks: VecDeque<Chunk>,
+    work: VecDeque<Work>,
     until: Option<Instant>,
 }
 
@@ -125,7 +163,7 @@ pub(crate) struct Wave {
 }
 
 impl Wave {
-    /// Starts to read `chunks`, with the connections of `pool` or with connections of its own. No chunk is begun after
+    /// Starts on `work`, with the connections of `pool` or with connections of its own. No chunk is begun after
     /// `longest`, but the first.
     pub(crate) fn start(
         options: &Arc<PostgresOptions>,
@@ -133,11 +171,12 @@ impl Wave {
         pool: Option<Pool>,
         mut idle: Vec<Connection>,
         proof: &Proof,
-        chunks: VecDeque<Chunk>,
+        work: VecDeque<Work>,
         longest: Duration,
     ) -> Self {
-        let tasks_max = options.backfill.as_ref().map_or(1, |backfill| backfill.tasks).max(1).min(chunks.len().max(1));
-        let queue = Arc::new(Mutex::new(Queue { chunks, until: Some(Instant::now() + longest) }));
+        let chunks = usize::try_from(work.iter().map(Work::chunks).sum::<u64>()).unwrap_or(usize::MAX);
+        let tasks_max = options.backfill.as_ref().map_or(1, |backfill| backfill.tasks).max(1).min(chunks.max(1));
+        let queue = Arc::new(Mutex::new(Queue { work, until: Some(Instant::now() + longest) }));
         let (events_to, events) = mpsc::channel(tasks_max * BATCHES_WAITING);
         let mut tasks = JoinSet::new();
         let exact = pool.is_some();
@@ -190,6 +229,14 @@ impl Wave {
     }
 }
 
+/// What a task does next.
+enum Taken {
+    Nothing,
+    Chunk(Chunk),
+    /// The next chunk of this could not be cut off.
+    Failed(Arc<TablePlan>, Error),
+}
+
 struct Task {
     options: Arc<PostgresOptions>,
     facts: Arc<Facts>,
@@ -218,10 +265,9 @@ impl Task {
         };
         let exact = matches!(self.proof, Proof::Exact);
         if let Proof::Compared { unverified, ended } = &self.proof {
-            let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}", current_snapshot(&self.facts));
-            let snapshot = Snapshot::parse(connection.query(&begin).await?.first().unwrap_or_default())?;
+            let (snapshot, end) = self.begin(&mut connection, "").await?;
             let proven = snapshot.xmin >= *ended && unverified.are_seen_by(&snapshot);
-            let event = if proven { WaveEvent::Verified(snapshot) } else { WaveEvent::TooEarly(snapshot) };
+            let event = if proven { WaveEvent::Verified(snapshot, end) } else { WaveEvent::TooEarly(snapshot) };
             if self.events.send(event).await.is_err() {
                 return Ok(None);
             }
@@ -230,63 +276,117 @@ impl Task {
                 return Ok(Some(connection));
             }
         }
-        while let Some(chunk) = self.take() {
-            if !self.read_chunk(&mut connection, chunk, exact).await? {
+        let mut awaited = false;
+        loop {
+            // So that a table that has changed does not end the transaction with the snapshot.
+            if exact {
+                connection.query("SAVEPOINT chunk").await?;
+            }
+            let (plan, read) = match self.take(&mut connection).await {
+                Taken::Nothing => break,
+                Taken::Chunk(chunk) => (Arc::clone(&chunk.plan), self.copy(&mut connection, &chunk).await.map(|wanted| (wanted, chunk))),
+                Taken::Failed(plan, error) => (plan, Err(error)),
+            };
+            awaited |= plan.left_out;
+            let wanted = match read {
+                Ok((true, chunk)) => {
+                    if exact {
+                        connection.query("RELEASE SAVEPOINT chunk").await?;
+                    }
+                    self.events.send(WaveEvent::Done(chunk)).await.is_ok()
+                }
+                Ok((false, _)) => false,
+                Err(error) => self.failed(&mut connection, &plan, error, exact).await?,
+            };
+            if !wanted {
                 return Ok(None);
             }
         }
-        if !exact {
-            connection.query("COMMIT").await?;
+        connection.query(if exact { "RELEASE SAVEPOINT chunk" } else { "COMMIT" }).await?;
+        if awaited && !exact {
+            // So that the log comes to where the snapshot was, also where nothing else happens.
+            log_end(&mut connection).await?;
         }
         Ok(Some(connection))
     }
 
-    fn take(&self) -> Option<Chunk> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.until.is_some_and(|until| Instant::now() >= until) {
-            return None;
-        }
-        queue.chunks.pop_front()
+    /// Begins a transaction with a snapshot of now: what it sees, and where the log ends a moment later.
+    async fn begin(&self, connection: &mut Connection, before: &str) -> Result<(Snapshot, Lsn)> {
+        let begin = format!(
+            "{before}BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}, pg_catalog.pg_current_wal_insert_lsn()",
+            current_snapshot(&self.facts)
+        );
+        let rows = connection.query(&begin).await?;
+        let end = number(&rows, 0, 1).ok_or_else(|| Error::corrupt("the server did not say where its log ends"))?;
+        Ok((Snapshot::parse(rows.first().unwrap_or_default())?, end))
     }
 
-    /// False if nobody wants the rows any more.
-    async fn read_chunk(&self, connection: &mut Connection, chunk: Chunk, exact: bool) -> Result<bool> {
-        // So that a table that has changed does not end the transaction with the snapshot.
-        if exact {
-            connection.query("SAVEPOINT chunk").await?;
+    /// Takes the next chunk, and cuts it off first where it is not cut yet.
+    async fn take(&self, connection: &mut Connection) -> Taken {
+        let mut queue = self.queue.lock().await;
+        if queue.until.is_some_and(|until| Instant::now() >= until) {
+            return Taken::Nothing;
         }
-        match self.copy(connection, &chunk).await {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
+        let cut = match queue.work.pop_front() {
+            Some(Work::Cut(cut)) => cut,
+            Some(Work::Chunk(chunk)) => return Taken::Chunk(chunk),
+            None => return Taken::Nothing,
+        };
+        let end = match &cut.plan.way {
+            Way::Key { key, .. } => {
+                // A part that cannot be cut now is not read further in this wave.
+                match key.find_end(connection, &cut.plan.name, cut.after.as_ref(), cut.plan.chunk_rows).await {
+                    Ok(end) => end,
+                    Err(error) => return Taken::Failed(cut.plan, error),
+                }
+            }
+            Way::Blocks { .. } | Way::Whole => None,
+        };
+        if let Some(end) = &end {
+            queue.work.push_front(Work::Cut(Cut {
+                index: cut.index,
+                number: cut.number + 1,
+                plan: Arc::clone(&cut.plan),
+                after: Some(end.bound.clone()),
+            }));
+        }
+        Taken::Chunk(Chunk { index: cut.index, number: cut.number, plan: cut.plan, range: Range::Key { after: cut.after, end } })
+    }
+
+    /// Makes the connection fit for another chunk after one could not be read, if that is no fault; false if nobody wants any
+    /// more.
+    async fn failed(&self, connection: &mut Connection, plan: &TablePlan, error: Error, exact: bool) -> Result<bool> {
+        match sqlstate(&error) {
             // Undefined table or column: dropped or renamed meanwhile.
-            Err(error) if matches!(sqlstate(&error), Some("42P01" | "42703")) => {
-                let again = if exact {
-                    "ROLLBACK TO SAVEPOINT chunk".to_owned()
+            Some("42P01" | "42703") => {
+                if exact {
+                    connection.query("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk").await?;
                 } else {
-                    format!("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {}", current_snapshot(&self.facts))
-                };
-                // A later snapshot sees no less.
-                connection.query(&again).await?;
-                return Ok(self.events.send(WaveEvent::Outdated).await.is_ok());
+                    // A later snapshot sees no less.
+                    let (snapshot, end) = self.begin(connection, "ROLLBACK; ").await?;
+                    if self.events.send(WaveEvent::Verified(snapshot, end)).await.is_err() {
+                        return Ok(false);
+                    }
+                }
+                Ok(self.events.send(WaveEvent::Outdated).await.is_ok())
             }
-            Err(error) => {
-                let name = chunk.plan.relation.name();
-                let denied = sqlstate(&error) == Some("42501");
-                let error = error.context("relation", name);
-                let grant = || format!("GRANT SELECT ON {} TO {}", relation(name), identifier(&self.options.user));
-                return Err(if denied { error.remedy(grant()) } else { error });
+            Some("42501") => {
+                let grant = format!("GRANT SELECT ON {} TO {}", relation(&plan.name), identifier(&self.options.user));
+                Err(error.context("relation", plan.relation.name()).remedy(grant))
             }
+            _ => Err(error.context("relation", plan.relation.name())),
         }
-        if exact {
-            connection.query("RELEASE SAVEPOINT chunk").await?;
-        }
-        Ok(self.events.send(WaveEvent::Done(chunk)).await.is_ok())
     }
 
     async fn copy(&self, connection: &mut Connection, chunk: &Chunk) -> Result<bool> {
         let plan = &chunk.plan;
         let mut decoder = CopyDecoder::new(&plan.types);
-        let mut copy = connection.copy_out(&plan.copy_statement(chunk.first, chunk.end)).await?;
+        let ranged = matches!(&chunk.range, Range::Key { after, end } if after.is_some() || end.is_some());
+        if ranged {
+            // Of a key of several columns a server expects far more rows than a range has, and would read the table for each.
+            connection.query("SET LOCAL enable_seqscan = off").await?;
+        }
+        let mut copy = connection.copy_out(&plan.copy_statement(&chunk.range)).await?;
         // What is left of a row that did not come whole. No server sends one like that.
         let mut pending = Vec::new();
         while let Some(arrived) = copy.next().await? {
@@ -308,6 +408,9 @@ impl Task {
                 }
             }
             pending = bytes.get(taken..).unwrap_or_default().to_vec();
+        }
+        if ranged {
+            connection.query("SET LOCAL enable_seqscan TO DEFAULT").await?;
         }
         if !decoder.is_ended() {
             return Err(Error::transient("the rows of a table ended in the middle"));
