@@ -14,6 +14,8 @@ use logweir_core::{
     ChangeBatch, Column, Error, Incarnation, LogPosition, Relation, RelationName, Result, ResultExt, TableFilter, TimestampMicros,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::buffer::{RowBuffer, RowContext, RowError, Target};
 use crate::carried;
 use crate::lsn::Lsn;
@@ -78,7 +80,7 @@ pub(crate) enum Flow {
 }
 
 /// What a change of a table's shape asks of a backfill.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reshaped {
     pub(crate) oid: Oid,
     pub(crate) name: RelationName,
@@ -290,6 +292,11 @@ impl PgoutputDecoder {
     /// The log's clock.
     pub(crate) fn commit_time(&self) -> Option<TimestampMicros> {
         self.commit_time
+    }
+
+    /// Takes note that something which the log holds before `lsn` was handed out otherwise: as rows of a backfill.
+    pub(crate) fn note_seen(&mut self, lsn: Lsn) {
+        self.changed = self.changed.max(lsn);
     }
 
     /// Raises the log's clock, between two transactions.

@@ -110,7 +110,9 @@ pub(crate) struct Fill {
     ready: VecDeque<LogEvent>,
     /// The last position given away: place in the log and number.
     last: (u64, u64),
-    reshaped: Vec<Reshaped>,
+    /// Rows that were handed out hold what the log has up to here: before that they must not be decided, or they would stay where a
+    /// server comes back without it.
+    not_before: Lsn,
     errand: Option<BoxFuture<'static, Result<Look>>>,
     looked: Option<Result<Look>>,
     told: Told,
@@ -134,7 +136,7 @@ impl Fill {
             idle: Vec::new(),
             ready: VecDeque::new(),
             last: (0, 0),
-            reshaped: Vec::new(),
+            not_before: Lsn::default(),
             errand: None,
             looked: None,
             told: Told::default(),
@@ -182,7 +184,7 @@ impl Fill {
 
     /// True while rows that were there before are still to be handed out.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.active && (!self.surveyed || !self.state.pending.is_empty() || !self.reshaped.is_empty())
+        self.active && (!self.surveyed || !self.state.pending.is_empty() || !self.state.reshaped.is_empty())
     }
 
     /// Takes note of transactions that became whole, and of tables that have another shape.
@@ -200,7 +202,7 @@ impl Fill {
             committed.for_each(|xid| self.state.unverified.push(xid));
         }
         if !reshaped.is_empty() {
-            self.reshaped.extend(reshaped);
+            self.state.reshaped.extend(reshaped);
             self.survey_at = Instant::now();
         }
     }
@@ -219,6 +221,11 @@ impl Fill {
             part.overtaken += 1;
             part.exact = part.overtaken >= OVERTAKEN_MAX;
         }
+    }
+
+    /// No mark may be handed out before the log has passed this place.
+    pub(crate) fn not_before(&self) -> Lsn {
+        self.not_before
     }
 
     pub(crate) fn take_ready(&mut self) -> Option<LogEvent> {
@@ -347,6 +354,9 @@ impl Fill {
                 self.state.pending.retain(|pending| !same(pending));
                 continue;
             };
+            if exact && plan.is_rewritten(&part) {
+                self.note_rewritten(&plan);
+            }
             if plan.begins_anew(&part) {
                 tracing::warn!(relation = %plan.name, "what was read of the table does not count any more: it is read from its beginning");
                 part.start_over();
@@ -422,6 +432,12 @@ impl Fill {
             }
             // It is planned anew.
             WaveEvent::Outdated => running.early = true,
+            WaveEvent::Rewritten(plan) => {
+                running.early = true;
+                if running.exact {
+                    self.note_rewritten(&plan);
+                }
+            }
             // Its other tasks go on; what this one had taken is read again.
             WaveEvent::Failed(error) if error.is_transient() => {
                 running.early = true;
@@ -433,6 +449,17 @@ impl Fill {
             }
         }
         Ok(())
+    }
+
+    /// An older snapshot does not see all rows of a table that was rewritten: it is read again later.
+    fn note_rewritten(&mut self, plan: &TablePlan) {
+        if let Some(oid) = self.state.pending.iter().find(|part| part.part == plan.part).map(|part| part.oid)
+            && !self.state.reshaped.iter().any(|table| table.oid == oid)
+        {
+            tracing::info!(relation = %plan.name, "the table was rewritten meanwhile: it is read again");
+            let name = plan.relation.name().clone();
+            self.state.reshaped.push(Reshaped { oid, name, added: Vec::new(), retyped: true, recreated: false });
+        }
     }
 
     fn end_wave(&mut self, session: &mut Session) -> Result<()> {
@@ -456,6 +483,9 @@ impl Fill {
                 pending.begun = true;
                 if chunk.plan.left_out && !exact {
                     pending.seen = pending.seen.max(seen);
+                }
+                if matches!(chunk.range, Range::Blocks { .. }) {
+                    pending.file = chunk.plan.file;
                 }
                 match (chunk.range, &chunk.plan.way) {
                     (Range::Blocks { end: Some(end), .. }, _) => pending.next_block = end,
@@ -487,7 +517,11 @@ impl Fill {
         } else {
             self.idle = idle;
         }
-        if read > 0 || progress {
+        if !exact && read > 0 {
+            self.not_before = self.not_before.max(seen);
+            session.decoder.note_seen(seen);
+        }
+        if (read > 0 || progress) && session.decoder.passed() >= self.not_before {
             let mut mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), &self.state)?;
             mark.position = mark.position.max(self.position(session));
             self.ready.push_back(LogEvent::Mark(mark));
@@ -598,7 +632,7 @@ impl Fill {
                         self.state.unverified = Unverified::default();
                     }
                 }
-                self.reshaped.retain(|table| !look.reshaped.contains(table));
+                self.state.reshaped.retain(|table| !look.reshaped.contains(table));
             }
             Some(Err(error)) if error.is_transient() => {
                 self.survey_at = Instant::now() + SURVEY_INTERVAL;
@@ -609,7 +643,7 @@ impl Fill {
         }
         if self.errand.is_none() && Instant::now() >= self.survey_at && (self.active || self.options.create) {
             let (options, facts, told) = (Arc::clone(&self.options), Arc::clone(facts), Arc::clone(&self.told));
-            let look = look(options, facts, told, self.tables.clone(), self.state.clone(), self.reshaped.clone());
+            let look = look(options, facts, told, self.tables.clone(), self.state.clone());
             self.errand = Some(look.boxed());
         }
         Ok(())
@@ -643,15 +677,9 @@ fn describe(
 }
 
 /// Keeps our publication in step with the configuration, and looks what is published.
-async fn look(
-    options: Arc<PostgresOptions>,
-    facts: Arc<Facts>,
-    told: Told,
-    tables: TableFilter,
-    state: BackfillState,
-    reshaped: Vec<Reshaped>,
-) -> Result<Look> {
+async fn look(options: Arc<PostgresOptions>, facts: Arc<Facts>, told: Told, tables: TableFilter, state: BackfillState) -> Result<Look> {
     let begun = Instant::now();
+    let reshaped = state.reshaped.clone();
     let mut connection = Connection::connect(&options, Mode::Query).await?;
     if options.create
         && !facts.in_recovery

@@ -76,6 +76,8 @@ pub(crate) struct LiveReader {
     /// The last mark handed out.
     last_mark: LogMark,
     last_mark_at: Instant,
+    /// Rows of a backfill were handed out behind it.
+    undecided_rows: bool,
     /// Positions handed out behind it, the greatest per relation.
     handed_out: HashMap<RelationName, LogPosition>,
     /// What the server may forget.
@@ -162,6 +164,7 @@ impl LiveReader {
             retry_at: None,
             last_mark: mark.clone(),
             last_mark_at: Instant::now(),
+            undecided_rows: false,
             handed_out: HashMap::new(),
             acknowledged,
             waiting: None,
@@ -200,6 +203,7 @@ impl LiveReader {
                         return Ok(Some(LogEvent::Changes(batch)));
                     }
                 }
+                Decoded::Mark(lsn, _) if lsn < self.fill.not_before() => {}
                 Decoded::Mark(lsn, commit_time) => {
                     self.fill.forget_passed(lsn);
                     let mark = session.mark(lsn, commit_time, self.fill.state())?;
@@ -209,7 +213,9 @@ impl LiveReader {
                 }
             }
         }
-        Ok(self.fill.take_ready())
+        let event = self.fill.take_ready();
+        self.undecided_rows |= matches!(event, Some(LogEvent::Changes(_)));
+        Ok(event)
     }
 
     fn note_mark(&mut self, mark: &LogMark) {
@@ -219,6 +225,7 @@ impl LiveReader {
         self.last_mark = mark.clone();
         self.last_mark_at = Instant::now();
         self.handed_out.clear();
+        self.undecided_rows = false;
     }
 
     /// Decides what a fault of the session means.
@@ -251,6 +258,11 @@ impl LiveReader {
                 Err(error)
             }
             Failed::Session(error) if self.attempts >= RECONNECTS_MAX => self.settle_fault(Failed::Reader(error)),
+            // A server that comes back may lack what rows of a backfill have seen, so they must not be decided.
+            Failed::Session(error) if self.undecided_rows => {
+                let error = if error.is_transient() { error } else { Error::transient("the log is read as text from now on") };
+                self.settle_fault(Failed::Reader(error))
+            }
             Failed::Session(error) => {
                 if self.session.take().is_some_and(|session| session.opened_at.elapsed() > STEADY) {
                     self.attempts = 0;
@@ -359,7 +371,8 @@ impl LiveReader {
             waiting_since.map(|since| if session.behind { (session.heard_at + LINGER).min(since + FLUSH_INTERVAL) } else { since });
         let mark_at = self.last_mark_at + IDLE_MARK;
         let silence_at = session.silence_at(now);
-        let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position;
+        let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position
+            && session.decoder.passed() >= self.fill.not_before();
         let wanted = self.wanted.is_some_and(|wanted| session.decoder.passed() >= wanted);
         let idle = passed && flush_at.is_none() && session.is_at_rest();
         let mark_at = if idle && wanted { now } else { mark_at };

@@ -235,7 +235,12 @@ impl Opening {
             (Some(snapshot), Some(backfill)) => Some(Pool::import(options, snapshot, backfill.tasks).await?),
             _ => None,
         };
-        Ok(Place { from: offset(created.consistent), commit_time: None, two_phase: options.two_phase, pool, surveyed: false })
+        let mut from = offset(created.consistent);
+        if pool.is_some() {
+            // The snapshot has seen what the log has before.
+            from.changed = created.consistent;
+        }
+        Ok(Place { from, commit_time: None, two_phase: options.two_phase, pool, surveyed: false })
     }
 
     /// True if every column that is published can be read in binary form.

@@ -126,6 +126,8 @@ pub(crate) struct PartShape {
     name: RelationName,
     blocks: u64,
     rows_per_block: f64,
+    /// The file of its rows.
+    file: Oid,
     /// It has values that are stored apart from their rows.
     toasted: bool,
     /// Its primary key, if ranges of it can be read.
@@ -153,6 +155,9 @@ pub(crate) struct TablePlan {
     filter: Option<String>,
     /// The part.
     pub(crate) name: RelationName,
+    /// The part's own OID, and the file that it had when it was looked at.
+    pub(crate) part: Oid,
+    pub(crate) file: Oid,
     pub(crate) way: Way,
     /// The log may leave out values of its rows that did not change.
     pub(crate) left_out: bool,
@@ -191,7 +196,12 @@ impl TablePlan {
             .zip(&types)
             .map(|(column, column_type)| {
                 let name = identifier(column.name());
-                if column_type.is_binary() { name } else { format!("{name}::pg_catalog.text") }
+                // As the type's own output function writes it, which a cast may not be. Of a row of NULLs `IS NULL` says yes.
+                if column_type.is_binary() {
+                    name
+                } else {
+                    format!("CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END")
+                }
             })
             .collect();
         let blocks = (chunk_rows as f64 / part.rows_per_block) as u64;
@@ -212,6 +222,8 @@ impl TablePlan {
             select: format!("SELECT {} FROM ONLY {}", columns.join(", "), self::relation(&part.name)),
             filter: table.filter.clone(),
             name: part.name.clone(),
+            part: pending.part,
+            file: part.file,
             relation,
             types,
             way,
@@ -224,10 +236,20 @@ impl TablePlan {
     /// True if `part` counts as read up to a place that is of no use for this plan.
     pub(crate) fn begins_anew(&self, part: &PendingPart) -> bool {
         match &self.way {
-            Way::Blocks { .. } => part.place.is_some(),
+            Way::Blocks { .. } => part.place.is_some() || self.is_rewritten(part),
             Way::Key { after, .. } => part.next_block > 0 || (part.place.is_some() && after.is_none()),
             Way::Whole => !part.is_at_start(),
         }
+    }
+
+    /// True if the blocks that were counted are of another file.
+    pub(crate) fn is_rewritten(&self, part: &PendingPart) -> bool {
+        part.file != 0 && part.file != self.file
+    }
+
+    /// The statement that asks which file the part has now.
+    pub(crate) fn file_statement(&self) -> String {
+        format!("SELECT pg_catalog.pg_relation_filenode({})", self.part)
     }
 
     /// The statement that reads a range.
@@ -259,8 +281,11 @@ impl TablePlan {
 pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publication: &str, parts: &[PendingPart]) -> Result<Shapes> {
     let mut shapes = Shapes::default();
     let tables = oid_array(parts.iter().map(|part| part.oid));
-    let (attributes, filter) = if facts.version >= 150_000 {
+    // Before 18 generated columns are not in the log, whatever the view says.
+    let (attributes, filter) = if facts.version >= 180_000 {
         ("p.attnames IS NULL OR a.attname = ANY (p.attnames)", "p.rowfilter")
+    } else if facts.version >= 150_000 {
+        ("a.attgenerated = '' AND (p.attnames IS NULL OR a.attname = ANY (p.attnames))", "p.rowfilter")
     } else {
         ("a.attgenerated = ''", "NULL")
     };
@@ -316,7 +341,7 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
     let rows = connection
         .query(&format!(
             "SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid), c.reltuples, c.relpages, \
-             c.reltoastrelid <> 0 AND pg_catalog.pg_relation_size(c.reltoastrelid) > 0 \
+             c.reltoastrelid <> 0 AND pg_catalog.pg_relation_size(c.reltoastrelid) > 0, pg_catalog.pg_relation_filenode(c.oid) \
              FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({places})"
         ))
         .await?;
@@ -326,7 +351,8 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
         let rows_per_block = if tuples > 0.0 && pages > 0.0 { (tuples / pages).max(0.1) } else { BLOCK_ROWS_GUESS };
         let blocks = number::<u64>(&rows, row, 3).unwrap_or(0).div_ceil(facts.block_size.max(1));
         let (name, toasted) = (RelationName::new(schema, table), rows.get(row, 6) == Some("t"));
-        shapes.parts.insert(oid, PartShape { name, blocks, rows_per_block, toasted, key: None, found: None });
+        let file = number(&rows, row, 7).unwrap_or_default();
+        shapes.parts.insert(oid, PartShape { name, blocks, rows_per_block, file, toasted, key: None, found: None });
     }
     let keys = RangeKey::read(&connection.query(&RangeKey::statement(&places)).await?);
     for (oid, key) in keys {

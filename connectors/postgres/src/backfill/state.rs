@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use logweir_core::Error;
 use serde::{Deserialize, Serialize};
 
+use crate::decoder::Reshaped;
 use crate::lsn::Lsn;
 use crate::types::Oid;
 
@@ -23,6 +24,9 @@ pub(crate) struct BackfillState {
     /// Transactions that the log has shown to be committed and that no snapshot has shown to be visible yet.
     #[serde(skip_serializing_if = "Unverified::is_empty")]
     pub(crate) unverified: Unverified,
+    /// Tables that have another shape than before, of which it was not looked yet whether they must be read again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reshaped: Vec<Reshaped>,
 }
 
 impl BackfillState {
@@ -95,6 +99,9 @@ pub(crate) struct PendingPart {
     /// Everything before this block was read. [`PendingPart::READ`] if all is.
     #[serde(default)]
     pub(crate) next_block: u64,
+    /// The file that blocks are counted in. A table that is rewritten has another one.
+    #[serde(default, skip_serializing_if = "is_no_file")]
+    pub(crate) file: Oid,
     /// Its rows may hold what transactions did up to here. If the log leaves values out, it must have come so far.
     #[serde(default, skip_serializing_if = "Lsn::is_zero")]
     pub(crate) seen: Lsn,
@@ -128,6 +135,7 @@ impl PendingPart {
             oid,
             part,
             next_block: 0,
+            file: 0,
             seen: Lsn::default(),
             place: None,
             overtaken: 0,
@@ -141,6 +149,7 @@ impl PendingPart {
     /// Nothing of it counts as read.
     pub(crate) fn start_over(&mut self) {
         self.next_block = 0;
+        self.file = 0;
         self.place = None;
         self.seen = Lsn::default();
     }
@@ -154,6 +163,10 @@ impl PendingPart {
     pub(crate) fn is_at_start(&self) -> bool {
         self.next_block == 0 && self.place.is_none()
     }
+}
+
+fn is_no_file(file: &Oid) -> bool {
+    *file == 0
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -266,6 +279,8 @@ impl Snapshot {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use logweir_core::RelationName;
+
     use super::*;
 
     #[test]
@@ -299,6 +314,13 @@ mod tests {
             known: Oids([16385, 16386, 16387, 16400].into()),
             pending: vec![PendingPart { next_block: 7, after: Lsn(1), ended: 1 << 40, ..PendingPart::new(16400, 16401, true) }],
             unverified: Unverified::new(vec![5]),
+            reshaped: vec![Reshaped {
+                oid: 7,
+                name: RelationName::new("s", "t"),
+                added: vec!["c".to_owned()],
+                retyped: false,
+                recreated: false,
+            }],
         };
         let text = serde_json::to_string(&state).unwrap();
         assert!(text.contains(r#""known":"16385-16387,16400""#), "{text}");

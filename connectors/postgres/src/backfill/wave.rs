@@ -91,6 +91,8 @@ pub(crate) enum WaveEvent {
     Rows { plan: Arc<TablePlan>, columns: Vec<ArrayRef>, rows: usize, read_time: TimestampMicros },
     /// A chunk is read.
     Done(Chunk),
+    /// The table was rewritten: blocks of it are not what they were.
+    Rewritten(Arc<TablePlan>),
     /// The table of a chunk is no longer what it was when it was planned: gone, renamed, altered.
     Outdated,
     /// A task's snapshot does not prove enough yet. It read nothing.
@@ -229,6 +231,15 @@ impl Wave {
     }
 }
 
+/// What became of a chunk.
+enum Copied {
+    Whole,
+    /// The table has another file than when it was planned, and rows may lie elsewhere.
+    Rewritten,
+    /// Nobody takes the rows any more.
+    Unwanted,
+}
+
 /// What a task does next.
 enum Taken {
     Nothing,
@@ -276,7 +287,6 @@ impl Task {
                 return Ok(Some(connection));
             }
         }
-        let mut awaited = false;
         loop {
             // So that a table that has changed does not end the transaction with the snapshot.
             if exact {
@@ -287,15 +297,19 @@ impl Task {
                 Taken::Chunk(chunk) => (Arc::clone(&chunk.plan), self.copy(&mut connection, &chunk).await.map(|wanted| (wanted, chunk))),
                 Taken::Failed(plan, error) => (plan, Err(error)),
             };
-            awaited |= plan.left_out;
             let wanted = match read {
-                Ok((true, chunk)) => {
+                Ok((Copied::Whole, chunk)) => {
                     if exact {
-                        connection.query("RELEASE SAVEPOINT chunk").await?;
+                        // Gives the lock on the table back: who wants to change it need not wait for the others.
+                        connection.query("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk").await?;
                     }
                     self.events.send(WaveEvent::Done(chunk)).await.is_ok()
                 }
-                Ok((false, _)) => false,
+                Ok((Copied::Rewritten, chunk)) => {
+                    let sent = self.events.send(WaveEvent::Rewritten(chunk.plan)).await.is_ok();
+                    sent && self.begin_anew(&mut connection, exact).await?
+                }
+                Ok((Copied::Unwanted, _)) => false,
                 Err(error) => self.failed(&mut connection, &plan, error, exact).await?,
             };
             if !wanted {
@@ -303,7 +317,7 @@ impl Task {
             }
         }
         connection.query(if exact { "RELEASE SAVEPOINT chunk" } else { "COMMIT" }).await?;
-        if awaited && !exact {
+        if !exact {
             // So that the log comes to where the snapshot was, also where nothing else happens.
             log_end(&mut connection).await?;
         }
@@ -358,18 +372,7 @@ impl Task {
     async fn failed(&self, connection: &mut Connection, plan: &TablePlan, error: Error, exact: bool) -> Result<bool> {
         match sqlstate(&error) {
             // Undefined table or column: dropped or renamed meanwhile.
-            Some("42P01" | "42703") => {
-                if exact {
-                    connection.query("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk").await?;
-                } else {
-                    // A later snapshot sees no less.
-                    let (snapshot, end) = self.begin(connection, "ROLLBACK; ").await?;
-                    if self.events.send(WaveEvent::Verified(snapshot, end)).await.is_err() {
-                        return Ok(false);
-                    }
-                }
-                Ok(self.events.send(WaveEvent::Outdated).await.is_ok())
-            }
+            Some("42P01" | "42703") => Ok(self.events.send(WaveEvent::Outdated).await.is_ok() && self.begin_anew(connection, exact).await?),
             Some("42501") => {
                 let grant = format!("GRANT SELECT ON {} TO {}", relation(&plan.name), identifier(&self.options.user));
                 Err(error.context("relation", plan.relation.name()).remedy(grant))
@@ -378,7 +381,18 @@ impl Task {
         }
     }
 
-    async fn copy(&self, connection: &mut Connection, chunk: &Chunk) -> Result<bool> {
+    /// Leaves a table that is not what it was; false if nobody wants any more.
+    async fn begin_anew(&self, connection: &mut Connection, exact: bool) -> Result<bool> {
+        if exact {
+            connection.query("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk").await?;
+            return Ok(true);
+        }
+        // A later snapshot sees no less.
+        let (snapshot, end) = self.begin(connection, "ROLLBACK; ").await?;
+        Ok(self.events.send(WaveEvent::Verified(snapshot, end)).await.is_ok())
+    }
+
+    async fn copy(&self, connection: &mut Connection, chunk: &Chunk) -> Result<Copied> {
         let plan = &chunk.plan;
         let mut decoder = CopyDecoder::new(&plan.types);
         let ranged = matches!(&chunk.range, Range::Key { after, end } if after.is_some() || end.is_some());
@@ -404,7 +418,7 @@ impl Task {
                     break;
                 }
                 if !self.send(plan, &mut decoder).await {
-                    return Ok(false);
+                    return Ok(Copied::Unwanted);
                 }
             }
             pending = bytes.get(taken..).unwrap_or_default().to_vec();
@@ -415,7 +429,12 @@ impl Task {
         if !decoder.is_ended() {
             return Err(Error::transient("the rows of a table ended in the middle"));
         }
-        Ok(decoder.rows() == 0 || self.send(plan, &mut decoder).await)
+        if decoder.rows() > 0 && !self.send(plan, &mut decoder).await {
+            return Ok(Copied::Unwanted);
+        }
+        // The copy holds a lock, so what is the file now was it then.
+        let file = connection.query(&plan.file_statement()).await?;
+        Ok(if number(&file, 0, 0) == Some(plan.file) { Copied::Whole } else { Copied::Rewritten })
     }
 
     async fn send(&self, plan: &Arc<TablePlan>, decoder: &mut CopyDecoder<'_>) -> bool {
