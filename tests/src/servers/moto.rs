@@ -74,9 +74,10 @@ impl MotoServer {
         let list = self.request(&format!("GET /{BUCKET}?uploads HTTP/1.1"));
         let uploads = list.split("<Upload>").skip(1).map(|upload| {
             let (key, id) = (element(upload, "Key"), element(upload, "UploadId"));
-            let parts = self.request(&format!("GET /{BUCKET}/{key}?uploadId={id} HTTP/1.1"));
+            let key = key.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+            let parts = self.request(&format!("GET /{BUCKET}/{}?uploadId={id} HTTP/1.1", in_url(&key)));
             assert!(parts.starts_with("HTTP/1.1 200"), "the parts of {key} cannot be listed: {parts}");
-            UnfinishedUpload { parts: parts.matches("<Part>").count(), key: key.to_owned() }
+            UnfinishedUpload { parts: parts.matches("<Part>").count(), key }
         });
         uploads.collect()
     }
@@ -89,6 +90,12 @@ pub struct UnfinishedUpload {
     pub key: String,
     /// Parts that are there.
     pub parts: usize,
+}
+
+/// A key as the path of a URL.
+fn in_url(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The text of the first element with this name.
