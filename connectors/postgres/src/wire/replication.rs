@@ -48,7 +48,6 @@ impl Connection {
         let frame = self.next().await?;
         match frame.tag {
             message::COPY_BOTH_RESPONSE => {
-                self.channel.socket.gather().map_err(lost)?;
                 Ok(CopyBoth { channel: self.channel, parameters: self.parameters, whole: 0, ending: false, asks_reply: false, mute: None })
             }
             message::ERROR_RESPONSE => {

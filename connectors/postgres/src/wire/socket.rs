@@ -30,10 +30,6 @@ const KEEPALIVE_RETRIES: u32 = 3;
 #[cfg(target_os = "linux")]
 const UNCONFIRMED_MAX: Duration = Duration::from_secs(60);
 
-/// Room for what a server on this machine sends while we don't look. Of the sizes tried only about this one makes segments of many rows
-/// the rule; with 64 KiB and more it is a matter of chance (benches/README.md).
-const GATHERING_BYTES: usize = 24 * 1024;
-
 /// A stream of bytes to a server.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -95,22 +91,6 @@ impl Socket {
         match self {
             Socket::Tls(stream) => tls::end_point(stream),
             Socket::Plain(_) => None,
-        }
-    }
-
-    /// Keeps the window small of a stream that comes from this machine: what does not fit gathers on the server's side, where a row
-    /// is then appended to others instead of being sent alone. Over a network the window is left to the system: it has to be
-    /// as large as what is under way.
-    pub(super) fn gather(&self) -> io::Result<()> {
-        let plain = match self {
-            Socket::Plain(plain) => plain,
-            Socket::Tls(stream) => stream.get_ref().0.get_ref(),
-        };
-        match plain {
-            Plain::Tcp(stream) if stream.peer_addr()?.ip().to_canonical().is_loopback() => {
-                SockRef::from(stream).set_recv_buffer_size(GATHERING_BYTES)
-            }
-            _ => Ok(()),
         }
     }
 
