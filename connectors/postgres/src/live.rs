@@ -133,6 +133,7 @@ impl LiveReader {
     /// Opens the log. A fault on the way is the caller's to retry.
     pub(crate) async fn open(options: Arc<PostgresOptions>, start: LogStart, detached: Detached) -> Result<Self> {
         if let Some(error) = detached.error(&options) {
+            detached.settled().await;
             return Err(error);
         }
         let opening = Opening {
@@ -447,6 +448,9 @@ impl LogReader for LiveReader {
                 }
                 Some(event) => return Ok(Some(event)),
                 None => {}
+            }
+            if self.failed.is_some() {
+                self.detached.settled().await;
             }
             if let Some(failed) = self.failed.take() {
                 self.settle_fault(failed)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use logweir_core::{Error, Result};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::options::PostgresOptions;
 use crate::quote::literal;
@@ -22,6 +22,8 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is tried to drop the slot, which is in use until its reader is gone, and how far apart.
 const DROP_ATTEMPTS: usize = 50;
 const DROP_INTERVAL: Duration = Duration::from_millis(200);
+/// Longer than all attempts take.
+const GIVE_UP_MAX: Duration = Duration::from_secs(20);
 
 /// Watches for as long as the stream wants the slot, however often its reader begins anew meanwhile.
 #[derive(Debug)]
@@ -56,12 +58,26 @@ impl Drop for Watcher {
 
 /// Whether the slot was given up.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Detached(Arc<AtomicBool>);
+pub(crate) struct Detached {
+    given_up: Arc<AtomicBool>,
+    /// The slot is gone, or could not be dropped.
+    ended: Arc<AtomicBool>,
+}
 
 impl Detached {
+    /// Waits, if the slot is being given up, until that is done: a process that ended before would leave it behind.
+    pub(crate) async fn settled(&self) {
+        let waiting = async {
+            while self.given_up.load(Ordering::Acquire) && !self.ended.load(Ordering::Acquire) {
+                sleep(DROP_INTERVAL / 4).await;
+            }
+        };
+        let _ = timeout(GIVE_UP_MAX, waiting).await;
+    }
+
     /// The error that ends the stream, if the slot was given up.
     pub(crate) fn error(&self, options: &PostgresOptions) -> Option<Error> {
-        self.0.load(Ordering::Acquire).then(|| {
+        self.given_up.load(Ordering::Acquire).then(|| {
             Error::log_gone(
                 "the stream gave up its replication slot, because the server had to keep more log for it than max_retained_wal allows",
             )
@@ -107,12 +123,13 @@ async fn watch(options: Arc<PostgresOptions>, bound: u64, detached: Detached) {
             max_retained_wal = bound,
             "giving up the replication slot, so that the server's disk does not fill"
         );
-        detached.0.store(true, Ordering::Release);
+        detached.given_up.store(true, Ordering::Release);
         if let Some(connection) = &mut connection
             && let Err(error) = give_up(connection, &options, reader).await
         {
             tracing::error!(slot = options.slot, error = error.report(), "could not drop the replication slot: drop it by hand");
         }
+        detached.ended.store(true, Ordering::Release);
         return;
     }
 }
