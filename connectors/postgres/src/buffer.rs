@@ -120,6 +120,11 @@ impl RowBuffer {
         &self.relation
     }
 
+    /// True if rows of this relation version are taken as this buffer takes them.
+    pub(crate) fn is_of(&self, relation: &Arc<Relation>, whole_rows: bool) -> bool {
+        Arc::ptr_eq(&self.relation, relation) && self.whole_rows == whole_rows
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use logweir_core::{
     ChangeBatch, Column, Error, Incarnation, LogPosition, Relation, RelationName, Result, ResultExt, TableFilter, TimestampMicros,
 };
-
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::{RowBuffer, RowContext, RowError, Target};
@@ -471,7 +470,7 @@ impl PgoutputDecoder {
         Ok(())
     }
 
-    /// Takes the description of a table, if there is a new one, now that a change of it comes.
+    /// Takes what was described last, now that a change of the table comes.
     #[inline]
     fn settle(&mut self, oid: Oid) -> Result<Flow> {
         if self.described.is_empty() || self.open.as_ref().is_none_or(|open| open.skip) {
@@ -485,6 +484,7 @@ impl PgoutputDecoder {
         Ok(flow)
     }
 
+    /// Takes the description of a table.
     fn relation(&mut self, shape: RelationShape) -> Result<Flow> {
         let name = RelationName::new(&shape.schema, &shape.table);
         if !self.options.tables.accepts(&name) {
@@ -502,9 +502,10 @@ impl PgoutputDecoder {
             self.install(shape, None)?;
             return Ok(Flow::Go);
         }
-        let unchanged = self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index)).is_some_and(|table| {
-            table.shape == shape && table.buffer.as_ref().is_some_and(|buffer| Arc::ptr_eq(buffer.relation(), &relation))
-        });
+        let unchanged =
+            self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index)).is_some_and(|table| {
+                table.shape == shape && table.buffer.as_ref().is_some_and(|buffer| buffer.is_of(&relation, whole_rows))
+            });
         if !unchanged {
             // Before the new version is announced, what is of the old one.
             self.cut(&name)?;

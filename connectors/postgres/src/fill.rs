@@ -366,31 +366,7 @@ impl Fill {
                 let truncate = self.truncate(session, &plan.relation)?;
                 self.ready.push_back(LogEvent::Changes(truncate));
             }
-            let index = planned.len();
-            match &plan.way {
-                Way::Blocks { each, all } => {
-                    let mut first = part.next_block;
-                    for number in 0.. {
-                        let end = Some(first + each).filter(|end| end < all);
-                        work.push_back(Work::Chunk(Chunk { index, number, plan: Arc::clone(&plan), range: Range::Blocks { first, end } }));
-                        match end {
-                            Some(end) if work.len() < CHUNKS_MAX => first = end,
-                            _ => break,
-                        }
-                    }
-                }
-                Way::Key { after, .. } if plan.chunks > 1 => {
-                    work.push_back(Work::Cut(Cut { index, number: 0, plan: Arc::clone(&plan), after: after.clone() }));
-                }
-                Way::Key { after, .. } => {
-                    let range = Range::Key { after: after.clone(), end: None };
-                    work.push_back(Work::Chunk(Chunk { index, number: 0, plan: Arc::clone(&plan), range }));
-                }
-                Way::Whole => {
-                    let range = Range::Blocks { first: 0, end: None };
-                    work.push_back(Work::Chunk(Chunk { index, number: 0, plan: Arc::clone(&plan), range }));
-                }
-            }
+            lay_out(&mut work, planned.len(), &plan, part.next_block);
             planned.push((part, BTreeMap::new()));
         }
         if planned.is_empty() {
@@ -481,9 +457,6 @@ impl Fill {
             {
                 progress = true;
                 pending.begun = true;
-                if chunk.plan.left_out && !exact {
-                    pending.seen = pending.seen.max(seen);
-                }
                 if matches!(chunk.range, Range::Blocks { .. }) {
                     pending.file = chunk.plan.file;
                 }
@@ -495,6 +468,11 @@ impl Fill {
                     _ => pending.next_block = PendingPart::READ,
                 }
             }
+        }
+        let moved = read > 0 || progress;
+        if moved && !exact {
+            self.not_before = self.not_before.max(seen);
+            session.decoder.note_seen(seen);
         }
         self.forget_passed(session.decoder.passed());
         let now = Instant::now();
@@ -508,8 +486,8 @@ impl Fill {
             self.wave_at = now + self.wait();
         }
         if exact {
-            let needed = self.state.pending.iter().any(|part| part.exact);
-            let unread = self.state.pending.iter().any(PendingPart::is_unread);
+            let mut unread = self.state.pending.iter().filter(|part| part.is_unread()).peekable();
+            let (needed, unread) = (unread.clone().any(|part| part.exact), unread.peek().is_some());
             self.pool = pool.filter(|pool| unread && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX)));
             if self.pool.is_none() {
                 session.hold_at = None;
@@ -517,11 +495,7 @@ impl Fill {
         } else {
             self.idle = idle;
         }
-        if !exact && read > 0 {
-            self.not_before = self.not_before.max(seen);
-            session.decoder.note_seen(seen);
-        }
-        if (read > 0 || progress) && session.decoder.passed() >= self.not_before {
+        if moved && session.decoder.passed() >= self.not_before {
             let mut mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), &self.state)?;
             mark.position = mark.position.max(self.position(session));
             self.ready.push_back(LogEvent::Mark(mark));
@@ -529,12 +503,13 @@ impl Fill {
         Ok(())
     }
 
-    /// Forgets the parts that are read whole, once the log has come to where their snapshots were.
+    /// Forgets the parts that are read whole, once the log has come to where the snapshots were: until then it may still show that
+    /// something of them must be read again.
     pub(crate) fn forget_passed(&mut self, passed: Lsn) {
-        if self.state.pending.iter().all(|part| part.is_unread() || part.seen > passed) {
+        if passed < self.not_before || self.state.pending.iter().all(PendingPart::is_unread) {
             return;
         }
-        self.state.pending.retain(|part| part.is_unread() || part.seen > passed);
+        self.state.pending.retain(PendingPart::is_unread);
         if self.state.pending.is_empty() {
             // Nobody asks which transactions are visible.
             self.state.unverified = Unverified::default();
@@ -650,6 +625,30 @@ impl Fill {
     }
 }
 
+/// Adds the chunks of a part, from a block on where it is read by blocks, as far as a wave has room for them.
+fn lay_out(work: &mut VecDeque<Work>, index: usize, plan: &Arc<TablePlan>, next_block: u64) {
+    let chunk = |number, range| Work::Chunk(Chunk { index, number, plan: Arc::clone(plan), range });
+    match &plan.way {
+        Way::Blocks { each, all } => {
+            let mut first = next_block;
+            for number in 0.. {
+                let end = Some(first + each).filter(|end| end < all);
+                work.push_back(chunk(number, Range::Blocks { first, end }));
+                match end {
+                    Some(end) if work.len() < CHUNKS_MAX => first = end,
+                    _ => break,
+                }
+            }
+        }
+        // Where its ranges end is found when they are taken.
+        Way::Key { after, .. } if plan.chunks > 1 => {
+            work.push_back(Work::Cut(Cut { index, number: 0, plan: Arc::clone(plan), after: after.clone() }));
+        }
+        Way::Key { after, .. } => work.push_back(chunk(0, Range::Key { after: after.clone(), end: None })),
+        Way::Whole => work.push_back(chunk(0, Range::Blocks { first: 0, end: None })),
+    }
+}
+
 /// True if a row of the batch has another key than before, and a value that is not in the log.
 fn moves_unlogged_values(batch: &ChangeBatch) -> bool {
     let Some(unchanged) = &batch.unchanged else { return false };
@@ -700,7 +699,7 @@ async fn look(options: Arc<PostgresOptions>, facts: Arc<Facts>, told: Told, tabl
         found = survey(&mut connection, &options.publication, &state, Some(&again), &tables, &backfill.exclude).await?;
         if !found.found.is_empty() || state.pending.iter().any(|part| !part.is_unread()) {
             // So that the log moves behind what was found, also where nothing else happens.
-            server::log_end(&mut connection).await?;
+            server::reachable_end(&mut connection).await?;
         }
     }
     connection.close().await;

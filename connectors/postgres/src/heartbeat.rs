@@ -53,5 +53,5 @@ async fn write(options: &PostgresOptions, connection: &mut Option<Connection>) -
         none => none.insert(Connection::connect(options, Mode::Query).await?),
     };
     // On a standby, which cannot write, it only asks.
-    server::log_end(connection).await.map(|_| ())
+    server::reachable_end(connection).await.map(|_| ())
 }

@@ -219,6 +219,14 @@ impl LiveReader {
         Ok(event)
     }
 
+    /// A connection for questions, taken out meanwhile: one that is dropped half-way is put anew by the next call.
+    async fn questions(&mut self) -> Result<Connection> {
+        match self.questions.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::connect(&self.options, Mode::Query).await,
+        }
+    }
+
     fn note_mark(&mut self, mark: &LogMark) {
         if mark.position > self.last_mark.position {
             self.attempts = 0;
@@ -474,12 +482,8 @@ impl LogReader for LiveReader {
     }
 
     async fn end(&mut self) -> Result<Option<LogPosition>> {
-        // Taken out meanwhile: a question dropped half-way is put anew by the next call.
-        let mut connection = match self.questions.take() {
-            Some(connection) => connection,
-            None => Connection::connect(&self.options, Mode::Query).await?,
-        };
-        let end = server::log_end(&mut connection).await?;
+        let mut connection = self.questions().await?;
+        let end = server::reachable_end(&mut connection).await?;
         self.questions = Some(connection);
         self.wanted = Some(end);
         Ok(Some(mark_position(self.last_mark.position.incarnation(), end)))
@@ -491,10 +495,7 @@ impl LogReader for LiveReader {
             return Err(Error::transient("there is no connection to the server"));
         }
         let asking = async {
-            let mut connection = match self.questions.take() {
-                Some(connection) => connection,
-                None => Connection::connect(&self.options, Mode::Query).await?,
-            };
+            let mut connection = self.questions().await?;
             let slot = Slot::named(&mut connection, &self.options.slot).await?;
             self.questions = Some(connection);
             Ok(Some(slot.map_or(0, |slot| slot.retained)))

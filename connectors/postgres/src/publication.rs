@@ -165,7 +165,7 @@ pub(crate) fn create_statement<'a>(quoted: &str, tables: impl IntoIterator<Item 
 
 /// How a publication of ours is made: partitions arrive as the table that they are part of, and columns that are computed when
 /// a row is written arrive.
-pub(crate) fn with(version: u32) -> &'static str {
+fn with(version: u32) -> &'static str {
     match version {
         180_000.. => " WITH (publish_via_partition_root = true, publish_generated_columns = stored)",
         130_000.. => " WITH (publish_via_partition_root = true)",

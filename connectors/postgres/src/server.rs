@@ -125,7 +125,7 @@ pub(crate) async fn has_whole_rows(connection: &mut Connection, oid: Oid) -> Res
 }
 
 /// The end of the log: a message is written there, so that it will be passed even if nothing else happens.
-pub(crate) async fn log_end(connection: &mut Connection) -> Result<Lsn> {
+pub(crate) async fn reachable_end(connection: &mut Connection) -> Result<Lsn> {
     let rows = connection.query("SELECT pg_catalog.pg_is_in_recovery()").await?;
     let end = if rows.first() == Some("t") {
         "pg_catalog.pg_last_wal_replay_lsn()"

@@ -123,7 +123,6 @@ impl Parked {
 /// See the module.
 pub(crate) struct Session {
     stream: Stream,
-    /// Watches what the server keeps for us.
     pub(crate) decoder: PgoutputDecoder,
     transactions: Transactions,
     replay: Option<Box<Replay>>,

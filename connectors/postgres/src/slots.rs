@@ -114,7 +114,7 @@ impl Slot {
 }
 
 /// Where the server's log ends now; on a standby, where it was replayed up to.
-pub(crate) async fn log_end(connection: &mut Connection) -> Result<Lsn> {
+async fn log_end(connection: &mut Connection) -> Result<Lsn> {
     const ABOUT: &str = "the end of the log";
     let answer = ask(
         connection,

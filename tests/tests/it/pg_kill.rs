@@ -23,6 +23,8 @@ const UNDER_ROOTS: Manner = Manner { under_roots: true, ..Manner::plain(15) };
 const STREAMED: Manner =
     Manner { server: &["logical_decoding_work_mem = 64kB"], profile: &[("streaming", "on")], under_roots: true, ..Manner::plain(17) };
 
+const NEWEST: Manner = Manner { server: &["logical_decoding_work_mem = 64kB"], profile: &[("streaming", "parallel")], ..Manner::plain(18) };
+
 /// How long logweir lives: some kills hit the start, which recovers what the kill before left; most of them hit the work.
 fn lifetime(rng: &mut StdRng) -> Duration {
     Duration::from_millis(if rng.random_ratio(1, 4) { rng.random_range(0..300) } else { rng.random_range(300..1800) })
@@ -67,7 +69,7 @@ async fn judge(server: &PostgresServer, engine: &Engine, tables: &[(String, Stri
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_disk() {
-    for (manner, number, kills) in [(UNDER_ROOTS, 201, 25), (STREAMED, 202, 20)] {
+    for (manner, number, kills) in [(UNDER_ROOTS, 201, 15), (STREAMED, 202, 15), (Manner::plain(12), 207, 10), (NEWEST, 208, 10)] {
         let seed = seed(number);
         let server = manner.server().await;
         manner.follow(&server).await;
@@ -75,7 +77,7 @@ async fn on_disk() {
         workload.create(&server.connect().await).await;
         let engine = quick_checkpoints(manner.engine(&server, SCHEMA));
         let workload = kill_again_and_again(&server, &engine, workload, seed, kills).await;
-        judge(&server, &engine, &workload.tables(true), Counted::UnderRoots).await;
+        judge(&server, &engine, &workload.tables(manner.under_roots), manner.counted()).await;
     }
 }
 

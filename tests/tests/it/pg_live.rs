@@ -28,7 +28,7 @@ impl Manner {
         Manner { version, server: &[], profile: &[], under_roots: false }
     }
 
-    fn counted(self) -> Counted {
+    pub(crate) fn counted(self) -> Counted {
         if self.under_roots { Counted::UnderRoots } else { Counted::Yes }
     }
 

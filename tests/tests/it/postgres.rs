@@ -69,7 +69,9 @@ async fn every_type_lands_from_18() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn following_goes_on_over_restarts_of_the_server() {
+    pg_live::restarts(OLDEST, 53).await;
     pg_live::restarts(UNDER_ROOTS, 51).await;
+    pg_live::restarts(STREAMED, 54).await;
     pg_live::restarts(NEWEST, 52).await;
 }
 

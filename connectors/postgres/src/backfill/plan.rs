@@ -159,8 +159,6 @@ pub(crate) struct TablePlan {
     pub(crate) part: Oid,
     pub(crate) file: Oid,
     pub(crate) way: Way,
-    /// The log may leave out values of its rows that did not change.
-    pub(crate) left_out: bool,
     /// Chunks that it has, about.
     pub(crate) chunks: u64,
     /// Rows that a chunk has, about.
@@ -227,7 +225,6 @@ impl TablePlan {
             relation,
             types,
             way,
-            left_out,
             chunks: part.blocks.div_ceil(each).max(1),
             chunk_rows,
         }

@@ -100,11 +100,8 @@ pub(crate) struct PendingPart {
     #[serde(default)]
     pub(crate) next_block: u64,
     /// The file that blocks are counted in. A table that is rewritten has another one.
-    #[serde(default, skip_serializing_if = "is_no_file")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) file: Oid,
-    /// Its rows may hold what transactions did up to here. If the log leaves values out, it must have come so far.
-    #[serde(default, skip_serializing_if = "Lsn::is_zero")]
-    pub(crate) seen: Lsn,
     /// How far it is read by its key, where it is not read block by block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) place: Option<KeyPlace>,
@@ -131,19 +128,7 @@ impl PendingPart {
 
     /// A part of which nothing is read.
     pub(crate) fn new(oid: Oid, part: Oid, exact: bool) -> Self {
-        PendingPart {
-            oid,
-            part,
-            next_block: 0,
-            file: 0,
-            seen: Lsn::default(),
-            place: None,
-            overtaken: 0,
-            after: Lsn::default(),
-            ended: 0,
-            exact,
-            begun: false,
-        }
+        PendingPart { oid, part, next_block: 0, file: 0, place: None, overtaken: 0, after: Lsn::default(), ended: 0, exact, begun: false }
     }
 
     /// Nothing of it counts as read.
@@ -151,7 +136,6 @@ impl PendingPart {
         self.next_block = 0;
         self.file = 0;
         self.place = None;
-        self.seen = Lsn::default();
     }
 
     /// True if there are rows to be read.
@@ -163,10 +147,6 @@ impl PendingPart {
     pub(crate) fn is_at_start(&self) -> bool {
         self.next_block == 0 && self.place.is_none()
     }
-}
-
-fn is_no_file(file: &Oid) -> bool {
-    *file == 0
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::lsn::Lsn;
 use crate::options::PostgresOptions;
 use crate::quote::{identifier, literal, relation};
-use crate::server::{Facts, log_end, number};
+use crate::server::{Facts, number, reachable_end};
 use crate::wire::{Connection, Mode, sqlstate};
 
 use super::copy::{CopyDecoder, CopyError};
@@ -319,7 +319,7 @@ impl Task {
         connection.query(if exact { "RELEASE SAVEPOINT chunk" } else { "COMMIT" }).await?;
         if !exact {
             // So that the log comes to where the snapshot was, also where nothing else happens.
-            log_end(&mut connection).await?;
+            reachable_end(&mut connection).await?;
         }
         Ok(Some(connection))
     }

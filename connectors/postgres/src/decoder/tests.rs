@@ -243,6 +243,25 @@ fn rows_of_partitions_that_are_not_whole_are_not_taken_for_whole() {
     .assert_eq(&picture(&mut decoder));
 }
 
+#[test]
+fn rows_that_are_not_whole_any_more_are_taken_so_from_then_on() {
+    let mut decoder = PgoutputDecoder::new(options());
+    let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
+    let delete = |id| row(tag::DELETE, 7, Some((b'O', &[Some(id), None])), None);
+    for (commit, id, whole_rows) in [(0x200, "1", true), (0x300, "2", false)] {
+        decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows });
+        transaction(&mut decoder, commit, &[described.clone(), delete(id)]).unwrap();
+    }
+    decoder.flush().unwrap();
+    expect![[r#"
+        shop.t v1 (id Int32 key, note Utf8)
+        v1 200/1 DELETE id 1, note null
+        v1 300/1 DELETE id 2, note null (unchanged: note)
+        mark 0/320
+    "#]]
+    .assert_eq(&picture(&mut decoder));
+}
+
 /// The log has a key that is stored apart in the old row's key, if it did not change.
 #[test]
 fn a_key_that_is_stored_apart_is_known() {
