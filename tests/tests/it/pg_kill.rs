@@ -77,7 +77,7 @@ async fn on_disk() {
         workload.create(&server.connect().await).await;
         let engine = quick_checkpoints(manner.engine(&server, SCHEMA));
         let workload = kill_again_and_again(&server, &engine, workload, seed, kills).await;
-        judge(&server, &engine, &workload.tables(manner.under_roots), manner.counted()).await;
+        judge(&server, &engine, &workload.tables(manner.under_roots), manner.counted_after_faults()).await;
     }
 }
 

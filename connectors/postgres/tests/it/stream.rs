@@ -6,7 +6,7 @@ use std::time::Duration;
 use logweir_core::{Error, ErrorKind, Result, TimestampMicros};
 use logweir_postgres::Lsn;
 use logweir_postgres::wire::{Connection, CopyBoth, Mode, sqlstate};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::server::{Server, VERSIONS};
 
@@ -23,6 +23,19 @@ async fn publishing(major: u32, settings: &[&str]) -> Server {
 
 async fn open(server: &Server) -> Result<CopyBoth> {
     Connection::connect(&server.options(), Mode::Replication).await?.copy_both(START).await
+}
+
+/// As [`open`], once the walsender before it has let go of the slot.
+async fn open_when_free(server: &Server) -> CopyBoth {
+    let opening = async {
+        loop {
+            match open(server).await {
+                Err(error) if sqlstate(&error) == Some("55006") => sleep(Duration::from_millis(20)).await,
+                opened => break opened.unwrap(),
+            }
+        }
+    };
+    timeout(PATIENCE, opening).await.expect("the slot should have become free")
 }
 
 async fn fill(stream: &mut CopyBoth) -> Result<()> {
@@ -135,7 +148,7 @@ async fn streams_that_break() {
     assert!(fill(&mut stream).await.unwrap_err().is_transient(), "an end stays an end");
 
     // The server is shut down, restarted, and there again; a stream that follows it is sent everything first.
-    let mut stream = open(&server).await.unwrap();
+    let mut stream = open_when_free(&server).await;
     inserts(&mut stream, 50_000).await.unwrap();
     let flushed = wal_end(&server).await;
     stream.send_status(flushed, flushed, flushed, TimestampMicros(0));
