@@ -67,7 +67,8 @@ pub(crate) enum Decoded {
 pub(crate) struct Question {
     /// Types to look up.
     pub(crate) types: Vec<Oid>,
-    /// A table whose primary key is asked for: its log has whole rows and does not say what identifies them.
+    /// A table whose key is asked for: its log has whole rows and does not say what identifies them, or it is not known whether
+    /// all of its key is published.
     pub(crate) key_of: Option<Oid>,
 }
 
@@ -91,13 +92,15 @@ pub(crate) struct Reshaped {
     pub(crate) recreated: bool,
 }
 
-/// What identifies the rows of a table with whole rows in the log, as the catalog says.
+/// What identifies the rows of a table, as the catalog says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Key {
-    /// The columns of its primary key, none if it has none.
+    /// The columns of its primary key, none if it has none. They count where the log has whole rows.
     pub(crate) columns: Vec<String>,
     /// Its rows are whole in the log, also those of all of its partitions.
     pub(crate) whole_rows: bool,
+    /// It has a column that is not published.
+    pub(crate) cut: bool,
 }
 
 /// A table that the log has described.
@@ -108,6 +111,8 @@ struct Table {
     buffer: Option<RowBuffer>,
     /// Has changes that were not handed out.
     active: bool,
+    /// Its log does not say which row an update or delete is about: of its key a column is not published.
+    unidentified: bool,
 }
 
 /// The versions of a name.
@@ -134,6 +139,8 @@ pub(crate) struct PgoutputDecoder {
     /// Names of types, as the log says them; for those that the catalog does not know any more.
     type_names: HashMap<Oid, (String, String)>,
     keys: HashMap<Oid, Key>,
+    /// Whether the key of a table has a column that is not published, as far as it was looked at. `None` if nobody looks.
+    cut_keys: Option<HashMap<Oid, bool>>,
     /// Descriptions of tables that had no change since: one may be of a part of a transaction that was taken back.
     described: HashMap<Oid, RelationShape>,
     tables: Vec<Table>,
@@ -171,6 +178,7 @@ impl PgoutputDecoder {
             types: TypeCatalog::new(),
             type_names: HashMap::new(),
             keys: HashMap::new(),
+            cut_keys: None,
             described: HashMap::new(),
             tables: Vec::new(),
             by_oid: HashMap::new(),
@@ -370,6 +378,20 @@ impl PgoutputDecoder {
         self.keys.insert(oid, key);
     }
 
+    /// Whether the keys of published tables have a column that is not published. The log describes what is published only: the rest
+    /// of such a key would look like a whole one, under which different rows are the same. It is no key, then.
+    pub(crate) fn learn_cut_keys(&mut self, cut_keys: HashMap<Oid, bool>) {
+        let known = self.cut_keys.get_or_insert_default();
+        for (oid, cut) in cut_keys {
+            // Its description says the same as before, and means something else from the next change on.
+            if known.insert(oid, cut).is_some_and(|before| before != cut)
+                && let Some(table) = self.by_oid.get(&oid).and_then(|index| self.tables.get(*index))
+            {
+                self.described.entry(oid).or_insert_with(|| table.shape.clone());
+            }
+        }
+    }
+
     fn hand_out(&mut self) -> Result<()> {
         self.ahead = self.open.is_some();
         for index in std::mem::take(&mut self.active) {
@@ -400,6 +422,9 @@ impl PgoutputDecoder {
             open.row.ordinal += 1;
             return Ok(());
         };
+        if table.unidentified && kind != tag::INSERT {
+            return Err(unidentified(&table.shape, lsn));
+        }
         open.row.lsn = lsn;
         let before = buffer.bytes();
         let appended = match kind {
@@ -496,22 +521,30 @@ impl PgoutputDecoder {
         }
         // Where whole rows are logged, the key is the catalog's to say, and it is asked whenever the table is described.
         let key = self.keys.remove(&shape.oid);
+        if let (Some(key), Some(known)) = (&key, &mut self.cut_keys) {
+            known.insert(shape.oid, key.cut);
+        }
+        let cut = self.cut_keys.as_ref().is_some_and(|known| known.get(&shape.oid) == Some(&true));
+        let key = key.filter(|_| shape.replica_identity == b'f');
+        let unidentified = cut && shape.replica_identity != b'f';
         let whole_rows = key.as_ref().is_none_or(|key| key.whole_rows);
-        let (relation, types, targets) = self.compile(&name, &shape, key.as_ref().map(|key| key.columns.as_slice()))?;
+        let (relation, types, targets) = self.compile(&name, &shape, key.as_ref().map(|key| key.columns.as_slice()), cut)?;
         if relation.columns().is_empty() {
             self.install(shape, None)?;
             return Ok(Flow::Go);
         }
-        let unchanged =
-            self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index)).is_some_and(|table| {
-                table.shape == shape && table.buffer.as_ref().is_some_and(|buffer| buffer.is_of(&relation, whole_rows))
-            });
+        let unchanged = self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index)).is_some_and(|table| {
+            table.shape == shape
+                && table.unidentified == unidentified
+                && table.buffer.as_ref().is_some_and(|buffer| buffer.is_of(&relation, whole_rows))
+        });
         if !unchanged {
             // Before the new version is announced, what is of the old one.
             self.cut(&name)?;
             let recreated = self.announce(&name, shape.oid, &relation);
             let oid = shape.oid;
             self.install(shape, Some(RowBuffer::new(relation, &types, targets, whole_rows)))?;
+            self.tables[self.by_oid[&oid]].unidentified = unidentified;
             if recreated && let Some(open) = self.open.as_mut().filter(|open| !open.skip) {
                 // The rows of the table that had the name are gone with it.
                 let index = self.by_oid[&oid];
@@ -528,12 +561,12 @@ impl PgoutputDecoder {
 
     /// The description of a table by the catalog, for a backfill: the relation that its rows are of, and how their
     /// columns are read. Between two transactions only.
-    pub(crate) fn describe(&mut self, shape: &RelationShape, key: Option<&[String]>) -> Result<Described> {
+    pub(crate) fn describe(&mut self, shape: &RelationShape, key: Option<&[String]>, cut: bool) -> Result<Described> {
         let name = RelationName::new(&shape.schema, &shape.table);
         if let Some(question) = self.question_types(shape, &name) {
             return Ok(Described::Ask(question));
         }
-        let (relation, types, _) = self.compile(&name, shape, key)?;
+        let (relation, types, _) = self.compile(&name, shape, key, cut)?;
         let mut recreated = false;
         if !relation.columns().is_empty() {
             self.cut(&name)?;
@@ -560,7 +593,10 @@ impl PgoutputDecoder {
 
     fn question(&self, shape: &RelationShape, name: &RelationName) -> Option<Question> {
         let mut question = self.question_types(shape, name).unwrap_or_default();
-        if shape.replica_identity == b'f' && !self.keys.contains_key(&shape.oid) {
+        let installed = self.by_oid.get(&shape.oid).and_then(|index| self.tables.get(*index));
+        let another = installed.is_some_and(|table| table.buffer.is_some() && table.shape != *shape);
+        let unsure = self.cut_keys.as_ref().is_some_and(|known| another || !known.contains_key(&shape.oid));
+        if (unsure || shape.replica_identity == b'f') && !self.keys.contains_key(&shape.oid) {
             question.key_of = Some(shape.oid);
         }
         (question != Question::default()).then_some(question)
@@ -575,7 +611,9 @@ impl PgoutputDecoder {
     }
 
     /// The version with this shape, and how its rows are read.
-    fn compile(&mut self, name: &RelationName, shape: &RelationShape, key: Option<&[String]>) -> Result<Plan> {
+    ///
+    /// Of a key that is `cut`, only a part is published: then the table has none, and its rows are told apart by all their values.
+    fn compile(&mut self, name: &RelationName, shape: &RelationShape, key: Option<&[String]>, cut: bool) -> Result<Plan> {
         let before = self.versions.get(name).and_then(|versions| versions.current.clone());
         let key = key.map(|key| key_of_its_time(key, shape, before.as_deref()));
         let key = key.as_deref();
@@ -585,6 +623,7 @@ impl PgoutputDecoder {
         let mut keys = Vec::new();
         for column in &shape.columns {
             let in_key = match key {
+                _ if cut => false,
                 Some(key) if shape.replica_identity == b'f' => key.contains(&column.name),
                 _ => shape.replica_identity != b'f' && column.flags & 1 != 0,
             };
@@ -686,14 +725,29 @@ impl PgoutputDecoder {
                 }
                 self.tables[index].shape = shape;
                 self.tables[index].buffer = buffer;
+                self.tables[index].unidentified = false;
             }
             None => {
                 self.by_oid.insert(shape.oid, self.tables.len());
-                self.tables.push(Table { shape, buffer, active: false });
+                self.tables.push(Table { shape, buffer, active: false, unidentified: false });
             }
         }
         Ok(())
     }
+}
+
+/// An update or delete that is of no known row. To carry it as one of a row without a key is no way out: of an update the log does
+/// not have the old row then, which would stay, and of a delete only what is left of its key, which is no row's. Where inserts alone
+/// are published none comes; from 18 on the server itself refuses it.
+#[cold]
+fn unidentified(shape: &RelationShape, lsn: Lsn) -> Error {
+    Error::schema("of the key of a table a column is not published: the log does not say which row was updated or deleted")
+        .context("relation", format!("{}.{}", shape.schema, shape.table))
+        .context("position", lsn)
+        .remedy(
+            "run check, which has the statement that mends it, and begin the stream anew, because this place of the log cannot be passed; \
+             or leave the table out of tables:",
+        )
 }
 
 /// The key of a table at a place in the log: what the catalog says now, or what it was before where that does not fit the

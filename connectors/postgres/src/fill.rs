@@ -4,7 +4,7 @@
 //! The log and the backfill take turns. A wave lasts a second or two; then the log has the floor until it is drained, or for
 //! as long. While the snapshot of a new slot is held the log has not begun yet, and waves follow one another.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use logweir_core::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backfill::{
-    BackfillState, Chunk, Cut, KeyPlace, PendingPart, Pool, Proof, Range, Shapes, Survey, TablePlan, Unverified, Wave, WaveEvent, Way,
-    Work, plan_tables, survey,
+    BackfillState, Chunk, Cut, KeyPlace, Parts, PendingPart, Pool, Proof, Range, Shapes, Survey, Surveyed, TablePlan, Unverified, Wave,
+    WaveEvent, Way, Work, plan_tables, survey,
 };
 use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
 use crate::lsn::Lsn;
@@ -28,7 +28,7 @@ use crate::publication::{self, Publication, Told};
 use crate::quote::literal;
 use crate::server::{self, Facts};
 use crate::session::Session;
-use crate::slots::{self, SlotOptions};
+use crate::slots::{self, START_ANEW, SlotOptions};
 use crate::types::{ColumnType, Oid};
 use crate::wire::{Connection, Mode};
 
@@ -84,6 +84,8 @@ struct Running {
     seen: Lsn,
     read: u64,
     early: bool,
+    /// A task ended in the middle of a chunk.
+    broken: bool,
 }
 
 /// What a look at the server found.
@@ -150,7 +152,7 @@ impl Fill {
     /// Begins where a checkpoint, or a new slot, says.
     pub(crate) fn begin(&mut self, state: BackfillState, pool: Option<Pool>, surveyed: bool, position: LogPosition) {
         self.state = state;
-        self.pool = pool;
+        self.pool = pool.filter(|_| !self.state.pending.is_empty());
         self.surveyed = surveyed;
         self.last = (position.commit(), position.ordinal());
         if surveyed {
@@ -243,7 +245,7 @@ impl Fill {
             return false;
         }
         match &self.pool {
-            Some(_) => session.hold_at.is_none() || session.is_held(),
+            Some(_) => (session.hold_at.is_none() || session.is_held()) && self.readable_exactly(session).next().is_some(),
             None => {
                 let turn = session.drained || Instant::now() >= self.slice_until;
                 turn && session.hold_at.is_none() && (self.eligible(session).next().is_some() || self.needs_snapshot())
@@ -257,6 +259,17 @@ impl Fill {
         self.state.pending.iter().filter(move |part| part.is_unread() && !part.exact && part.after <= passed)
     }
 
+    /// Parts that can be read by the exact snapshot that is held. One that joined the publication later lacks changes between.
+    fn readable_exactly(&self, session: &Session) -> impl Iterator<Item = &PendingPart> {
+        let at = session.hold_at.unwrap_or_default();
+        self.state.pending.iter().filter(move |part| part.is_unread() && part.after <= at)
+    }
+
+    /// Tables of which there are parts to be read.
+    fn unread_tables(&self) -> HashSet<Oid> {
+        self.state.pending.iter().filter(|part| part.is_unread()).map(|part| part.oid).collect()
+    }
+
     fn needs_snapshot(&self) -> bool {
         self.state.pending.iter().filter(|part| part.is_unread()).all(|part| part.exact)
     }
@@ -264,7 +277,7 @@ impl Fill {
     /// The log stands still from now on.
     pub(crate) fn take_the_floor(&mut self, session: &mut Session) -> Result<()> {
         let parts: Vec<PendingPart> = match &self.pool {
-            Some(_) => self.state.pending.iter().filter(|part| part.is_unread()).take(PARTS_MAX).cloned().collect(),
+            Some(_) => self.readable_exactly(session).take(PARTS_MAX).cloned().collect(),
             None => self.eligible(session).take(PARTS_MAX).cloned().collect(),
         };
         let (options, facts) = (Arc::clone(&self.options), Arc::clone(&session.facts));
@@ -296,8 +309,9 @@ impl Fill {
                     Ok((at, pool)) => {
                         tracing::info!(slot = self.options.slot, %at, "tables without a key are read by an exact snapshot");
                         session.hold_at = Some(at);
-                        for part in self.state.pending.iter_mut().filter(|part| part.exact) {
-                            // Whatever of it was landed is repeated.
+                        let unread = self.unread_tables();
+                        for part in self.state.pending.iter_mut().filter(|part| part.exact && unread.contains(&part.oid)) {
+                            // Whatever of the table was landed is repeated.
                             part.start_over();
                             part.begun = true;
                         }
@@ -329,6 +343,7 @@ impl Fill {
         let exact = self.pool.is_some();
         let mut work = VecDeque::new();
         let mut planned = Vec::new();
+        let mut emptied = HashSet::new();
         for mut part in parts {
             if work.len() >= CHUNKS_MAX {
                 break;
@@ -336,11 +351,11 @@ impl Fill {
             let plan = match (shapes.tables.get(&part.oid), shapes.parts.get(&part.part)) {
                 (Some(table), Some(place)) => {
                     let key = (table.shape.replica_identity == b'f').then_some(table.key.as_slice());
-                    let (relation, types, recreated) = describe(&mut session.decoder, &table.shape, key)?;
-                    if recreated {
-                        // The rows of the table that had the name are gone with it.
-                        let truncate = self.truncate(session, &relation)?;
-                        self.ready.push_back(LogEvent::Changes(truncate));
+                    let (relation, types, recreated) = describe(&mut session.decoder, &table.shape, key, table.cut)?;
+                    self.note_described(session, part.oid);
+                    // The rows of the table that had the name are gone with it.
+                    if recreated || self.state.emptied.0.contains(&part.oid) {
+                        self.empty(session, &relation, part.oid, &mut emptied)?;
                     }
                     let plan = TablePlan::new(&session.facts, relation, types, (table, place), &part, exact, chunk_rows);
                     (!plan.relation.columns().is_empty()).then_some(plan)
@@ -363,8 +378,7 @@ impl Fill {
                 self.state.pending.iter_mut().filter(|pending| same(pending)).for_each(PendingPart::start_over);
             }
             if part.exact && part.begun && part.is_at_start() && !plan.relation.key_declared() {
-                let truncate = self.truncate(session, &plan.relation)?;
-                self.ready.push_back(LogEvent::Changes(truncate));
+                self.empty(session, &plan.relation, part.oid, &mut emptied)?;
             }
             lay_out(&mut work, planned.len(), &plan, part.next_block);
             planned.push((part, BTreeMap::new()));
@@ -381,7 +395,31 @@ impl Fill {
         let idle = std::mem::take(&mut self.idle);
         let longest = if exact { EXACT_WAVE } else { WAVE };
         let wave = Wave::start(&self.options, &session.facts, self.pool.take(), idle, &proof, work, longest);
-        self.floor = Floor::Wave(Box::new(Running { wave, parts: planned, exact, seen: Lsn::default(), read: 0, early: false }));
+        self.floor =
+            Floor::Wave(Box::new(Running { wave, parts: planned, exact, seen: Lsn::default(), read: 0, early: false, broken: false }));
+        Ok(())
+    }
+
+    /// A table of which nothing counts as read need not be read again for the shape in which it is read now.
+    fn note_described(&mut self, session: &mut Session, oid: Oid) {
+        let reshaped = session.decoder.take_reshaped();
+        let is_unread = |part| self.state.pending.iter().any(|pending| (pending.part, pending.oid) == part && pending.is_at_start());
+        let whole = self.state.known.iter().all(|(part, _)| part.1 != oid || !self.state.known.is_published(part) || is_unread(part));
+        if !whole && !reshaped.is_empty() {
+            self.state.reshaped.extend(reshaped);
+            self.survey_at = Instant::now();
+        }
+    }
+
+    /// Takes away, once and before anything of it is read, what was landed of a table that is read anew.
+    fn empty(&mut self, session: &Session, relation: &Arc<Relation>, oid: Oid, emptied: &mut HashSet<Oid>) -> Result<()> {
+        self.state.emptied.0.remove(&oid);
+        // Rows of its other parts come behind this, perhaps in a later wave.
+        self.state.pending.iter_mut().filter(|part| part.oid == oid).for_each(|part| part.begun = false);
+        if emptied.insert(oid) {
+            let truncate = self.truncate(session, relation)?;
+            self.ready.push_back(LogEvent::Changes(truncate));
+        }
         Ok(())
     }
 
@@ -416,7 +454,7 @@ impl Fill {
             }
             // Its other tasks go on; what this one had taken is read again.
             WaveEvent::Failed(error) if error.is_transient() => {
-                running.early = true;
+                (running.early, running.broken) = (true, true);
                 tracing::warn!(error = error.report(), "a part of a table could not be read, trying again");
             }
             WaveEvent::Failed(error) => {
@@ -440,7 +478,7 @@ impl Fill {
 
     fn end_wave(&mut self, session: &mut Session) -> Result<()> {
         let Floor::Wave(running) = std::mem::replace(&mut self.floor, Floor::Log) else { return Ok(()) };
-        let Running { wave, parts, exact, seen, read, early } = *running;
+        let Running { wave, parts, exact, seen, read, early, broken } = *running;
         let (pool, idle) = wave.into_connections();
         let mut progress = false;
         for (part, chunks) in parts {
@@ -486,9 +524,11 @@ impl Fill {
             self.wave_at = now + self.wait();
         }
         if exact {
-            let mut unread = self.state.pending.iter().filter(|part| part.is_unread()).peekable();
-            let (needed, unread) = (unread.clone().any(|part| part.exact), unread.peek().is_some());
-            self.pool = pool.filter(|pool| unread && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX)));
+            let needed = self.readable_exactly(session).any(|part| part.exact);
+            let unread = self.readable_exactly(session).next().is_some();
+            // A part of a chunk may have been landed. What cannot be merged begins anew with another snapshot, behind a `TRUNCATE`.
+            let unfit = broken && needed;
+            self.pool = pool.filter(|pool| unread && !unfit && (needed || (session.hold_at.is_none() && pool.since.elapsed() < EXACT_MAX)));
             if self.pool.is_none() {
                 session.hold_at = None;
             }
@@ -509,7 +549,9 @@ impl Fill {
         if passed < self.not_before || self.state.pending.iter().all(PendingPart::is_unread) {
             return;
         }
-        self.state.pending.retain(PendingPart::is_unread);
+        // An exact reading that breaks off begins anew with all parts of its table.
+        let unread = self.unread_tables();
+        self.state.pending.retain(|part| part.is_unread() || (part.exact && unread.contains(&part.oid)));
         if self.state.pending.is_empty() {
             // Nobody asks which transactions are visible.
             self.state.unverified = Unverified::default();
@@ -585,29 +627,21 @@ impl Fill {
                 self.errand = None;
                 self.looked = Some(looked);
             }
-            None if self.active || self.options.create => sleep_until(self.survey_at).await,
-            None => std::future::pending().await,
+            None => sleep_until(self.survey_at).await,
         }
     }
 
     /// Makes use of what was asked, and begins to ask what is due.
-    pub(crate) fn settle(&mut self, facts: &Arc<Facts>) -> Result<()> {
+    pub(crate) fn settle(&mut self, session: &mut Session) -> Result<()> {
         match self.looked.take() {
-            Some(Ok(look)) => {
+            Some(Ok(mut look)) => {
+                session.decoder.learn_cut_keys(std::mem::take(&mut look.survey.cut_keys));
                 self.survey_at = Instant::now() + SURVEY_INTERVAL.max(look.took * SURVEY_SHARE);
-                if self.active {
-                    self.surveyed = true;
-                    self.state.known.0.extend(look.survey.known);
-                    self.state.pending.retain(|part| !look.again.contains(&part.oid));
-                    for name in &look.survey.names {
-                        tracing::info!(relation = %name, "the rows of a published table are to be read");
-                    }
-                    self.state.pending.extend(look.survey.found);
-                    if self.state.pending.is_empty() {
-                        self.state.unverified = Unverified::default();
-                    }
+                self.learn(look);
+                if self.pool.is_some() && self.readable_exactly(session).next().is_none() {
+                    self.pool = None;
+                    session.hold_at = None;
                 }
-                self.state.reshaped.retain(|table| !look.reshaped.contains(table));
             }
             Some(Err(error)) if error.is_transient() => {
                 self.survey_at = Instant::now() + SURVEY_INTERVAL;
@@ -616,12 +650,54 @@ impl Fill {
             Some(Err(error)) => return Err(error),
             None => {}
         }
-        if self.errand.is_none() && Instant::now() >= self.survey_at && (self.active || self.options.create) {
-            let (options, facts, told) = (Arc::clone(&self.options), Arc::clone(facts), Arc::clone(&self.told));
+        if self.errand.is_none() && Instant::now() >= self.survey_at {
+            let (options, facts, told) = (Arc::clone(&self.options), Arc::clone(&session.facts), Arc::clone(&self.told));
             let look = look(options, facts, told, self.tables.clone(), self.state.clone());
             self.errand = Some(look.boxed());
         }
         Ok(())
+    }
+
+    /// Takes note of what a look at the server found.
+    fn learn(&mut self, look: Look) {
+        let Look { survey, again, reshaped, .. } = look;
+        for name in &survey.left {
+            tracing::warn!(relation = %name, "a table, or a part of it, is not published and followed any more: its changes do not arrive");
+        }
+        for gap in &survey.gaps {
+            if gap.wanted {
+                tracing::warn!(relation = %gap.name, "a table was not published whole, or not logged, for a while: it is read again");
+            } else {
+                tracing::warn!(
+                    relation = %gap.name,
+                    remedy = format!("to have it whole, {START_ANEW}"),
+                    "a table was not published whole, or not logged, for a while: what happened to its rows meanwhile is missing"
+                );
+            }
+        }
+        if !self.active {
+            self.state.followed = survey.known;
+            return;
+        }
+        self.surveyed = true;
+        let gaps: HashSet<Oid> = survey.gaps.iter().filter(|gap| gap.wanted).map(|gap| gap.oid).collect();
+        self.state.known = survey.known;
+        self.state.followed = Parts::default();
+        let known = &self.state.known;
+        self.state
+            .pending
+            .retain(|part| !again.contains(&part.oid) && !gaps.contains(&part.oid) && known.is_published((part.part, part.oid)));
+        for name in &survey.names {
+            tracing::info!(relation = %name, "the rows of a published table are to be read");
+        }
+        self.state.pending.extend(survey.found);
+        let pending = &self.state.pending;
+        self.state.emptied.0.extend(gaps);
+        self.state.emptied.0.retain(|oid| pending.iter().any(|part| part.oid == *oid));
+        if self.state.pending.is_empty() {
+            self.state.unverified = Unverified::default();
+        }
+        self.state.reshaped.retain(|table| !reshaped.contains(table));
     }
 }
 
@@ -665,9 +741,10 @@ fn describe(
     decoder: &mut PgoutputDecoder,
     shape: &crate::message::RelationShape,
     key: Option<&[String]>,
+    cut: bool,
 ) -> Result<(Arc<Relation>, Vec<ColumnType>, bool)> {
     loop {
-        match decoder.describe(shape, key)? {
+        match decoder.describe(shape, key, cut)? {
             Described::Known { relation, types, recreated } => return Ok((relation, types, recreated)),
             // The catalog was asked for all of them: what it does not know is gone.
             Described::Ask(question) => decoder.learn(&question.types, Vec::new()),
@@ -688,19 +765,27 @@ async fn look(options: Arc<PostgresOptions>, facts: Arc<Facts>, told: Told, tabl
     {
         publication::extend(&mut connection, &publication, &tables, &told).await?;
     }
-    let mut found = Survey::default();
     let mut again = Vec::new();
-    if let Some(backfill) = &options.backfill {
+    if options.backfill.is_some() {
         for table in &reshaped {
             if table.recreated || table.retyped || has_defaults(&mut connection, table).await? {
                 again.push(table.oid);
             }
         }
-        found = survey(&mut connection, &options.publication, &state, Some(&again), &tables, &backfill.exclude).await?;
-        if !found.found.is_empty() || state.pending.iter().any(|part| !part.is_unread()) {
-            // So that the log moves behind what was found, also where nothing else happens.
-            server::reachable_end(&mut connection).await?;
-        }
+    }
+    // Of a stream that once had a backfill, what was known then.
+    let known = if options.backfill.is_some() || state.followed.is_empty() { &state.known } else { &state.followed };
+    let exclude = options.backfill.as_ref().map(|backfill| backfill.exclude.as_slice());
+    let asked = Surveyed { publication: &options.publication, known, again: Some(&again), tables: &tables, exclude };
+    let found = survey(&mut connection, asked).await?;
+    if options.backfill.is_some() && (!found.found.is_empty() || state.pending.iter().any(|part| !part.is_unread())) {
+        // So that the log moves behind what was found, also where nothing else happens.
+        server::reachable_end(&mut connection).await?;
+    } else if !found.known.says_the_same(known)
+        && let Err(error) = server::reachable_end(&mut connection).await
+    {
+        // A mark will hold it when something happens.
+        tracing::debug!(error = error.report(), "could not write a message into the log");
     }
     connection.close().await;
     Ok(Look { survey: found, again, reshaped, took: begun.elapsed() })

@@ -28,6 +28,7 @@ use crate::lsn::Lsn;
 use crate::offset::PostgresOffset;
 use crate::opening::{Opened, Opening};
 use crate::options::PostgresOptions;
+use crate::publication;
 use crate::server;
 use crate::session::{SILENCE_MAX, Session};
 use crate::slots::Slot;
@@ -119,9 +120,11 @@ struct Answer {
 async fn answer(options: Arc<PostgresOptions>, question: &Question) -> Result<Answer> {
     let mut connection = Connection::connect(&options, Mode::Query).await?;
     let key = match question.key_of {
-        Some(oid) => {
-            Key { columns: primary_key(&mut connection, oid).await?, whole_rows: server::has_whole_rows(&mut connection, oid).await? }
-        }
+        Some(oid) => Key {
+            columns: primary_key(&mut connection, oid).await?,
+            whole_rows: server::has_whole_rows(&mut connection, oid).await?,
+            cut: publication::is_key_cut(&mut connection, &options.publication, oid).await?,
+        },
         None => Key::default(),
     };
     let types = look_up(&mut connection, question.types.clone()).await?;
@@ -400,7 +403,7 @@ impl LiveReader {
                     () = self.fill.errand() => true,
                 }
             };
-            self.fill.settle(&session.facts)?;
+            self.fill.settle(session)?;
             if pulled {
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! Opening a log: from what the server is to a walsender that sends, with every check on the way that keeps a gap from
 //! going unnoticed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
@@ -24,6 +25,9 @@ const DECODER_BUDGET_SHARE: usize = 16;
 
 /// Bounds of that: batches below waste what comes after them, above they only cost latency.
 const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 * 1024..=16 * 1024 * 1024;
+
+/// Somebody else holds a lock for longer than a question waits: `lock_not_available`.
+const LOCKED: &str = "55P03";
 
 /// The oldest server whose log can be read.
 const VERSION_MIN: u32 = 100_000;
@@ -79,8 +83,8 @@ impl Opening {
         let mut backfill = from.backfill.clone();
         if let (Some(pool), Some(settings)) = (&mut pool, &options.backfill) {
             // As the snapshot sees it: what came later is found by a later look.
-            let found = pool.survey(&options.publication, &backfill, &self.tables, &settings.exclude).await?;
-            backfill.known.0.extend(found.known);
+            let found = pool.survey(&options.publication, &self.tables, &settings.exclude).await?;
+            backfill.known = found.known;
             backfill.pending.extend(found.found);
             backfill.unverified = pool.ahead_of_server(&mut query, &facts).await?;
             surveyed = true;
@@ -101,6 +105,11 @@ impl Opening {
             flush_bytes,
             flush_bytes_max: flush_bytes * 2,
         });
+        // A locked table leaves it to be asked table by table.
+        match publication::cut_keys(&mut query, &options.publication).await {
+            Err(error) if sqlstate(&error) == Some(LOCKED) => decoder.learn_cut_keys(HashMap::new()),
+            cut => decoder.learn_cut_keys(cut?),
+        }
         if decoder.commit_time().is_none() {
             // Rows that were there before the first change have a time of the log, too.
             decoder.advance_clock(SystemClock.now().min(server_time(&mut query).await?));
@@ -259,7 +268,7 @@ impl Opening {
             .await;
         let rows = match asked {
             // From 16 on the server opens the tables to tell their columns, and somebody has locked one.
-            Err(error) if sqlstate(&error) == Some("55P03") => {
+            Err(error) if sqlstate(&error) == Some(LOCKED) => {
                 tracing::info!(slot = self.options.slot, "reading the log as text: a published table is locked");
                 return Ok(false);
             }

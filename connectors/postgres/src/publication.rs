@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::catalog::{self, Kind, ReplicaIdentity, Table, ask, rows};
 use crate::options::PostgresOptions;
 use crate::quote::{identifier, literal};
+use crate::server;
 use crate::types::Oid;
 use crate::wire::Connection;
 
@@ -235,4 +236,76 @@ pub(crate) async fn extend(connection: &mut Connection, publication: &Publicatio
         }
     }
     Ok(())
+}
+
+/// The columns of the index `index` that are its key: what it includes beside them has no operator class.
+pub(crate) fn key_columns(index: &str) -> String {
+    format!("({index}.indkey::pg_catalog.int2[])[:pg_catalog.array_upper({index}.indclass::pg_catalog.oid[], 1)]")
+}
+
+/// The condition that the column `a` of a table is sent by the publication, which lists the table as `p`. Before 18 generated columns
+/// are not in the log, whatever the view says.
+pub(crate) fn is_sent(version: u32) -> &'static str {
+    match version {
+        180_000.. => "(p.attnames IS NULL OR a.attname = ANY (p.attnames))",
+        150_000.. => "(a.attgenerated = '' AND (p.attnames IS NULL OR a.attname = ANY (p.attnames)))",
+        _ => "(a.attgenerated = '')",
+    }
+}
+
+/// The condition that the index `i` is what tells rows of its table `c` apart: its replica identity, or its primary key where the log has
+/// whole rows.
+const KEY_INDEX: &str = "CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END";
+
+/// The condition that what tells rows of the table `c` apart has a column that is not sent.
+pub(crate) fn has_cut_key(version: u32) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY ({}) \
+         WHERE i.indrelid = c.oid AND {KEY_INDEX} AND NOT {})",
+        key_columns("i"),
+        is_sent(version)
+    )
+}
+
+/// The published tables, and whether the key of each has a column that is not sent.
+pub(crate) async fn cut_keys(connection: &mut Connection, publication: &str) -> Result<HashMap<Oid, bool>> {
+    let rows = connection
+        .query(&format!(
+            "SELECT c.oid, {} FROM pg_catalog.pg_publication_tables AS p JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+             JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = {}",
+            has_cut_key(connection.version()),
+            literal(publication)
+        ))
+        .await?;
+    Ok((0..rows.len()).filter_map(|row| Some((server::number(&rows, row, 0)?, rows.get(row, 1) == Some("t")))).collect())
+}
+
+/// Whether the key of a table has a column that the publication does not send.
+pub(crate) async fn is_key_cut(connection: &mut Connection, publication: &str, table: Oid) -> Result<bool> {
+    let rows = connection
+        .query(&format!(
+            "SELECT {} FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_publication_tables AS p ON p.pubname = {} AND p.schemaname = n.nspname AND p.tablename = c.relname \
+             WHERE c.oid = {table}",
+            has_cut_key(connection.version()),
+            literal(publication)
+        ))
+        .await?;
+    Ok(rows.first() == Some("t"))
+}
+
+/// The columns of published tables' keys that are not sent, by table.
+pub(crate) async fn unsent_key_columns(connection: &mut Connection, publication: &str) -> Result<Vec<(Oid, String)>> {
+    let rows = connection
+        .query(&format!(
+            "SELECT c.oid, a.attname FROM pg_catalog.pg_publication_tables AS p JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
+             JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+             JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND {KEY_INDEX} \
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY ({}) WHERE p.pubname = {} AND NOT {} ORDER BY 1, 2",
+            key_columns("i"),
+            literal(publication),
+            is_sent(connection.version())
+        ))
+        .await?;
+    Ok((0..rows.len()).filter_map(|row| Some((server::number(&rows, row, 0)?, rows.get(row, 1)?.to_owned()))).collect())
 }

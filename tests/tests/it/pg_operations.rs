@@ -51,7 +51,7 @@ async fn balances_of_pgbench_are_equal() {
 
 /// What `logweir sql` prints of a query, as JSON.
 #[track_caller]
-fn query(engine: &Engine, sql: &str) -> Value {
+pub(crate) fn query(engine: &Engine, sql: &str) -> Value {
     let finished = engine.run(&["sql", sql, "--format", "json"], A_MINUTE);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     finished.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect()

@@ -9,6 +9,7 @@ use logweir_tests::servers::PostgresServer;
 use serde_json::json;
 
 use crate::pg_live::{Manner, SCHEMA};
+use crate::pg_operations::query;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -181,5 +182,307 @@ async fn a_table_with_rows_joins_the_publication() {
         engine.catch_up();
         let tables = ["things", "others"].map(|table| (SCHEMA.to_owned(), table.to_owned()));
         println!("{}", assert_postgres_equal(&server, engine.destination(), &tables, Counted::No).await);
+    }
+}
+
+/// A table that is out of the log's sight for a while.
+struct Absence<'a> {
+    version: u32,
+    /// Makes the tables and the publication.
+    setup: &'a str,
+    /// Statements that take it out of sight, change it there, and bring it back.
+    away: &'a str,
+    meanwhile: &'a str,
+    back: &'a str,
+    /// What is compared.
+    tables: &'a [&'a str],
+    /// The tables that are read again, of those.
+    again: &'a [&'a str],
+}
+
+const READ_AGAIN: &str = "it is read again";
+const NOT_FOLLOWED: &str = "is not published and followed any more";
+
+impl Absence<'_> {
+    async fn prepared(&self, backfill: &str) -> (PostgresServer, Engine) {
+        let server = PostgresServer::start(self.version, &[]).await;
+        server.execute(&format!("CREATE SCHEMA shop; CREATE SCHEMA aside; SET search_path = shop; {}", self.setup)).await;
+        let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!(backfill));
+        engine.catch_up();
+        (server, engine)
+    }
+
+    async fn execute(&self, server: &PostgresServer, statements: &str) {
+        server.execute(&format!("SET search_path = shop; {statements}")).await;
+    }
+
+    async fn compare(&self, server: &PostgresServer, engine: &Engine, messages: &str) {
+        for table in self.tables {
+            let lines = messages.lines().filter(|line| line.contains(READ_AGAIN) && line.contains(&format!("relation=shop.{table}")));
+            let expected = usize::from(self.again.contains(table));
+            assert_eq!(lines.count(), expected, "{table} of {}: {messages}", self.version);
+        }
+        let tables: Vec<_> = self.tables.iter().map(|table| (SCHEMA.to_owned(), (*table).to_owned())).collect();
+        println!("{}", assert_postgres_equal(server, engine.destination(), &tables, Counted::No).await);
+        // And nothing is read once more.
+        let finished = engine.catch_up();
+        assert!(!finished.stderr.contains(READ_AGAIN), "{}", finished.stderr);
+        assert_postgres_equal(server, engine.destination(), &tables, Counted::No).await;
+    }
+
+    /// All of it happens while nobody follows.
+    async fn while_stopped(&self) {
+        let (server, engine) = self.prepared("all").await;
+        for statements in [self.away, self.meanwhile, self.back] {
+            self.execute(&server, statements).await;
+        }
+        let finished = engine.catch_up();
+        self.compare(&server, &engine, &finished.stderr).await;
+    }
+
+    /// It happens while logweir runs: `seen` if so slowly that the absence itself is noticed.
+    async fn while_running(&self, seen: bool) {
+        let (server, engine) = self.prepared("all").await;
+        let mut running = engine.start(&["run"]);
+        running.wait_for_message("reading the log", A_MINUTE);
+        if !seen {
+            // What is there is looked at as it is before.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        self.execute(&server, self.away).await;
+        self.execute(&server, self.meanwhile).await;
+        if seen {
+            running.wait_for_message(NOT_FOLLOWED, A_MINUTE);
+            self.execute(&server, self.meanwhile).await;
+        }
+        self.execute(&server, self.back).await;
+        running.wait_for_message(READ_AGAIN, A_MINUTE);
+        running.wait_for_message("all rows that were there are read", A_MINUTE);
+        let messages = running.messages();
+        let finished = running.terminate(A_MINUTE);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        engine.catch_up();
+        self.compare(&server, &engine, &messages).await;
+    }
+}
+
+const TWO_TABLES: &str = "CREATE TABLE things (id integer PRIMARY KEY, n integer, note text);
+     CREATE TABLE others (id integer PRIMARY KEY, n integer);
+     INSERT INTO things SELECT n, n, 'before' FROM generate_series(1, 2000) n; INSERT INTO others SELECT n, n FROM generate_series(1, 2000) n;";
+
+const CHANGES: &str = "DELETE FROM things WHERE id % 7 = 0; UPDATE things SET n = -n WHERE id % 5 = 0;
+     UPDATE others SET n = n + 1 WHERE id % 3 = 0; INSERT INTO things SELECT max(id) + 1, 0 FROM things";
+
+/// What happens to a table while it is not published is in no log, so it is read again when it comes back; and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_leaves_the_publication_and_comes_back() {
+    for version in [12, 18] {
+        let absence = Absence {
+            version,
+            setup: &format!("{TWO_TABLES} CREATE PUBLICATION weir FOR TABLE things, others"),
+            away: "ALTER PUBLICATION weir DROP TABLE things",
+            meanwhile: CHANGES,
+            back: "ALTER PUBLICATION weir ADD TABLE things",
+            tables: &["things", "others"],
+            again: &["things"],
+        };
+        absence.while_stopped().await;
+        absence.while_running(version == 18).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_moves_to_another_schema_and_back() {
+    for (version, publication) in [(12, "FOR ALL TABLES"), (17, "FOR TABLES IN SCHEMA shop")] {
+        let absence = Absence {
+            version,
+            setup: &format!("{TWO_TABLES} CREATE PUBLICATION weir {publication}"),
+            away: "ALTER TABLE things SET SCHEMA aside",
+            meanwhile: "UPDATE aside.things SET n = n + 1000; DELETE FROM aside.things WHERE id = (SELECT min(id) FROM aside.things)",
+            back: "ALTER TABLE aside.things SET SCHEMA shop; UPDATE things SET n = 0 WHERE id = 5",
+            tables: &["things", "others"],
+            again: &["things"],
+        };
+        absence.while_stopped().await;
+        absence.while_running(version == 17).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_is_detached_and_attached_again() {
+    for (via_root, tables, again) in [(true, &["things"][..], &["things"][..]), (false, &["things_a", "things_b"], &["things_a"])] {
+        let absence = Absence {
+            version: 15,
+            setup: &format!(
+                "CREATE TABLE things (id integer, area text, n integer, PRIMARY KEY (id, area)) PARTITION BY LIST (area);
+                 CREATE TABLE things_a PARTITION OF things FOR VALUES IN ('a'); CREATE TABLE things_b PARTITION OF things FOR VALUES IN ('b');
+                 INSERT INTO things SELECT n, CASE WHEN n % 2 = 0 THEN 'a' ELSE 'b' END, n FROM generate_series(1, 2000) n;
+                 CREATE PUBLICATION weir FOR TABLE things WITH (publish_via_partition_root = {via_root})"
+            ),
+            away: "ALTER TABLE things DETACH PARTITION things_a",
+            meanwhile: "DELETE FROM things_a WHERE id % 10 = 0; UPDATE things_a SET n = n + 1; UPDATE things SET n = n + 1 WHERE id % 3 = 0",
+            back: "ALTER TABLE things ATTACH PARTITION things_a FOR VALUES IN ('a'); UPDATE things SET n = 0 WHERE id % 9 = 0",
+            tables,
+            again,
+        };
+        absence.while_stopped().await;
+        absence.while_running(via_root).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_is_unlogged_for_a_while() {
+    // With and without a table for values that are stored apart.
+    for (version, note) in [(13, ", note text DEFAULT 'here'"), (18, "")] {
+        let absence = Absence {
+            version,
+            setup: &format!(
+                "CREATE TABLE things (id integer PRIMARY KEY, n integer{note}); CREATE TABLE others (id integer PRIMARY KEY, n integer);
+                 CREATE TABLE emptied (id integer PRIMARY KEY, note text);
+                 INSERT INTO things (id, n) SELECT n, n FROM generate_series(1, 2000) n; INSERT INTO others SELECT n, n FROM generate_series(1, 2000) n;
+                 INSERT INTO emptied SELECT n, 'before' FROM generate_series(1, 2000) n; CREATE PUBLICATION weir FOR ALL TABLES"
+            ),
+            away: "ALTER TABLE things SET UNLOGGED",
+            meanwhile: CHANGES,
+            back: "ALTER TABLE things SET LOGGED; UPDATE things SET n = 0 WHERE id = 5; TRUNCATE emptied; INSERT INTO emptied VALUES (1, 'after');
+                   UPDATE others SET n = 0 WHERE id = 5",
+            // Others that are written anew lose nothing, and are not read again.
+            tables: &["things", "others", "emptied"],
+            again: &["things"],
+        };
+        let (server, engine) = absence.prepared("all").await;
+        for statements in [absence.away, absence.meanwhile, absence.back] {
+            absence.execute(&server, statements).await;
+        }
+        server.execute("VACUUM FULL shop.others").await;
+        let finished = engine.catch_up();
+        absence.compare(&server, &engine, &finished.stderr).await;
+        absence.while_running(version == 13).await;
+    }
+}
+
+/// Without a backfill nothing is read again, and somebody must know: once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_backfill_a_gap_is_said() {
+    let absence = Absence {
+        version: 17,
+        setup: &format!("{TWO_TABLES} CREATE PUBLICATION weir FOR TABLE things, others"),
+        away: "ALTER PUBLICATION weir DROP TABLE things",
+        meanwhile: CHANGES,
+        back: "ALTER PUBLICATION weir ADD TABLE things",
+        tables: &[],
+        again: &[],
+    };
+    let (server, engine) = absence.prepared("none").await;
+    let follow = async || {
+        let mut running = engine.start(&["run"]);
+        running.wait_for_message("reading the log", A_MINUTE);
+        // Until it has looked, and a mark with what it saw is decided.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(running.is_running(), "{}", running.messages());
+        running.terminate(A_MINUTE).stderr
+    };
+    let missing = "what happened to its rows meanwhile is missing";
+    assert!(!follow().await.contains(missing));
+    for statements in [absence.away, absence.meanwhile, absence.back] {
+        absence.execute(&server, statements).await;
+    }
+    let said = follow().await;
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(missing)).collect();
+    assert!(lines.len() == 1 && lines[0].contains("relation=shop.things") && lines[0].contains("backfill: all"), "{said}");
+    let again = follow().await;
+    assert!(!again.contains(missing), "{again}");
+}
+
+/// A key of which a column is not published is none: what is left of it may be the same in different rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_wholly_published_is_none() {
+    for (version, mend) in
+        [(17, "ALTER TABLE shop.things REPLICA IDENTITY FULL"), (18, "ALTER PUBLICATION weir SET (publish_generated_columns = stored)")]
+    {
+        let server = PostgresServer::start(version, &[]).await;
+        server
+            .execute(
+                "CREATE SCHEMA shop; SET search_path = shop;
+                 CREATE TABLE things (id integer, note text, size integer GENERATED ALWAYS AS (length(note)) STORED, PRIMARY KEY (id, size));
+                 INSERT INTO things VALUES (1, 'a'), (1, 'bb');
+                 CREATE PUBLICATION weir FOR TABLE things",
+            )
+            .await;
+        let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("all"));
+        let things = "SELECT id, note FROM shop.things ORDER BY id, note";
+        let rows = |rows: &[(i32, &str)]| json!(rows.iter().map(|(id, note)| json!({ "id": id, "note": note })).collect::<Vec<_>>());
+        engine.catch_up();
+        server.execute("INSERT INTO shop.things VALUES (1, 'ccc'), (2, 'd')").await;
+        engine.catch_up();
+        assert_eq!(query(&engine, things), rows(&[(1, "a"), (1, "bb"), (1, "ccc"), (2, "d")]), "{version}");
+        let found = engine.run(&["check"], A_MINUTE);
+        assert!(
+            found.stdout.contains("key_not_published") && found.stdout.contains("shop.things.size"),
+            "{}{}",
+            found.stdout,
+            found.stderr
+        );
+        assert!(found.stdout.contains(mend), "{}", found.stdout);
+        if version < 18 {
+            // Later servers refuse these themselves.
+            let lost = Engine::postgres(&server, SCHEMA).set("/profiles/source/postgres/slot", json!("other"));
+            lost.catch_up();
+            server.execute("UPDATE shop.things SET note = 'x' WHERE id = 2; UPDATE shop.things SET note = 'd' WHERE id = 2").await;
+            let finished = lost.run(&["run"], A_MINUTE);
+            assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+            assert!(finished.stderr.contains("does not say which row") && finished.stderr.contains("shop.things"), "{}", finished.stderr);
+            server.execute("SELECT pg_drop_replication_slot('other')").await;
+            // So does this stream, which has not passed it either.
+            assert_eq!(engine.run(&["run"], A_MINUTE).code, Some(1));
+            server.execute("SELECT pg_drop_replication_slot('weir')").await;
+        }
+        server.execute(mend).await;
+        let found = engine.run(&["check"], A_MINUTE);
+        assert_eq!(found.stdout.contains("key_not_published"), version < 18, "{}", found.stdout);
+        if version == 18 {
+            // Now it has a key, under which nothing was landed yet.
+            let finished = engine.catch_up();
+            assert!(finished.stderr.contains(READ_AGAIN), "{}", finished.stderr);
+            server.execute("SELECT pg_drop_replication_slot('weir')").await;
+        }
+        // A table that gets another key cannot be followed to its rows, so the stream is begun anew.
+        let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("all"));
+        engine.catch_up();
+        server
+            .execute("UPDATE shop.things SET note = 'xyzz' WHERE note = 'bb'; DELETE FROM shop.things WHERE note = 'a'; INSERT INTO shop.things VALUES (3, 'e')")
+            .await;
+        engine.catch_up();
+        assert_eq!(query(&engine, things), rows(&[(1, "ccc"), (1, "xyzz"), (2, "d"), (3, "e")]), "{version}");
+    }
+}
+
+/// A list of columns may leave out a part of the key where only inserts are published.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inserts_without_a_part_of_their_key() {
+    for version in [15, 18] {
+        let server = PostgresServer::start(version, &[]).await;
+        server
+            .execute(
+                "CREATE SCHEMA shop; SET search_path = shop;
+                 CREATE TABLE things (id integer, code text, note text, PRIMARY KEY (id, code)); INSERT INTO things VALUES (1, 'x', 'a'), (1, 'y', 'b');
+                 CREATE PUBLICATION weir FOR TABLE things (id, note) WITH (publish = 'insert')",
+            )
+            .await;
+        let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("all"));
+        engine.catch_up();
+        server
+            .execute("INSERT INTO shop.things VALUES (1, 'z', 'c'), (2, 'x', 'a'); UPDATE shop.things SET note = 'unseen' WHERE code = 'x'")
+            .await;
+        engine.catch_up();
+        let rows: Vec<_> = [(1, "a"), (1, "b"), (1, "c"), (2, "a")].iter().map(|(id, note)| json!({ "id": id, "note": note })).collect();
+        assert_eq!(query(&engine, "SELECT id, note FROM shop.things ORDER BY id, note"), json!(rows), "{version}");
+        let found = engine.run(&["check"], A_MINUTE);
+        assert!(
+            found.stdout.contains("key_not_published") && found.stdout.contains("shop.things.code"),
+            "{}{}",
+            found.stdout,
+            found.stderr
+        );
     }
 }

@@ -1,19 +1,21 @@
 //! What the catalog says: which tables are published, where their rows lie, how they are read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use logweir_core::{Error, Pattern, Relation, RelationName, Result, TableFilter};
 
 use crate::lsn::Lsn;
 use crate::message::{RelationColumn, RelationShape};
+use crate::publication::{has_cut_key, is_sent, key_columns};
 use crate::quote::{identifier, literal, relation};
 use crate::server::{Facts, number};
 use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo};
 use crate::wire::{Connection, Rows};
 
 use super::key::{KeyBound, RangeKey};
-use super::state::{BackfillState, PendingPart};
+use super::standing::{Known, Part, Parts, Rewritten, Traces};
+use super::state::PendingPart;
 use super::wave::Range;
 
 /// Bounds of a chunk, in blocks of the table.
@@ -21,64 +23,134 @@ const CHUNK_BLOCKS: std::ops::RangeInclusive<u64> = 16..=65_536;
 /// Rows that a block is taken to have where nobody has counted them.
 const BLOCK_ROWS_GUESS: f64 = 50.0;
 
+/// So many rows are looked at for one that is older than the file of its table.
+const ROWS_LOOKED_AT: u32 = 1_000;
+
 /// The first version that reads a range of blocks without reading the rest.
 const RANGES_OF_BLOCKS: u32 = 140_000;
 
 /// What a look at the server found.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// Published tables that were not known, and where their rows lie.
+    /// What is to be read: parts that were not known, and those of tables that are read again.
     pub(crate) found: Vec<PendingPart>,
-    /// Everything that is known from now on: tables, and partitions.
-    pub(crate) known: Vec<Oid>,
+    /// Everything that is known from now on.
+    pub(crate) known: Parts,
     /// Names of the tables found, for messages.
     pub(crate) names: Vec<RelationName>,
+    /// Known tables whose changes did not all arrive.
+    pub(crate) gaps: Vec<Gap>,
+    /// Whether the key of a published table has a column that is not published.
+    pub(crate) cut_keys: HashMap<Oid, bool>,
+    /// Tables of which a part is published, or followed, no more.
+    pub(crate) left: Vec<RelationName>,
 }
 
-/// Looks which published tables, and partitions of them, `state` does not know; those of `again` it need not know. Without
-/// `again` the connection's snapshot is exact, and nothing has to be waited for.
-pub(crate) async fn survey(
-    connection: &mut Connection,
-    publication: &str,
-    state: &BackfillState,
-    again: Option<&[Oid]>,
-    tables: &TableFilter,
-    exclude: &[Pattern],
-) -> Result<Survey> {
+/// A table that was known, and of which changes are in no log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) oid: Oid,
+    pub(crate) name: RelationName,
+    /// Its rows are wanted, so it is read again.
+    pub(crate) wanted: bool,
+}
+
+/// A published table, and a place where its rows lie.
+struct Listed {
+    part: Part,
+    name: RelationName,
+    exact: bool,
+    cut: bool,
+}
+
+/// What a survey is asked.
+pub(crate) struct Surveyed<'a> {
+    pub(crate) publication: &'a str,
+    /// What was known before.
+    pub(crate) known: &'a Parts,
+    /// Tables to be read again, known or not. Without them the connection's snapshot is exact, and nothing has to be waited for.
+    pub(crate) again: Option<&'a [Oid]>,
+    pub(crate) tables: &'a TableFilter,
+    /// Tables whose rows are not wanted; `None` if those of no table are.
+    pub(crate) exclude: Option<&'a [Pattern]>,
+}
+
+/// Looks which published tables, and partitions of them, are not known; and whether the others have been published all the time.
+pub(crate) async fn survey(connection: &mut Connection, asked: Surveyed<'_>) -> Result<Survey> {
+    // Before the list: what changes in between is found by the next look.
+    let traces = Traces::read(connection, asked.publication).await?;
     // A partitioned table that is published as a whole has its rows in its leaves; what is attached later is found later.
     let rows = connection
         .query(&format!(
             "SELECT c.oid, n.nspname, c.relname, c.relreplident = 'n' OR NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid \
-             AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END), COALESCE(leaf.oid, c.oid) \
+             AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END), COALESCE(leaf.oid, c.oid), {} \
              FROM pg_catalog.pg_publication_tables AS p JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schemaname \
              JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = p.tablename \
              LEFT JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) AS tree ON c.relkind = 'p' AND tree.isleaf \
              LEFT JOIN pg_catalog.pg_class AS leaf ON leaf.oid = tree.relid AND leaf.relkind = 'r' \
              WHERE p.pubname = {} AND (c.relkind = 'r' OR leaf.oid IS NOT NULL) ORDER BY 1, 5",
-            literal(publication)
+            has_cut_key(connection.version()),
+            literal(asked.publication)
         ))
         .await?;
-    let mut found = Vec::new();
-    let mut known = Vec::new();
-    let mut names = Vec::new();
+    let mut listed = Vec::with_capacity(rows.len());
+    let mut cut_keys = HashMap::new();
     for row in 0..rows.len() {
         let (Some(oid), Some(schema), Some(table)) = (number::<Oid>(&rows, row, 0), rows.get(row, 1), rows.get(row, 2)) else { continue };
         let Some(part) = number::<Oid>(&rows, row, 4) else { continue };
         let name = RelationName::new(schema, table);
-        if !tables.accepts(&name) || (state.known.0.contains(&part) && !again.is_some_and(|again| again.contains(&oid))) {
+        let cut = rows.get(row, 5) == Some("t");
+        cut_keys.insert(oid, cut);
+        if asked.tables.accepts(&name) && !traces.is_unlogged(part) {
+            listed.push(Listed { part: (part, oid), name, exact: cut || rows.get(row, 3) == Some("t"), cut });
+        }
+    }
+    let mut known = BTreeMap::new();
+    let mut gaps: Vec<Gap> = Vec::new();
+    let wanted =
+        |name: &RelationName| asked.exclude.is_some_and(|exclude| !exclude.iter().any(|pattern| pattern.matches(&name.to_string())));
+    for Listed { part, name, cut, .. } in &listed {
+        let now = traces.standing(*part, *cut);
+        let (gap, now) = match known_before(asked.known, *part) {
+            None | Some(Known::Somehow) => (false, now),
+            Some(Known::Left) => (true, now),
+            // It was dropped or moved between two questions.
+            Some(Known::Published(before)) if now.ways.is_empty() => (false, before.clone()),
+            Some(Known::Published(before)) => {
+                (!before.lasts(&now) || is_written_anew(connection, part.0, before.rewritten(&now), asked.known.horizon()).await?, now)
+            }
+        };
+        if gap && !gaps.iter().any(|gap| gap.oid == part.1) {
+            gaps.push(Gap { oid: part.1, name: name.clone(), wanted: wanted(name) });
+        }
+        known.insert(*part, Known::Published(now));
+    }
+    let mut left = Vec::new();
+    for (part, before) in asked.known.iter().filter(|(part, _)| !known.contains_key(part)).collect::<Vec<_>>() {
+        // One that was dropped does not come back.
+        let is_listed = || known.range((part.0, Oid::MIN)..=(part.0, Oid::MAX)).next().is_some();
+        if !traces.has(part.0) || (*before == Known::Somehow && is_listed()) {
             continue;
         }
-        known.push(part);
-        if exclude.iter().any(|pattern| pattern.matches(&name.to_string())) {
+        if *before != Known::Left && !left.contains(&part.1) {
+            left.push(part.1);
+        }
+        known.insert(part, Known::Left);
+    }
+    let mut found = Vec::new();
+    let mut names = Vec::new();
+    for Listed { part, name, exact, .. } in listed {
+        let is_again = |oid: &Oid| *oid == part.1;
+        let again = asked.again.is_some_and(|again| again.iter().any(is_again)) || gaps.iter().any(|gap| is_again(&gap.oid));
+        if !wanted(&name) || (known_before(asked.known, part).is_some() && !again) {
             continue;
         }
         if names.last() != Some(&name) {
             names.push(name);
         }
-        let exact = rows.get(row, 3) == Some("t");
-        found.push(PendingPart::new(oid, part, exact));
+        found.push(PendingPart::new(part.1, part.0, exact));
     }
-    if !found.is_empty() && again.is_some() {
+    if !found.is_empty() && asked.again.is_some() {
         // Whatever is under way now may have changed one of them unnoticed, and has a lower number than a new transaction: the
         // snapshot's own bound is too low for that, it is the last transaction that has ended.
         let now = connection.query("SELECT pg_catalog.txid_current(), pg_catalog.pg_current_wal_insert_lsn()").await?;
@@ -91,7 +163,55 @@ pub(crate) async fn survey(
     }
     // What cannot be merged goes first, while a snapshot is exact.
     found.sort_by_key(|part| (!part.exact, part.oid, part.part));
-    Ok(Survey { found, known, names })
+    Ok(Survey { found, known: Parts::new(known, traces.horizon), names, gaps, cut_keys, left: names_of(connection, &left).await? })
+}
+
+/// What was known of a part. Before it was noted how parts are published it was not noted either as which table.
+fn known_before(known: &Parts, part: Part) -> Option<&Known> {
+    known.get(part).or_else(|| known.get((part.0, part.0)).filter(|known| **known == Known::Somehow))
+}
+
+/// The names of tables that are there.
+async fn names_of(connection: &mut Connection, tables: &[Oid]) -> Result<Vec<RelationName>> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = connection
+        .query(&format!(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             WHERE c.oid = ANY ({})",
+            oid_array(tables.iter().copied())
+        ))
+        .await?;
+    Ok((0..rows.len()).filter_map(|row| Some(RelationName::new(rows.get(row, 0)?, rows.get(row, 1)?))).collect())
+}
+
+/// True if rows of a table may have changed unlogged since all transactions below `horizon` had ended, as far as can be told: one
+/// without values stored apart that was emptied and filled again looks the same.
+async fn is_written_anew(connection: &mut Connection, part: Oid, rewritten: Rewritten, horizon: u64) -> Result<bool> {
+    match rewritten {
+        Rewritten::No => return Ok(false),
+        Rewritten::Yes => return Ok(true),
+        Rewritten::Unclear => {}
+    }
+    let name = connection
+        .query(&format!(
+            "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_class AS c \
+             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = {part}"
+        ))
+        .await?;
+    let Some(name) = name.first() else { return Ok(false) };
+    match connection.query(&format!("SELECT xmin FROM ONLY {name} LIMIT {ROWS_LOOKED_AT}")).await {
+        Ok(rows) => Ok(!(0..rows.len()).filter_map(|row| number::<u32>(&rows, row, 0)).any(|xmin| is_older(xmin, horizon))),
+        Err(error) if error.is_transient() => Err(error),
+        // Gone meanwhile, or not for us to see: then reading it again says so.
+        Err(_) => Ok(true),
+    }
+}
+
+/// True if the transaction began before `horizon`: a row has half of its number.
+fn is_older(xmin: u32, horizon: u64) -> bool {
+    ((horizon as u32).wrapping_sub(xmin) as i32) > 0
 }
 
 /// The expression for the snapshot of the present transaction.
@@ -104,11 +224,6 @@ fn oid_array(oids: impl Iterator<Item = Oid>) -> String {
     format!("'{{{}}}'::pg_catalog.oid[]", list.join(","))
 }
 
-/// The columns of the index `index` that are its key: what it includes beside them has no operator class.
-fn key_columns(index: &str) -> String {
-    format!("({index}.indkey::pg_catalog.int2[])[:pg_catalog.array_upper({index}.indclass::pg_catalog.oid[], 1)]")
-}
-
 /// A table as its rows are read.
 #[derive(Debug)]
 pub(crate) struct TableShape {
@@ -116,6 +231,8 @@ pub(crate) struct TableShape {
     pub(crate) shape: RelationShape,
     /// The columns of its primary key, in order.
     pub(crate) key: Vec<String>,
+    /// Its key has a column that is not published.
+    pub(crate) cut: bool,
     /// Which rows are published.
     pub(crate) filter: Option<String>,
 }
@@ -278,29 +395,24 @@ impl TablePlan {
 pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publication: &str, parts: &[PendingPart]) -> Result<Shapes> {
     let mut shapes = Shapes::default();
     let tables = oid_array(parts.iter().map(|part| part.oid));
-    // Before 18 generated columns are not in the log, whatever the view says.
-    let (attributes, filter) = if facts.version >= 180_000 {
-        ("p.attnames IS NULL OR a.attname = ANY (p.attnames)", "p.rowfilter")
-    } else if facts.version >= 150_000 {
-        ("a.attgenerated = '' AND (p.attnames IS NULL OR a.attname = ANY (p.attnames))", "p.rowfilter")
-    } else {
-        ("a.attgenerated = ''", "NULL")
-    };
+    let filter = if facts.version >= 150_000 { "p.rowfilter" } else { "NULL" };
     let rows = connection
         .query(&format!(
             "SELECT c.oid, n.nspname, c.relname, c.relreplident, a.attname, a.atttypid, a.atttypmod, \
              COALESCE(c.relreplident = 'f' OR a.attnum = ANY ({}), false), \
-             pg_catalog.array_position({}, a.attnum), {filter} \
+             pg_catalog.array_position({}, a.attnum), {filter}, {} \
              FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_publication_tables AS p ON p.pubname = {} AND p.schemaname = n.nspname AND p.tablename = c.relname \
-             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND ({attributes}) \
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND {} \
              LEFT JOIN pg_catalog.pg_index AS identity ON identity.indrelid = c.oid AND \
              CASE c.relreplident WHEN 'd' THEN identity.indisprimary WHEN 'i' THEN identity.indisreplident ELSE false END \
              LEFT JOIN pg_catalog.pg_index AS key ON key.indrelid = c.oid AND key.indisprimary \
              WHERE c.oid = ANY ({tables}) ORDER BY c.oid, a.attnum",
             key_columns("identity"),
             key_columns("key"),
-            literal(publication)
+            has_cut_key(facts.version),
+            literal(publication),
+            is_sent(facts.version)
         ))
         .await?;
     let mut keys: HashMap<Oid, Vec<(u32, String)>> = HashMap::new();
@@ -316,6 +428,7 @@ pub(crate) async fn plan_tables(connection: &mut Connection, facts: &Facts, publ
                 columns: Vec::new(),
             },
             key: Vec::new(),
+            cut: rows.get(row, 10) == Some("t"),
             filter: rows.get(row, 9).map(str::to_owned),
         });
         if let Some(place) = number::<u32>(&rows, row, 8) {

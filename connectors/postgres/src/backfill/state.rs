@@ -10,14 +10,21 @@ use crate::lsn::Lsn;
 use crate::types::Oid;
 
 use super::key::KeyPlace;
+use super::standing::Parts;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct BackfillState {
     /// Published tables that were looked at: read, or among `pending`, or not wanted.
+    #[serde(skip_serializing_if = "Parts::is_empty")]
+    pub(crate) known: Parts,
+    /// The same while rows that were there before are not wanted: then nothing of them counts as read.
+    #[serde(skip_serializing_if = "Parts::is_empty")]
+    pub(crate) followed: Parts,
+    /// Tables among `pending` of which rows were landed that may not be there any more: they are emptied before they are read.
     #[serde(skip_serializing_if = "Oids::is_empty")]
-    pub(crate) known: Oids,
+    pub(crate) emptied: Oids,
     /// What is still to be read, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) pending: Vec<PendingPart>,
@@ -153,59 +160,14 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// A set of OIDs; in text, runs of them: `16385-16390,16400`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A set of OIDs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Oids(pub(crate) BTreeSet<Oid>);
 
 impl Oids {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl Serialize for Oids {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use std::fmt::Write as _;
-        let mut text = String::new();
-        let mut run: Option<(Oid, Oid)> = None;
-        let mut write = |(first, last): (Oid, Oid)| {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            // Writing to a string does not fail.
-            let _ = if first == last { write!(text, "{first}") } else { write!(text, "{first}-{last}") };
-        };
-        for oid in &self.0 {
-            run = match run {
-                Some((first, last)) if last.checked_add(1) == Some(*oid) => Some((first, *oid)),
-                Some(ended) => {
-                    write(ended);
-                    Some((*oid, *oid))
-                }
-                None => Some((*oid, *oid)),
-            };
-        }
-        if let Some(ended) = run {
-            write(ended);
-        }
-        serializer.serialize_str(&text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Oids {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// More tables than any publication has.
-        const RUN_MAX: Oid = 10_000_000;
-        let text = String::deserialize(deserializer)?;
-        let mut oids = BTreeSet::new();
-        for run in text.split(',').filter(|run| !run.is_empty()) {
-            let (first, last) = run.split_once('-').unwrap_or((run, run));
-            match (first.parse::<Oid>(), last.parse::<Oid>()) {
-                (Ok(first), Ok(last)) if last >= first && last - first < RUN_MAX => oids.extend(first..=last),
-                _ => return Err(serde::de::Error::custom("a set of tables is written as 16385-16390,16400")),
-            }
-        }
-        Ok(Oids(oids))
     }
 }
 
@@ -291,7 +253,8 @@ mod tests {
     #[test]
     fn the_state_survives_the_checkpoint() {
         let state = BackfillState {
-            known: Oids([16385, 16386, 16387, 16400].into()),
+            known: "16385-16387,16400".parse().unwrap(),
+            emptied: Oids([16400].into()),
             pending: vec![PendingPart { next_block: 7, after: Lsn(1), ended: 1 << 40, ..PendingPart::new(16400, 16401, true) }],
             unverified: Unverified::new(vec![5]),
             reshaped: vec![Reshaped {
@@ -301,6 +264,7 @@ mod tests {
                 retyped: false,
                 recreated: false,
             }],
+            ..BackfillState::default()
         };
         let text = serde_json::to_string(&state).unwrap();
         assert!(text.contains(r#""known":"16385-16387,16400""#), "{text}");

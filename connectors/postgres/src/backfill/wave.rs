@@ -22,8 +22,9 @@ use crate::wire::{Connection, Mode, sqlstate};
 
 use super::copy::{CopyDecoder, CopyError};
 use super::key::{KeyBound, KeyEnd};
-use super::plan::{Survey, TablePlan, Way, current_snapshot, survey};
-use super::state::{BackfillState, Snapshot, Unverified};
+use super::plan::{Survey, Surveyed, TablePlan, Way, current_snapshot, survey};
+use super::standing::Parts;
+use super::state::{Snapshot, Unverified};
 
 /// Rows are handed out in batches of about this size.
 const BATCH_BYTES: usize = 4 << 20;
@@ -124,14 +125,9 @@ impl Pool {
 
     /// The published tables as the snapshot sees them. No transaction can have changed one of them unnoticed, so they need
     /// not wait for any to end.
-    pub(crate) async fn survey(
-        &mut self,
-        publication: &str,
-        state: &BackfillState,
-        tables: &TableFilter,
-        exclude: &[Pattern],
-    ) -> Result<Survey> {
-        survey(self.first()?, publication, state, None, tables, exclude).await
+    pub(crate) async fn survey(&mut self, publication: &str, tables: &TableFilter, exclude: &[Pattern]) -> Result<Survey> {
+        let known = &Parts::default();
+        survey(self.first()?, Surveyed { publication, known, again: None, tables, exclude: Some(exclude) }).await
     }
 
     /// The transactions that the snapshot sees and the server does not show yet: they are committed as far as the log is

@@ -7,6 +7,7 @@ use logweir_core::{Finding, Result};
 use super::{Subject, error, list, names, quoted, statements, warning};
 use crate::catalog::{self, Generated, Persistence, ReplicaIdentity, Shape, Table};
 use crate::options::Arrays;
+use crate::publication;
 use crate::types::{Oid, TypeCatalog, TypeOptions};
 use crate::wire::Connection;
 
@@ -31,6 +32,7 @@ pub(super) async fn check(connection: &mut Connection, subject: &Subject<'_>) ->
         findings.extend(readable(subject, &followable, &shapes));
     }
     let arriving: Vec<&Table> = followable.iter().copied().filter(|table| table.arrives(subject.publication.as_ref())).collect();
+    findings.extend(cut_keys(connection, subject, &shapes).await?);
     findings.extend(generated(subject, &arriving, &shapes));
     let mut types = TypeCatalog::new();
     catalog::learn_types(connection, &mut types, shapes.values().flat_map(|shape| &shape.columns).map(|column| column.type_oid)).await?;
@@ -105,6 +107,67 @@ fn identities(subject: &Subject<'_>, tables: &[&Table], shapes: &HashMap<Oid, Sh
         ));
     }
     findings
+}
+
+/// Keys of which a column does not arrive. What is left of one tells no rows apart, so it counts as none: rows are told apart by all
+/// that arrives of them. Where the log has whole rows, or inserts alone, that is enough; updates and deletes need the key.
+async fn cut_keys(connection: &mut Connection, subject: &Subject<'_>, shapes: &HashMap<Oid, Shape>) -> Result<Vec<Finding>> {
+    let known = subject.facts.version >= 180_000;
+    let unsent = match &subject.publication {
+        Some(_) => publication::unsent_key_columns(connection, &subject.options.publication).await?,
+        // The one that will be made sends generated columns, where the server can.
+        None if known => Vec::new(),
+        None => shapes.iter().flat_map(|(oid, shape)| generated_keys(subject, *oid, shape)).collect(),
+    };
+    let mut findings = Vec::new();
+    let updates = subject.publication.as_ref().is_none_or(|publication| publication.update || publication.delete);
+    let (mut needed, mut useful, mut remedies) = (Vec::new(), Vec::new(), Vec::new());
+    for (oid, column) in unsent {
+        let Some(table) = subject.tables.iter().find(|table| table.oid == oid) else { continue };
+        let is_generated = shapes
+            .get(&oid)
+            .is_some_and(|shape| shape.columns.iter().any(|found| found.name == column && found.generated == Generated::Stored));
+        let remedy = match &subject.publication {
+            Some(publication) if !is_generated => {
+                format!("ALTER PUBLICATION {0} DROP TABLE {1}; ALTER PUBLICATION {0} ADD TABLE {1}", publication.quoted, table.quoted)
+            }
+            Some(publication) if known => format!("ALTER PUBLICATION {} SET (publish_generated_columns = stored)", publication.quoted),
+            _ => format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted),
+        };
+        let name = format!("{}.{column}", table.name);
+        // From 18 on the server holds a generated column against whole rows, too.
+        if updates && (table.identity != ReplicaIdentity::Full || (known && is_generated)) {
+            needed.push(name);
+            if !remedies.contains(&remedy) {
+                remedies.push(remedy);
+            }
+        } else {
+            useful.push(name);
+        }
+    }
+    if !needed.is_empty() {
+        findings.push(error(
+            "key_not_published",
+            format!("updates and deletes cannot be followed where a column of a table's key is not published: {}", list(&needed)),
+            format!("run {}", remedies.join("; ")),
+        ));
+    }
+    if !useful.is_empty() {
+        findings.push(warning(
+            "key_not_published",
+            format!("keys of which a column is not published, so that rows are told apart by all their values: {}", list(&useful)),
+            "nothing, if no two rows are alike in all that arrives of them; else publish whole keys",
+        ));
+    }
+    Ok(findings)
+}
+
+/// The generated columns of what tells a table's rows apart.
+fn generated_keys(subject: &Subject<'_>, oid: Oid, shape: &Shape) -> Vec<(Oid, String)> {
+    let Some(table) = subject.tables.iter().find(|table| table.oid == oid) else { return Vec::new() };
+    let key = if table.identity == ReplicaIdentity::Full { shape.primary_key() } else { shape.identity(table.identity) };
+    let in_key = shape.columns.iter().filter(|column| column.generated != Generated::No && key.contains(&column.number));
+    in_key.map(|column| (oid, column.name.clone())).collect()
 }
 
 /// Why a table has no replica identity.

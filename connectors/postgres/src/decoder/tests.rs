@@ -88,7 +88,7 @@ fn transaction(decoder: &mut PgoutputDecoder, commit: u64, messages: &[Vec<u8>])
         while let Flow::Ask(question) = decoder.message(message, false, Lsn(commit - 1 + index as u64))? {
             decoder.learn(&question.types, Vec::new());
             if let Some(oid) = question.key_of {
-                decoder.provide_key(oid, Key { columns: Vec::new(), whole_rows: true });
+                decoder.provide_key(oid, Key { columns: Vec::new(), whole_rows: true, cut: false });
             }
         }
     }
@@ -211,7 +211,7 @@ fn whole_rows_without_a_key_change_their_key() {
 fn whole_rows_of_a_table_with_a_key_keep_it() {
     let mut decoder = PgoutputDecoder::new(options());
     let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
-    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: true });
+    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: true, cut: false });
     let update = row(tag::UPDATE, 7, Some((b'O', &[Some("1"), Some("a")])), Some(&[Some("1"), Some("b")]));
     transaction(&mut decoder, 0x200, &[described, update]).unwrap();
     decoder.flush().unwrap();
@@ -223,12 +223,58 @@ fn whole_rows_of_a_table_with_a_key_keep_it() {
     .assert_eq(&picture(&mut decoder));
 }
 
+/// A key that is published in part would make different rows the same.
+#[test]
+fn a_part_of_a_key_is_no_key() {
+    let described = relation(7, b'd', &[(true, "id", INT4), (false, "note", TEXT)]);
+    let mut decoder = PgoutputDecoder::new(options());
+    decoder.learn_cut_keys([(7, true)].into());
+    transaction(&mut decoder, 0x200, &[described.clone(), insert(7, &[Some("1"), Some("a")]), insert(7, &[Some("1"), Some("b")])]).unwrap();
+    let update = row(tag::UPDATE, 7, None, Some(&[Some("1"), Some("c")]));
+    let error = transaction(&mut decoder, 0x300, std::slice::from_ref(&update)).unwrap_err();
+    assert!(error.report().contains("the log does not say which row"), "{}", error.report());
+    assert!(error.report().contains("shop.t"), "{}", error.report());
+    decoder.abandon().unwrap();
+    expect![[r#"
+        shop.t v1 (id Int32, note Utf8)
+        v1 200/1 INSERT id 1, note a
+        v1 200/2 INSERT id 1, note b
+        mark 0/220
+    "#]]
+    .assert_eq(&picture(&mut decoder));
+
+    // From when it is known, also without another description.
+    let mut decoder = PgoutputDecoder::new(options());
+    decoder.learn_cut_keys([(7, false)].into());
+    transaction(&mut decoder, 0x200, &[described.clone(), insert(7, &[Some("1"), Some("a")]), update]).unwrap();
+    decoder.learn_cut_keys([(7, true)].into());
+    transaction(&mut decoder, 0x300, &[insert(7, &[Some("1"), Some("b")])]).unwrap();
+    decoder.flush().unwrap();
+    expect![[r#"
+        shop.t v1 (id Int32 key, note Utf8)
+        v1 200/1 INSERT id 1, note a
+        v1 200/2 UPDATE-INSERT id 1, note c
+        shop.t v2 (id Int32, note Utf8)
+        v2 300/1 INSERT id 1, note b
+        mark 0/320
+    "#]]
+    .assert_eq(&picture(&mut decoder));
+
+    // A table that nobody has looked at is asked about.
+    let mut decoder = PgoutputDecoder::new(options());
+    decoder.learn_cut_keys(HashMap::new());
+    decoder.provide_key(7, Key { cut: true, ..Key::default() });
+    transaction(&mut decoder, 0x200, &[described, insert(7, &[Some("1"), Some("a")])]).unwrap();
+    decoder.flush().unwrap();
+    assert!(picture(&mut decoder).starts_with("shop.t v1 (id Int32, note Utf8)"));
+}
+
 /// A partition may log its key only, and pgoutput calls its row whole because its table says so.
 #[test]
 fn rows_of_partitions_that_are_not_whole_are_not_taken_for_whole() {
     let mut decoder = PgoutputDecoder::new(options());
     let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
-    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: false });
+    decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: false, cut: false });
     let update = row(tag::UPDATE, 7, Some((b'O', &[Some("1"), None])), Some(&[Some("2"), Some("~")]));
     let delete = row(tag::DELETE, 7, Some((b'O', &[Some("2"), None])), None);
     transaction(&mut decoder, 0x200, &[described, update, delete]).unwrap();
@@ -249,7 +295,7 @@ fn rows_that_are_not_whole_any_more_are_taken_so_from_then_on() {
     let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
     let delete = |id| row(tag::DELETE, 7, Some((b'O', &[Some(id), None])), None);
     for (commit, id, whole_rows) in [(0x200, "1", true), (0x300, "2", false)] {
-        decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows });
+        decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows, cut: false });
         transaction(&mut decoder, commit, &[described.clone(), delete(id)]).unwrap();
     }
     decoder.flush().unwrap();
@@ -309,9 +355,9 @@ fn a_description_without_changes_changes_nothing() {
 fn a_key_whose_columns_were_renamed_meanwhile_is_the_one_before() {
     let mut decoder = PgoutputDecoder::new(options());
     let described = relation(7, b'f', &[(true, "a", INT4), (true, "b", INT4)]);
-    decoder.provide_key(7, Key { columns: vec!["a".to_owned(), "b".to_owned()], whole_rows: true });
+    decoder.provide_key(7, Key { columns: vec!["a".to_owned(), "b".to_owned()], whole_rows: true, cut: false });
     transaction(&mut decoder, 0x200, &[described.clone(), insert(7, &[Some("1"), Some("2")])]).unwrap();
-    decoder.provide_key(7, Key { columns: vec!["a2".to_owned(), "b".to_owned()], whole_rows: true });
+    decoder.provide_key(7, Key { columns: vec!["a2".to_owned(), "b".to_owned()], whole_rows: true, cut: false });
     transaction(&mut decoder, 0x300, &[described, insert(7, &[Some("1"), Some("3")])]).unwrap();
     decoder.flush().unwrap();
     expect![[r#"
