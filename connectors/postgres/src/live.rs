@@ -37,8 +37,8 @@ use crate::watch::Detached;
 use crate::wire::{Connection, Mode};
 
 /// Of a log that is behind, changes wait this long for more of their kind. Otherwise they wait for nothing: under load the
-/// session has waited already, to look at its socket less often.
-const LINGER: Duration = Duration::from_millis(2);
+/// session has waited already, to look at its socket less often. Longer than from one look to the next.
+const LINGER: Duration = Duration::from_millis(15);
 
 /// A log that is behind is flushed this often at least.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);

@@ -31,11 +31,15 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// spends ten times as much in system calls, and wakes the walsender as often (benches/README.md).
 const PACE: Duration = Duration::from_millis(2);
 
-/// Looks that found something within this time of each other are load.
+/// The same of a backlog, where nobody waits for the next change. A walsender that finds the window open sends every row alone, which
+/// is half of its work; between looks so far apart the window fills, and what comes then gathers on its side (benches/README.md).
+const PACE_BEHIND: Duration = Duration::from_millis(10);
+
+/// Looks that found something within this time of each other, beyond what is left between them, are load.
 const LOAD: Duration = Duration::from_millis(5);
 
 /// A look that found this much need not wait for more.
-const PLENTY_BYTES: usize = 256 * 1024;
+const PLENTY_BYTES: usize = 64 * 1024;
 
 /// Transactions that are sent this long after they were committed are a backlog.
 const BEHIND: Duration = Duration::from_millis(250);
@@ -425,12 +429,13 @@ impl Session {
         self.drained = false;
         self.stream.report.ask.store(false, Ordering::Relaxed);
         let mut both = lock(&self.stream.both);
-        if self.filled_at.is_some_and(|before| now.duration_since(before) < LOAD) {
+        let pace = if self.behind { PACE_BEHIND } else { PACE };
+        if self.filled_at.is_some_and(|before| now.duration_since(before) < pace + LOAD) {
             if self.watched {
                 self.watched = false;
                 both.watch(false)?;
             }
-            self.look_at = (both.buffered() < PLENTY_BYTES).then(|| now + PACE);
+            self.look_at = (both.buffered() < PLENTY_BYTES).then(|| now + pace);
         }
         self.filled_at = Some(now);
         self.heard_at = now;
