@@ -4,7 +4,7 @@
 //! The log and the backfill take turns. A wave lasts a second or two; then the log has the floor until it is drained, or for
 //! as long. While the snapshot of a new slot is held the log has not begun yet, and waves follow one another.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    ChangeBatch, ChangeType, Error, LogEvent, LogPosition, MemoryPermit, MetadataBuilder, Relation, Result, SourcePlace, TableFilter,
-    TimestampMicros,
+    BackfillProgress, ChangeBatch, ChangeType, Error, LogEvent, LogPosition, MemoryPermit, MetadataBuilder, Relation, Result, SourcePlace,
+    TableFilter, TimestampMicros,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backfill::{
-    BackfillState, Chunk, Cut, KeyPlace, Parts, PendingPart, Pool, Proof, Range, Shapes, Survey, Surveyed, TablePlan, Unverified, Wave,
-    WaveEvent, Way, Work, plan_tables, survey,
+    BackfillState, Chunk, Cut, KeyPlace, PartProgress, Parts, PendingPart, Pool, Proof, Range, Shapes, Survey, Surveyed, TablePlan,
+    Unverified, Wave, WaveEvent, Way, Work, plan_tables, survey,
 };
 use crate::decoder::{Described, PgoutputDecoder, Reshaped, mark_position};
 use crate::lsn::Lsn;
@@ -77,8 +77,7 @@ enum Floor {
 
 struct Running {
     wave: Wave,
-    /// The parts, and the chunks of each that are read, by number.
-    parts: Vec<(PendingPart, BTreeMap<u64, Chunk>)>,
+    parts: Vec<Reading>,
     exact: bool,
     /// What the snapshots see was in the log before this place.
     seen: Lsn,
@@ -86,6 +85,16 @@ struct Running {
     early: bool,
     /// A task ended in the middle of a chunk.
     broken: bool,
+}
+
+/// A part that a wave reads.
+struct Reading {
+    part: PendingPart,
+    plan: Arc<TablePlan>,
+    /// The chunks that are read, by number, and the rows of each.
+    chunks: BTreeMap<u64, (Chunk, u64)>,
+    /// Rows that were handed out, those of chunks that are not read whole with them.
+    rows: u64,
 }
 
 /// What a look at the server found.
@@ -187,6 +196,15 @@ impl Fill {
     /// True while rows that were there before are still to be handed out.
     pub(crate) fn is_under_way(&self) -> bool {
         self.active && (!self.surveyed || !self.state.pending.is_empty() || !self.state.reshaped.is_empty())
+    }
+
+    /// How far it is, with what is being read; `None` if rows that were there before are not wanted.
+    pub(crate) fn progress(&self) -> Option<BackfillProgress> {
+        let mut reading = HashMap::new();
+        if let Floor::Wave(running) = &self.floor {
+            reading.extend(running.parts.iter().filter(|reading| reading.rows > 0).map(|reading| (reading.part.part, reading.progress())));
+        }
+        self.active.then(|| self.state.progress(&reading, !self.is_under_way()))
     }
 
     /// Takes note of transactions that became whole, and of tables that have another shape.
@@ -381,7 +399,7 @@ impl Fill {
                 self.empty(session, &plan.relation, part.oid, &mut emptied)?;
             }
             lay_out(&mut work, planned.len(), &plan, part.next_block);
-            planned.push((part, BTreeMap::new()));
+            planned.push(Reading { part, plan, chunks: BTreeMap::new(), rows: 0 });
         }
         if planned.is_empty() {
             return Ok(());
@@ -389,7 +407,7 @@ impl Fill {
         let proof = if exact {
             Proof::Exact
         } else {
-            let ended = planned.iter().map(|(part, _)| part.ended).max().unwrap_or(0);
+            let ended = planned.iter().map(|reading| reading.part.ended).max().unwrap_or(0);
             Proof::Compared { unverified: self.state.unverified.clone(), ended }
         };
         let idle = std::mem::take(&mut self.idle);
@@ -428,12 +446,15 @@ impl Fill {
         match event {
             WaveEvent::Rows { plan, columns, rows, read_time } => {
                 running.read += rows as u64;
+                if let Some(reading) = running.parts.iter_mut().find(|reading| reading.part.part == plan.part) {
+                    reading.rows += rows as u64;
+                }
                 let batch = self.batch(session, &plan.relation, columns, rows, ChangeType::Read, read_time)?;
                 self.ready.push_back(LogEvent::Changes(batch));
             }
-            WaveEvent::Done(chunk) => {
-                if let Some((_, read)) = running.parts.get_mut(chunk.index) {
-                    read.insert(chunk.number, chunk);
+            WaveEvent::Done(chunk, rows) => {
+                if let Some(reading) = running.parts.get_mut(chunk.index) {
+                    reading.chunks.insert(chunk.number, (chunk, rows));
                 }
             }
             WaveEvent::Verified(snapshot, end) => {
@@ -481,7 +502,7 @@ impl Fill {
         let Running { wave, parts, exact, seen, read, early, broken } = *running;
         let (pool, idle) = wave.into_connections();
         let mut progress = false;
-        for (part, chunks) in parts {
+        for Reading { part, plan, chunks, .. } in parts {
             let Some(pending) = self.state.pending.iter_mut().find(|pending| pending.oid == part.oid && pending.part == part.part) else {
                 continue;
             };
@@ -490,11 +511,14 @@ impl Fill {
                 continue;
             }
             // Chunks behind one that was not read are read again.
-            for (_, chunk) in
+            for (_, (chunk, rows)) in
                 chunks.into_iter().enumerate().take_while(|(place, (number, _))| *place as u64 == *number).map(|(_, chunk)| chunk)
             {
                 progress = true;
                 pending.begun = true;
+                let read = pending.progress.get_or_insert_with(|| PartProgress::new(&plan));
+                read.rows += rows;
+                read.chunks_read += 1;
                 if matches!(chunk.range, Range::Blocks { .. }) {
                     pending.file = chunk.plan.file;
                 }
@@ -505,6 +529,10 @@ impl Fill {
                     }
                     _ => pending.next_block = PendingPart::READ,
                 }
+            }
+            let unread = pending.is_unread();
+            if let Some(read) = &mut pending.progress {
+                (read.chunks_read, read.chunks) = plan.count(unread.then_some(pending.next_block), read.chunks_read);
             }
         }
         let moved = read > 0 || progress;
@@ -549,9 +577,7 @@ impl Fill {
         if passed < self.not_before || self.state.pending.iter().all(PendingPart::is_unread) {
             return;
         }
-        // An exact reading that breaks off begins anew with all parts of its table.
-        let unread = self.unread_tables();
-        self.state.pending.retain(|part| part.is_unread() || (part.exact && unread.contains(&part.oid)));
+        self.state.retire();
         if self.state.pending.is_empty() {
             // Nobody asks which transactions are visible.
             self.state.unverified = Unverified::default();
@@ -683,6 +709,7 @@ impl Fill {
         let gaps: HashSet<Oid> = survey.gaps.iter().filter(|gap| gap.wanted).map(|gap| gap.oid).collect();
         self.state.known = survey.known;
         self.state.followed = Parts::default();
+        self.state.forget_tables(|oid| again.contains(&oid) || gaps.contains(&oid));
         let known = &self.state.known;
         self.state
             .pending
@@ -698,6 +725,19 @@ impl Fill {
             self.state.unverified = Unverified::default();
         }
         self.state.reshaped.retain(|table| !reshaped.contains(table));
+    }
+}
+
+impl Reading {
+    /// What it has read so far. One piece has no chunks: of it, rows are taken for them.
+    fn progress(&self) -> PartProgress {
+        let mut progress = PartProgress::new(&self.plan);
+        progress.rows = self.rows;
+        progress.chunks_read = match self.plan.way {
+            Way::Whole => (self.rows / self.plan.chunk_rows.max(1)).min(self.plan.chunks.saturating_sub(1)),
+            Way::Blocks { .. } | Way::Key { .. } => self.chunks.len() as u64,
+        };
+        progress
     }
 }
 

@@ -29,4 +29,5 @@ mod watch;
 #[doc(hidden)]
 pub mod wire;
 
+pub use backfill::backfill_progress;
 pub use lsn::Lsn;

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation, RelationName, Result,
-    TableFilter,
+    BackfillProgress, ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation,
+    RelationName, Result, TableFilter,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -509,5 +509,9 @@ impl LogReader for LiveReader {
 
     fn reads_backfill(&self) -> bool {
         self.fill.is_under_way()
+    }
+
+    fn backfill(&self) -> Option<BackfillProgress> {
+        self.fill.progress()
     }
 }

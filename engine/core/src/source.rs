@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::change::LogEvent;
 use crate::error::Result;
@@ -33,6 +33,41 @@ pub struct Finding {
     pub message: String,
     /// The exact statement or step that mends it.
     pub remedy: String,
+}
+
+/// How far the reading of the rows is that were there before the log. For eyes: nothing decides by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillProgress {
+    /// Nothing is left to be read.
+    pub complete: bool,
+    /// Tables that were read or are to be read, as far as is known by now.
+    pub tables: u64,
+    /// Those of them that are read whole.
+    pub tables_read: u64,
+    /// Rows read, of all tables. Those of a table that is read again count again.
+    pub rows_read: u64,
+    /// Tables of which something is read and something is not, by name.
+    pub under_way: Vec<TableBackfill>,
+}
+
+/// How far one table is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableBackfill {
+    /// `schema.table`
+    pub table: String,
+    /// Rows read.
+    pub rows_read: u64,
+    /// Chunks read.
+    pub chunks_read: u64,
+    /// Chunks that the table has, about: what it holds is not counted before.
+    pub chunks: u64,
+}
+
+impl TableBackfill {
+    /// The share of it that is read, about: from 0 to 1.
+    pub fn share(&self) -> f64 {
+        (self.chunks_read as f64 / self.chunks.max(1) as f64).min(1.0)
+    }
 }
 
 /// Where and how a log is opened.
@@ -100,6 +135,12 @@ pub trait LogReader: Send {
     /// not caught up, whatever position it has reached.
     fn reads_backfill(&self) -> bool {
         false
+    }
+
+    /// How far the reading of these rows is, that of earlier readers with it. `None` if none are wanted. Asked at every mark while
+    /// [`reads_backfill`](Self::reads_backfill), so it must not take long.
+    fn backfill(&self) -> Option<BackfillProgress> {
+        None
     }
 
     /// Bytes of log that the source keeps for this reader's sake and could drop otherwise: what fills its disk when marks are

@@ -55,6 +55,11 @@ impl StreamInstruments {
         if let Some(retained) = snapshot.source_retained_bytes {
             gauge!("logweir_source_retained_bytes", "stream" => self.stream.clone()).set(retained as f64);
         }
+        if let Some(backfill) = &snapshot.backfill {
+            gauge!("logweir_backfill_tables", "stream" => self.stream.clone()).set(backfill.tables as f64);
+            gauge!("logweir_backfill_tables_read", "stream" => self.stream.clone()).set(backfill.tables_read as f64);
+            gauge!("logweir_backfill_rows_read", "stream" => self.stream.clone()).set(backfill.rows_read as f64);
+        }
         let now = clock.now();
         for consumer in &snapshot.consumers {
             if let Some(freshness) = consumer.freshness(now) {
@@ -101,6 +106,9 @@ fn describe() {
     describe_histogram!("logweir_checkpoint_seconds", Unit::Seconds, "From the beginning of staging until the changes are visible");
     describe_gauge!("logweir_freshness_seconds", Unit::Seconds, "Now minus the commit time of the newest visible change");
     describe_gauge!("logweir_source_retained_bytes", Unit::Bytes, "Log that the source keeps for this stream and could drop otherwise");
+    describe_gauge!("logweir_backfill_tables", "Tables whose rows were there before the log and were read or are to be read");
+    describe_gauge!("logweir_backfill_tables_read", "Those of them that are read whole");
+    describe_gauge!("logweir_backfill_rows_read", "Rows of them that were read");
     describe_gauge!("logweir_memory_held_bytes", Unit::Bytes, "Memory held by batches in flight");
     describe_gauge!("logweir_memory_budget_bytes", Unit::Bytes, "Bound of the memory held by batches in flight");
     describe_gauge!("logweir_stream_running", "1 while the stream has everything open and changes flow, else 0");

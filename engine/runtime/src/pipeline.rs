@@ -260,6 +260,7 @@ impl Run<'_> {
             instruments: Arc::clone(self.instruments),
             clock: Arc::clone(self.clock),
             ask_retained: None,
+            backfilling: false,
             place: Place::default(),
         };
         tasks.spawn(async move { TaskEnd::Reader(Box::new(reader.run().await)) });

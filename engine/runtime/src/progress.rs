@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logweir_core::{LogMark, LogPosition, TimestampMicros};
+use logweir_core::{BackfillProgress, LogMark, LogPosition, TimestampMicros};
 use serde::Serialize;
 
 /// What a stream is doing.
@@ -102,6 +102,8 @@ pub struct ProgressSnapshot {
     pub bytes_read: u64,
     /// Bytes of log that the source keeps for this stream; `None` if it keeps none for us, or none was learned yet.
     pub source_retained_bytes: Option<u64>,
+    /// How far the reading of the rows is that were there before the log; `None` if none are wanted.
+    pub backfill: Option<BackfillProgress>,
     /// How often this process had to begin again at the checkpoint.
     pub restarts: u64,
     /// Bytes of batches in flight.
@@ -136,6 +138,7 @@ impl StreamProgress {
             rows_read: BTreeMap::new(),
             bytes_read: 0,
             source_retained_bytes: None,
+            backfill: None,
             restarts: 0,
             memory_held_bytes: 0,
             memory_budget_bytes: 0,
@@ -179,6 +182,10 @@ impl StreamProgress {
 
     pub(crate) fn set_retained(&self, bytes: u64) {
         self.lock().source_retained_bytes = Some(bytes);
+    }
+
+    pub(crate) fn set_backfill(&self, backfill: BackfillProgress) {
+        self.lock().backfill = Some(backfill);
     }
 
     pub(crate) fn read(&self, relation: &str, rows: u64, bytes: u64, last: LogPosition) {

@@ -42,6 +42,8 @@ pub(crate) struct Reader {
     pub(crate) clock: Arc<dyn Clock>,
     /// When the source is asked again what it keeps for us; `None` if it keeps nothing, or was not asked yet.
     pub(crate) ask_retained: Option<Timer>,
+    /// Rows that were there before the log were still to be read when it was last asked.
+    pub(crate) backfilling: bool,
     pub(crate) place: Place,
 }
 
@@ -124,6 +126,8 @@ impl Reader {
             },
             Goal::Land(mark) => Some(mark.position),
         };
+        self.backfilling = true;
+        self.report_backfill();
         self.report_retained().await;
         loop {
             tokio::select! {
@@ -175,12 +179,25 @@ impl Reader {
 
     /// Learns what the source keeps for us. It does so while we wait for memory and for room above all.
     async fn report_retained(&mut self) {
+        // Also where a chunk takes longer than the marks are apart.
+        self.report_backfill();
         match self.log.retained().await {
             Ok(Some(bytes)) => self.progress.set_retained(bytes),
             Ok(None) => return self.ask_retained = None,
             Err(error) => tracing::debug!(error = %error.report(), "could not learn how much log the source keeps"),
         }
         self.ask_retained = Some(timer(&self.clock, REPORT_INTERVAL));
+    }
+
+    /// Learns how far the backfill is, until it has ended and that was learned, too.
+    fn report_backfill(&mut self) {
+        let ended = !self.log.reads_backfill();
+        if (self.backfilling || !ended)
+            && let Some(backfill) = self.log.backfill()
+        {
+            self.progress.set_backfill(backfill);
+        }
+        self.backfilling = !ended;
     }
 
     async fn handle(&mut self, event: LogEvent, stop_at: Option<LogPosition>) -> Result<Flow> {
@@ -191,6 +208,7 @@ impl Reader {
                 }
                 let landing = matches!(self.goal, Goal::Land(_));
                 let complete = landing || !self.log.reads_backfill();
+                self.report_backfill();
                 let reached = complete && stop_at.is_some_and(|stop_at| mark.position >= stop_at);
                 if reached && landing {
                     self.append_landing_mark().await?;

@@ -117,6 +117,9 @@ fn line(snapshot: &ProgressSnapshot, rate: f64) -> String {
         count(rate.round() as u64),
         count(landed(snapshot)),
     );
+    if let Some(backfill) = snapshot.backfill.as_ref().filter(|backfill| !backfill.complete) {
+        line.push_str(&format!("  backfill {} of {} tables", count(backfill.tables_read), count(backfill.tables)));
+    }
     if let Some(freshness) = freshness(snapshot) {
         line.push_str(&format!("  newest visible change {} ago", span(freshness)));
     }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logweir_core::{Error, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
+use logweir_core::{BackfillProgress, Error, LogMark, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
 use logweir_files::{FilesOptions, FilesSink, open_store};
 use logweir_mysql::files::BinlogFilesSource;
 use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions};
@@ -61,6 +61,14 @@ impl Loaded {
         let stream = self.stream(name)?;
         match self.profile(&stream.source)? {
             Profile::Postgres(postgres) => Ok(Some(PostgresSource::new(self.postgres_options(postgres, Some((name, stream)))?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// How far the reading of the rows that were there before the log was at a mark of a stream; `None` if none are wanted.
+    pub(crate) fn backfill(&self, name: &str, mark: &LogMark) -> Result<Option<BackfillProgress>> {
+        match self.profile(&self.stream(name)?.source)? {
+            Profile::Postgres(_) => logweir_postgres::backfill_progress(mark),
             _ => Ok(None),
         }
     }

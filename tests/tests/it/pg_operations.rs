@@ -1,11 +1,12 @@
 //! What servers and their operators do: pgbench, standbys and failovers, publications of a part, log that must not fill the disk.
 
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use logweir_tests::engine::{Engine, Running};
 use logweir_tests::oracle::{Counted, assert_postgres_equal};
 use logweir_tests::postgres::{Workload, WorkloadOptions};
-use logweir_tests::servers::PostgresServer;
+use logweir_tests::servers::{PostgresServer, free_port};
 use serde_json::{Value, json};
 
 use crate::faults::check;
@@ -169,6 +170,90 @@ async fn a_standby_is_followed() {
         engine.catch_up();
         println!("{}", assert_postgres_equal(&standby, engine.destination(), &tables, Counted::No).await);
     }
+}
+
+fn status(engine: &Engine, format: &str) -> String {
+    let finished = engine.run(&["status", "--format", format], A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    finished.stdout
+}
+
+/// How far the backfill is, as `logweir status` says.
+fn backfill_status(engine: &Engine) -> (Value, Value) {
+    let status: Value = serde_json::from_str(&status(engine, "json")).unwrap();
+    let stream = status["streams"][0].clone();
+    (stream["backfill"].clone(), stream)
+}
+
+/// How far the reading of tables is can be seen while they are read, and of a stream that does not run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_backfill_is_can_be_seen() {
+    let server = PostgresServer::start(15, &[]).await;
+    Manner::plain(15).publish(&server).await;
+    // A table whose rows take their time: each that is behind the first chunks has to pass a policy that waits.
+    server
+        .execute(
+            "CREATE SCHEMA shop; SET search_path = shop;
+             CREATE TABLE few (id int PRIMARY KEY); INSERT INTO few SELECT generate_series(1, 10);
+             CREATE TABLE slow (id int PRIMARY KEY, note text); INSERT INTO slow SELECT n, repeat('x', 500) FROM generate_series(1, 6000) n;
+             CREATE POLICY slowly ON slow USING (id < 1000 OR pg_sleep(0.004) IS NOT NULL); ALTER TABLE slow ENABLE ROW LEVEL SECURITY;
+             GRANT USAGE ON SCHEMA shop TO weir; GRANT SELECT ON ALL TABLES IN SCHEMA shop TO weir; ANALYZE",
+        )
+        .await;
+    let port = free_port();
+    let engine = quick_checkpoints(Engine::postgres(&server, SCHEMA))
+        .set("/streams/shop/backfill", json!({ "chunk_rows": 100, "tasks": 1 }))
+        .set("/http", json!({ "listen": format!("127.0.0.1:{port}") }));
+    assert_eq!(backfill_status(&engine).0, Value::Null);
+    let mut running = engine.start(&["run"]);
+    let deadline = Instant::now() + A_MINUTE;
+    let under_way = loop {
+        let (backfill, stream) = backfill_status(&engine);
+        if stream["state"] == "running" && backfill["under_way"][0]["chunks_read"].as_u64() > Some(0) {
+            break backfill;
+        }
+        assert!(running.is_running() && Instant::now() < deadline, "{backfill}: {}", running.messages());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let begun = |backfill: &Value| {
+        let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("no number: {backfill}"));
+        assert_eq!(
+            [&backfill["complete"], &backfill["tables"], &backfill["tables_read"]],
+            [&json!(false), &json!(2), &json!(1)],
+            "{backfill}"
+        );
+        let [table] = backfill["under_way"].as_array().unwrap().as_slice() else { panic!("one table is under way: {backfill}") };
+        assert_eq!(table["table"], "shop.slow");
+        let (read, all) = (number(&table["chunks_read"]), number(&table["chunks"]));
+        assert!(0 < read && read < all && (20..30).contains(&all), "{backfill}");
+        let rows = number(&table["rows_read"]);
+        assert!((1..6000).contains(&rows) && number(&backfill["rows_read"]) == rows + 10, "{backfill}");
+    };
+    begun(&under_way);
+    let metrics = http_get(port, "/metrics");
+    for line in ["logweir_backfill_tables{stream=\"shop\"} 2", "logweir_backfill_tables_read{stream=\"shop\"} "] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    stop(running);
+    let (backfill, stream) = backfill_status(&engine);
+    assert_eq!(stream["state"], "offline");
+    begun(&backfill);
+    let text = status(&engine, "text");
+    assert!(text.contains("  backfill: 1 of 2 tables read, ") && text.contains("under way: shop.slow "), "{text}");
+
+    server.execute("ALTER TABLE shop.slow DISABLE ROW LEVEL SECURITY").await;
+    engine.catch_up();
+    let (backfill, _) = backfill_status(&engine);
+    assert_eq!(backfill, json!({ "complete": true, "tables": 2, "tables_read": 2, "rows_read": 6010, "under_way": [] }));
+    assert!(status(&engine, "text").contains("  backfill: complete, 2 tables, 6,010 rows\n"));
+}
+
+fn http_get(port: u16, path: &str) -> String {
+    let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// The server's disk comes before the stream.

@@ -20,12 +20,15 @@
 mod copy;
 mod key;
 mod plan;
+mod progress;
 mod standing;
 mod state;
 mod wave;
 
 pub(crate) use key::KeyPlace;
 pub(crate) use plan::{Shapes, Survey, Surveyed, TablePlan, Way, look_up, plan_tables, primary_key, survey};
+pub(crate) use progress::PartProgress;
+pub use progress::backfill_progress;
 pub(crate) use standing::Parts;
 pub(crate) use state::{BackfillState, PendingPart, Unverified};
 pub(crate) use wave::{Chunk, Cut, Pool, Proof, Range, Wave, WaveEvent, Work};

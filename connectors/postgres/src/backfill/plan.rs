@@ -347,6 +347,17 @@ impl TablePlan {
         }
     }
 
+    /// Chunks that are read of a part, and chunks that it has, about. `read` were counted, perhaps by a plan with others.
+    /// `next_block` of a part that is not read whole.
+    pub(crate) fn count(&self, next_block: Option<u64>, read: u64) -> (u64, u64) {
+        let Some(next_block) = next_block else { return (read, read) };
+        let read = match &self.way {
+            Way::Blocks { each, .. } => next_block / each,
+            Way::Key { .. } | Way::Whole => read,
+        };
+        (read, self.chunks.max(read + 1))
+    }
+
     /// True if `part` counts as read up to a place that is of no use for this plan.
     pub(crate) fn begins_anew(&self, part: &PendingPart) -> bool {
         match &self.way {

@@ -1,6 +1,6 @@
 //! How far a backfill is: part of every mark, so that it is decided together with what was landed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use logweir_core::Error;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::lsn::Lsn;
 use crate::types::Oid;
 
 use super::key::KeyPlace;
+use super::progress::PartProgress;
 use super::standing::Parts;
 
 /// See the module.
@@ -34,6 +35,14 @@ pub(crate) struct BackfillState {
     /// Tables that have another shape than before, of which it was not looked yet whether they must be read again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) reshaped: Vec<Reshaped>,
+    /// For eyes: published tables that were read whole, the rows of them, and what is read of tables of which some parts are
+    /// no longer pending.
+    #[serde(skip_serializing_if = "Parts::is_empty")]
+    pub(crate) read: Parts,
+    #[serde(skip_serializing_if = "is_zero_rows")]
+    pub(crate) rows: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) partly: BTreeMap<Oid, PartProgress>,
 }
 
 impl BackfillState {
@@ -127,6 +136,9 @@ pub(crate) struct PendingPart {
     /// Rows of it may have been landed that the next reading repeats.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) begun: bool,
+    /// For eyes: what of it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<PartProgress>,
 }
 
 impl PendingPart {
@@ -135,7 +147,19 @@ impl PendingPart {
 
     /// A part of which nothing is read.
     pub(crate) fn new(oid: Oid, part: Oid, exact: bool) -> Self {
-        PendingPart { oid, part, next_block: 0, file: 0, place: None, overtaken: 0, after: Lsn::default(), ended: 0, exact, begun: false }
+        PendingPart {
+            oid,
+            part,
+            next_block: 0,
+            file: 0,
+            place: None,
+            overtaken: 0,
+            after: Lsn::default(),
+            ended: 0,
+            exact,
+            begun: false,
+            progress: None,
+        }
     }
 
     /// Nothing of it counts as read.
@@ -143,6 +167,7 @@ impl PendingPart {
         self.next_block = 0;
         self.file = 0;
         self.place = None;
+        self.progress = None;
     }
 
     /// True if there are rows to be read.
@@ -157,6 +182,10 @@ impl PendingPart {
 }
 
 fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_zero_rows(number: &u64) -> bool {
     *number == 0
 }
 

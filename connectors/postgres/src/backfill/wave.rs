@@ -90,8 +90,8 @@ pub(crate) enum Proof {
 pub(crate) enum WaveEvent {
     /// Rows of a chunk.
     Rows { plan: Arc<TablePlan>, columns: Vec<ArrayRef>, rows: usize, read_time: TimestampMicros },
-    /// A chunk is read.
-    Done(Chunk),
+    /// A chunk is read, with so many rows.
+    Done(Chunk, u64),
     /// The table was rewritten: blocks of it are not what they were.
     Rewritten(Arc<TablePlan>),
     /// The table of a chunk is no longer what it was when it was planned: gone, renamed, altered.
@@ -229,7 +229,8 @@ impl Wave {
 
 /// What became of a chunk.
 enum Copied {
-    Whole,
+    /// All its rows, so many.
+    Whole(u64),
     /// The table has another file than when it was planned, and rows may lie elsewhere.
     Rewritten,
     /// Nobody takes the rows any more.
@@ -294,12 +295,12 @@ impl Task {
                 Taken::Failed(plan, error) => (plan, Err(error)),
             };
             let wanted = match read {
-                Ok((Copied::Whole, chunk)) => {
+                Ok((Copied::Whole(rows), chunk)) => {
                     if exact {
                         // Gives the lock on the table back: who wants to change it need not wait for the others.
                         connection.query("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk").await?;
                     }
-                    self.events.send(WaveEvent::Done(chunk)).await.is_ok()
+                    self.events.send(WaveEvent::Done(chunk, rows)).await.is_ok()
                 }
                 Ok((Copied::Rewritten, chunk)) => {
                     let sent = self.events.send(WaveEvent::Rewritten(chunk.plan)).await.is_ok();
@@ -399,6 +400,7 @@ impl Task {
         let mut copy = connection.copy_out(&plan.copy_statement(&chunk.range)).await?;
         // What is left of a row that did not come whole. No server sends one like that.
         let mut pending = Vec::new();
+        let mut rows = 0;
         while let Some(arrived) = copy.next().await? {
             let bytes = if pending.is_empty() {
                 arrived
@@ -413,6 +415,7 @@ impl Task {
                 if decoder.bytes() < BATCH_BYTES {
                     break;
                 }
+                rows += decoder.rows() as u64;
                 if !self.send(plan, &mut decoder).await {
                     return Ok(Copied::Unwanted);
                 }
@@ -425,12 +428,13 @@ impl Task {
         if !decoder.is_ended() {
             return Err(Error::transient("the rows of a table ended in the middle"));
         }
+        rows += decoder.rows() as u64;
         if decoder.rows() > 0 && !self.send(plan, &mut decoder).await {
             return Ok(Copied::Unwanted);
         }
         // The copy holds a lock, so what is the file now was it then.
         let file = connection.query(&plan.file_statement()).await?;
-        Ok(if number(&file, 0, 0) == Some(plan.file) { Copied::Whole } else { Copied::Rewritten })
+        Ok(if number(&file, 0, 0) == Some(plan.file) { Copied::Whole(rows) } else { Copied::Rewritten })
     }
 
     async fn send(&self, plan: &Arc<TablePlan>, decoder: &mut CopyDecoder<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use logweir_core::{Clock as _, Result, SystemClock};
+use logweir_core::{BackfillProgress, Clock as _, Result, SystemClock};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ struct StreamStatus {
     read_position: Option<String>,
     /// Bytes of log that the source keeps for the stream and could drop otherwise, as a running process has learned.
     source_retained_bytes: Option<u64>,
+    /// How far the reading of the rows is that were there before the log, as a running process says, or the checkpoint.
+    backfill: Option<BackfillProgress>,
     destinations: Vec<DestinationStatus>,
     tables: Vec<TableStatus>,
 }
@@ -98,6 +100,13 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
     let word = |key: &str| live.and_then(|live| live[key].as_str()).map(str::to_owned);
     let offline = if document.is_some() { "offline" } else { "not_started" };
     let (destinations, tables) = document.as_ref().map(of_document).unwrap_or_default();
+    let backfill = match live.and_then(|live| serde_json::from_value(live["backfill"].clone()).ok()) {
+        Some(backfill) => Some(backfill),
+        None => match document.as_ref().and_then(CheckpointDocument::resume) {
+            Some(mark) => loaded.backfill(name, mark).map_err(|error| error.context("checkpoint", &checkpoint))?,
+            None => None,
+        },
+    };
     Ok(StreamStatus {
         stream: name.to_owned(),
         state: word("state").unwrap_or_else(|| offline.to_owned()),
@@ -105,6 +114,7 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
         checkpoint,
         read_position: word("position"),
         source_retained_bytes: live.and_then(|live| live["source_retained_bytes"].as_u64()),
+        backfill,
         destinations,
         tables,
     })
@@ -166,6 +176,9 @@ fn render(status: &Status, http: bool) -> String {
         if let Some(retained) = stream.source_retained_bytes {
             text.push_str(&format!("  log that the source keeps for it: {}\n", bytes(retained)));
         }
+        if let Some(backfill) = &stream.backfill {
+            text.push_str(&format!("  backfill: {}\n", reading(backfill)));
+        }
         if stream.destinations.is_empty() {
             continue;
         }
@@ -206,4 +219,50 @@ fn render(status: &Status, http: bool) -> String {
         text.push_str(&format!("{tables}\n"));
     }
     text
+}
+
+/// `1 of 3 tables read, 120,000 rows; under way: shop.orders 42% (80,000 rows)`.
+fn reading(backfill: &BackfillProgress) -> String {
+    /// Tables are listed up to this many, then counted.
+    const TABLES_MAX: usize = 10;
+    let rows = count(backfill.rows_read);
+    if backfill.complete {
+        return format!("complete, {} tables, {rows} rows", count(backfill.tables));
+    }
+    let mut text = format!("{} of {} tables read, {rows} rows", count(backfill.tables_read), count(backfill.tables));
+    let shown: Vec<String> = backfill
+        .under_way
+        .iter()
+        .take(TABLES_MAX)
+        .map(|table| format!("{} {:.0}% ({} rows)", table.table, (table.share() * 100.0).floor(), count(table.rows_read)))
+        .collect();
+    if !shown.is_empty() {
+        text.push_str(&format!("; under way: {}", shown.join(", ")));
+    }
+    if let Some(more @ 1..) = backfill.under_way.len().checked_sub(TABLES_MAX) {
+        text.push_str(&format!(" and {} more", count(more as u64)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use logweir_core::TableBackfill;
+
+    use super::*;
+
+    #[test]
+    fn a_backfill_reads_well() {
+        let table = |i: u64| TableBackfill { table: format!("shop.t{i}"), rows_read: i * 1000, chunks_read: i, chunks: 7 };
+        let mut backfill =
+            BackfillProgress { complete: false, tables: 1200, tables_read: 3, rows_read: 81_000, under_way: vec![table(1), table(6)] };
+        assert_eq!(
+            reading(&backfill),
+            "3 of 1,200 tables read, 81,000 rows; under way: shop.t1 14% (1,000 rows), shop.t6 85% (6,000 rows)"
+        );
+        backfill.under_way = (0..12).map(table).collect();
+        assert!(reading(&backfill).ends_with("shop.t9 100% (9,000 rows) and 2 more"), "{}", reading(&backfill));
+        backfill.complete = true;
+        assert_eq!(reading(&backfill), "complete, 1,200 tables, 81,000 rows");
+    }
 }
