@@ -3,7 +3,7 @@
 //! Every question is one a replica's account may ask. What the server keeps to itself (a privilege is missing) is itself a
 //! finding, not an error: the rest is still looked at.
 
-use logweir_core::{ErrorKind, Finding, RelationName, Result, Severity, TableFilter};
+use logweir_core::{ErrorKind, Finding, LogMark, RelationName, Result, Severity, Source, TableFilter};
 
 use crate::carried;
 use crate::catalog_query::{self, Table};
@@ -27,12 +27,15 @@ fn warning(code: &'static str, message: impl Into<String>, remedy: impl Into<Str
 }
 
 /// Looks at everything.
-pub(crate) async fn check(server: &mut Server, replica: &Replica, filter: &TableFilter) -> Result<Vec<Finding>> {
+pub(crate) async fn check(server: &mut Server, replica: &Replica, filter: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>> {
     let facts = server.facts().await?;
     let mut findings = settings(&facts, replica);
     findings.extend(privileges(server, &facts).await?);
     if facts.is_on("log_bin") {
-        findings.extend(start(server, &facts).await?);
+        findings.extend(match resume {
+            Some(mark) => checkpoint(server, &facts, mark).await?,
+            None => start(server, &facts).await?,
+        });
     }
     findings.extend(tables(server, &facts, filter).await?);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -187,6 +190,20 @@ fn missing_privileges(facts: &Facts, grants: &[String]) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether the log can still be opened where the stream's checkpoint is.
+async fn checkpoint(server: &mut Server, facts: &Facts, mark: &LogMark) -> Result<Vec<Finding>> {
+    match place::of_mark(server, facts, mark).await {
+        Ok(_) => Ok(Vec::new()),
+        Err(failure) if failure.is_transient() => Err(failure),
+        // Said by the privileges already.
+        Err(failure) if failure.kind() == ErrorKind::Denied => Ok(Vec::new()),
+        Err(failure) => {
+            const REMEDY: &str = "start the stream anew with start: and an empty state";
+            Ok(vec![Finding::of_error(Severity::Error, <dyn Source>::CHECKPOINT, &failure, REMEDY)])
+        }
+    }
 }
 
 /// Whether the configured start is still there.

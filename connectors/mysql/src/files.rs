@@ -54,7 +54,7 @@ impl BinlogFilesSource {
 
 #[async_trait]
 impl Source for BinlogFilesSource {
-    async fn check(&self, _tables: &TableFilter) -> Result<Vec<Finding>> {
+    async fn check(&self, _tables: &TableFilter, mark: Option<&LogMark>) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         let mut found = |code: &'static str, error: &Error| {
             findings.push(Finding {
@@ -74,8 +74,9 @@ impl Source for BinlogFilesSource {
                         Err(error) => found("file", &error),
                     }
                 }
-                if let Err(error) = begin(&self.options, &files) {
-                    found("start", &error);
+                match mark {
+                    Some(mark) => resume(&files, mark).map_or_else(|error| found(<dyn Source>::CHECKPOINT, &error), drop),
+                    None => begin(&self.options, &files).map_or_else(|error| found("start", &error), drop),
                 }
             }
             Err(error) if error.is_transient() => return Err(error),

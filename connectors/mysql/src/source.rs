@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use logweir_core::{Finding, LogReader, LogStart, Relation, Result, Source, TableFilter};
+use logweir_core::{Finding, LogMark, LogReader, LogStart, Relation, Result, Source, TableFilter};
 
 use crate::live::LiveReader;
 use crate::options::MysqlOptions;
@@ -31,8 +31,8 @@ impl MysqlSource {
 
 #[async_trait]
 impl Source for MysqlSource {
-    async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>> {
-        check::check(&mut Server::new(Arc::clone(&self.options)), &self.replica, tables).await
+    async fn check(&self, tables: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>> {
+        check::check(&mut Server::new(Arc::clone(&self.options)), &self.replica, tables, resume).await
     }
 
     async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>> {

@@ -64,6 +64,8 @@ struct Place {
     two_phase: bool,
     pool: Option<Pool>,
     surveyed: bool,
+    /// Where the timeline of the checkpoint was left, if the server was promoted since.
+    left: Option<Lsn>,
 }
 
 impl Opening {
@@ -76,10 +78,17 @@ impl Opening {
         let identity = server::identity(&mut walsender).await?;
         let slot = Slot::named(&mut query, &options.slot).await?;
         let place = match &self.resume {
-            Some(mark) => self.place_of_mark(mark, &identity, slot.as_ref(), &mut walsender).await?,
+            Some(mark) => place_of_mark(options, mark, &identity, slot.as_ref(), &mut walsender).await?,
             None => self.place_of_start(&facts, &identity, slot.as_ref(), &mut query, &mut walsender).await?,
         };
-        let Place { from, commit_time, two_phase, mut pool, mut surveyed } = place;
+        let Place { from, commit_time, two_phase, mut pool, mut surveyed, left } = place;
+        match left {
+            Some(left) if self.resume.as_ref().is_some_and(|mark| mark.position.incarnation() == from.incarnation) => {
+                tracing::info!(to = identity.timeline, left = %left, "the log goes on on another timeline");
+            }
+            Some(left) => tracing::warn!(to = identity.timeline, left = %left, "the log goes on on another timeline, at an earlier place"),
+            None => {}
+        }
         let mut backfill = from.backfill.clone();
         if let (Some(pool), Some(settings)) = (&mut pool, &options.backfill) {
             // As the snapshot sees it: what came later is found by a later look.
@@ -130,39 +139,6 @@ impl Opening {
             _ => session.mark(from.lsn, session.decoder.commit_time(), &backfill)?,
         };
         Ok(Opened { session, mark, query, backfill, pool, surveyed })
-    }
-
-    /// Where a checkpoint goes on, if the slot still has everything behind it and the server is the one it was made with.
-    async fn place_of_mark(&self, mark: &LogMark, identity: &Identity, slot: Option<&Slot>, walsender: &mut Connection) -> Result<Place> {
-        let options = &self.options;
-        let mut from = PostgresOffset::of(mark)?;
-        if from.system != identity.system {
-            return Err(Error::log_gone("the server is another cluster than the one that the checkpoint was made with")
-                .context("checkpoint", &from.system)
-                .context("found", &identity.system)
-                .remedy(format!("check the profile's host; if the data was moved to a new cluster, {START_ANEW}")));
-        }
-        let Some(slot) = slot else {
-            return Err(Error::log_gone("the replication slot is gone: the changes since the checkpoint cannot be read any more")
-                .context("slot", &options.slot)
-                .context("server", options.address())
-                .remedy(START_ANEW));
-        };
-        slot.verify(options)?;
-        if from.timeline != identity.timeline {
-            from = follow_timeline(from, identity, walsender).await?;
-        }
-        // The server would begin where the slot is, without a word.
-        if let Some(confirmed) = slot.confirmed_flush_lsn.filter(|confirmed| *confirmed > from.begin()) {
-            return Err(Error::log_gone(
-                "the replication slot has moved on without this stream: another reader used it, or it was made anew",
-            )
-            .context("slot", &options.slot)
-            .context("slot is at", confirmed)
-            .context("checkpoint", from.begin())
-            .remedy(START_ANEW));
-        }
-        Ok(Place { from, commit_time: mark.commit_time, two_phase: slot.two_phase, pool: None, surveyed: false })
     }
 
     /// Where a stream without a checkpoint begins.
@@ -219,7 +195,7 @@ impl Opening {
                 Start::Lsn(lsn) => *lsn,
                 Start::Now | Start::Earliest => confirmed,
             };
-            return Ok(Place { from: offset(lsn), commit_time: None, two_phase: slot.two_phase, pool: None, surveyed: false });
+            return Ok(Place { from: offset(lsn), commit_time: None, two_phase: slot.two_phase, pool: None, surveyed: false, left: None });
         }
         if !options.create {
             return Err(Error::config("the replication slot does not exist").context("slot", &options.slot).remedy(format!(
@@ -249,7 +225,7 @@ impl Opening {
             // The snapshot has seen what the log has before.
             from.changed = created.consistent;
         }
-        Ok(Place { from, commit_time: None, two_phase: options.two_phase, pool, surveyed: false })
+        Ok(Place { from, commit_time: None, two_phase: options.two_phase, pool, surveyed: false, left: None })
     }
 
     /// True if every column that is published can be read in binary form.
@@ -286,6 +262,54 @@ impl Opening {
     }
 }
 
+/// Says why a log cannot be opened at the mark of a checkpoint. Nothing is opened, and nothing changed.
+pub(crate) async fn verify_mark(options: &PostgresOptions, mark: &LogMark, slot: Option<&Slot>) -> Result<()> {
+    let mut walsender = Connection::connect(options, Mode::Replication).await?;
+    let identity = server::identity(&mut walsender).await?;
+    place_of_mark(options, mark, &identity, slot, &mut walsender).await?;
+    walsender.close().await;
+    Ok(())
+}
+
+/// Where a checkpoint goes on, if the slot still has everything behind it and the server is the one it was made with.
+async fn place_of_mark(
+    options: &PostgresOptions,
+    mark: &LogMark,
+    identity: &Identity,
+    slot: Option<&Slot>,
+    walsender: &mut Connection,
+) -> Result<Place> {
+    let mut from = PostgresOffset::of(mark)?;
+    if from.system != identity.system {
+        return Err(Error::log_gone("the server is another cluster than the one that the checkpoint was made with")
+            .context("checkpoint", &from.system)
+            .context("found", &identity.system)
+            .remedy(format!("check the profile's host; if the data was moved to a new cluster, {START_ANEW}")));
+    }
+    let Some(slot) = slot else {
+        return Err(Error::log_gone("the replication slot is gone: the changes since the checkpoint cannot be read any more")
+            .context("slot", &options.slot)
+            .context("server", options.address())
+            .remedy(START_ANEW));
+    };
+    slot.verify(options)?;
+    let mut left = None;
+    if from.timeline != identity.timeline {
+        let place;
+        (from, place) = follow_timeline(from, identity, walsender).await?;
+        left = Some(place);
+    }
+    // The server would begin where the slot is, without a word.
+    if let Some(confirmed) = slot.confirmed_flush_lsn.filter(|confirmed| *confirmed > from.begin()) {
+        return Err(Error::log_gone("the replication slot has moved on without this stream: another reader used it, or it was made anew")
+            .context("slot", &options.slot)
+            .context("slot is at", confirmed)
+            .context("checkpoint", from.begin())
+            .remedy(START_ANEW));
+    }
+    Ok(Place { from, commit_time: mark.commit_time, two_phase: slot.two_phase, pool: None, surveyed: false, left })
+}
+
 /// What a server must be.
 fn verify_server(options: &PostgresOptions, facts: &Facts) -> Result<()> {
     if facts.version < VERSION_MIN {
@@ -311,7 +335,7 @@ fn verify_server(options: &PostgresOptions, facts: &Facts) -> Result<()> {
 }
 
 /// The server was promoted since: goes on if what this stream has read lies on the way to the present timeline.
-async fn follow_timeline(mut from: PostgresOffset, identity: &Identity, walsender: &mut Connection) -> Result<PostgresOffset> {
+async fn follow_timeline(mut from: PostgresOffset, identity: &Identity, walsender: &mut Connection) -> Result<(PostgresOffset, Lsn)> {
     let left = server::left_at(walsender, identity.timeline, from.timeline).await?;
     let Some(left) = left.filter(|left| from.changed <= *left) else {
         return Err(Error::log_gone(
@@ -324,12 +348,10 @@ async fn follow_timeline(mut from: PostgresOffset, identity: &Identity, walsende
     // Transactions that are lost have given their numbers to others, which may have put other rows where theirs lay.
     from.backfill.pending.iter_mut().filter(|part| part.place.is_some()).for_each(PendingPart::start_over);
     if from.lsn <= left {
-        tracing::info!(from = from.timeline, to = identity.timeline, left = %left, "the log goes on on another timeline");
-        return Ok(PostgresOffset { timeline: identity.timeline, ..from });
+        return Ok((PostgresOffset { timeline: identity.timeline, ..from }, left));
     }
     // Nothing of interest lay between: the places are given anew.
-    tracing::warn!(from = from.timeline, to = identity.timeline, left = %left, "the log goes on on another timeline, at an earlier place");
-    Ok(PostgresOffset { lsn: left, timeline: identity.timeline, incarnation: from.incarnation + 1, ..from })
+    Ok((PostgresOffset { lsn: left, timeline: identity.timeline, incarnation: from.incarnation + 1, ..from }, left))
 }
 
 async fn server_time(query: &mut Connection) -> Result<logweir_core::TimestampMicros> {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use logweir_core::{Error, Finding, LogReader, LogStart, Relation, Result, Source, TableFilter};
+use logweir_core::{Error, Finding, LogMark, LogReader, LogStart, Relation, Result, Source, TableFilter};
 
 use crate::catalog::ask;
 use crate::live::LiveReader;
@@ -108,8 +108,8 @@ async fn drop_publication(connection: &mut Connection, name: &str) -> Result<Fat
 
 #[async_trait]
 impl Source for PostgresSource {
-    async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>> {
-        check::check(&self.options, tables).await
+    async fn check(&self, tables: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>> {
+        check::check(&self.options, tables, resume).await
     }
 
     async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::change::LogEvent;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
 use crate::position::{LogMark, LogPosition};
 use crate::relation::Relation;
@@ -33,6 +33,18 @@ pub struct Finding {
     pub message: String,
     /// The exact statement or step that mends it.
     pub remedy: String,
+}
+
+impl Finding {
+    /// What a failure says, with its own remedy, or with `remedy` if it has none.
+    pub fn of_error(severity: Severity, code: &'static str, error: &Error, remedy: &str) -> Self {
+        let mut message = error.report();
+        if let Some(remedy) = error.get_remedy() {
+            // It is shown on its own line.
+            message = message.replacen(&format!("; {remedy}"), "", 1);
+        }
+        Finding { severity, code, message, remedy: error.get_remedy().unwrap_or(remedy).to_owned() }
+    }
 }
 
 /// How far the reading of the rows is that were there before the log. For eyes: nothing decides by it.
@@ -87,8 +99,9 @@ pub struct LogStart {
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Looks for everything that would stop a stream over `tables` later, with the statement that mends it. Changes
-    /// nothing. An error means that the source could not be looked at (unreachable, wrong password).
-    async fn check(&self, tables: &TableFilter) -> Result<Vec<Finding>>;
+    /// nothing. An error means that the source could not be looked at (unreachable, wrong password). `resume` is the mark that the
+    /// stream goes on from, if it has a checkpoint; what keeps the log from being opened there is a finding [`Self::CHECKPOINT`].
+    async fn check(&self, tables: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>>;
 
     /// The tables there are now, with the types they would be carried as.
     async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>>;
@@ -149,6 +162,11 @@ pub trait LogReader: Send {
     async fn retained(&mut self) -> Result<Option<u64>> {
         Ok(None)
     }
+}
+
+impl dyn Source {
+    /// The code of what keeps a log from being opened at the mark of a checkpoint.
+    pub const CHECKPOINT: &str = "checkpoint";
 }
 
 impl dyn LogReader {

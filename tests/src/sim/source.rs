@@ -31,7 +31,7 @@ impl SimSource {
 
 #[async_trait]
 impl Source for SimSource {
-    async fn check(&self, _: &TableFilter) -> Result<Vec<Finding>> {
+    async fn check(&self, _: &TableFilter, _: Option<&LogMark>) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
 

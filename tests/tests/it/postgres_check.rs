@@ -1,11 +1,15 @@
 //! What `check` says of PostgreSQL servers in order and out of order, and that the statements it gives mend what it found.
 
-use logweir_core::{Finding, Pattern, Severity, Source, TableFilter};
+use std::time::Duration;
+
+use logweir_core::{Error, Finding, LogEvent, LogMark, LogStart, MemoryBudget, Pattern, Severity, Source, TableFilter};
 use logweir_postgres::Lsn;
 use logweir_postgres::options::{Arrays, BackfillOptions, Origin, PostgresOptions, Start, Streaming};
 use logweir_postgres::source::{Fate, PostgresSource};
 use logweir_postgres::wire::{Connection, Mode};
+use logweir_tests::engine::Engine;
 use logweir_tests::servers::{POSTGRES_VERSIONS, PostgresServer};
+use serde_json::json;
 
 const ERROR: Severity = Severity::Error;
 const WARNING: Severity = Severity::Warning;
@@ -22,7 +26,7 @@ fn tables(patterns: &[&str]) -> TableFilter {
 }
 
 async fn check_with(options: PostgresOptions, patterns: &[&str]) -> Vec<Finding> {
-    let findings = PostgresSource::new(options).check(&tables(patterns)).await.unwrap();
+    let findings = PostgresSource::new(options).check(&tables(patterns), None).await.unwrap();
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty() && !finding.message.is_empty()), "{findings:#?}");
     findings
 }
@@ -356,7 +360,7 @@ async fn rows_that_backfill_may_not_read() {
     server.execute("REVOKE SELECT ON public.part FROM weir; GRANT SELECT (id, open) ON public.part TO weir").await;
     only(check_with(backfill(&[]), &[]).await, ERROR, "privilege_select");
     let filter = TableFilter { exclude_columns: vec![Pattern::new("*.secret")], ..TableFilter::default() };
-    assert_eq!(PostgresSource::new(backfill(&[])).check(&filter).await.unwrap(), []);
+    assert_eq!(PostgresSource::new(backfill(&[])).check(&filter, None).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -614,4 +618,111 @@ async fn slot_and_publication_are_dropped_if_they_are_ours() {
         server.execute("SELECT pg_create_physical_replication_slot('logweir')").await;
         assert!(matches!(source().drop_slot().await.unwrap().slot, Fate::Kept(_)));
     }
+}
+
+fn log_start(resume: Option<LogMark>) -> LogStart {
+    LogStart { resume, relations: Vec::new(), tables: tables(&["public.*"]), memory: MemoryBudget::new(64 << 20) }
+}
+
+/// The mark that a log is opened at, and what `run` says where it cannot be opened.
+async fn opened(server: &PostgresServer, resume: Option<LogMark>) -> Result<LogMark, Error> {
+    let mut reader = PostgresSource::new(options(server)).open_log(log_start(resume)).await?;
+    match reader.next().await? {
+        Some(LogEvent::Mark(mark)) => Ok(mark),
+        other => panic!("a log begins with a mark, not with {other:?}"),
+    }
+}
+
+/// A stream with a checkpoint goes on there or not at all, and `check` says so in the words of `run`.
+#[tokio::test]
+async fn a_checkpoint_that_the_slot_has_left() {
+    let server = PostgresServer::start(15, &[]).await;
+    in_order(&server).await;
+    let mark = opened(&server, None).await.unwrap();
+    server.wait_until("SELECT NOT active FROM pg_replication_slots").await;
+    let check = async || {
+        let findings = PostgresSource::new(options(&server)).check(&tables(&["public.*"]), Some(&mark)).await.unwrap();
+        assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "{findings:?}");
+        findings
+    };
+    assert_eq!(codes(&check().await), []);
+
+    let refused = async |message: &str| {
+        let finding = only(check().await, ERROR, "checkpoint");
+        let error = opened(&server, Some(mark.clone())).await.unwrap_err();
+        assert!(finding.message.starts_with(error.message()) && finding.message.contains(message), "{finding:?}");
+        assert_eq!(Some(finding.remedy.as_str()), error.get_remedy());
+        assert!(finding.remedy.contains("backfill: all") && !finding.message.contains(&finding.remedy), "{finding:?}");
+    };
+    server.execute("SELECT pg_drop_replication_slot('logweir')").await;
+    refused("the replication slot is gone").await;
+    // What would stand in the way of making one is of no interest then.
+    let open = server.connect().await;
+    open.batch_execute("BEGIN; INSERT INTO public.orders VALUES (1)").await.unwrap();
+    refused("the replication slot is gone").await;
+    open.batch_execute("COMMIT").await.unwrap();
+    server.execute("SELECT pg_create_logical_replication_slot('logweir', 'pgoutput')").await;
+    refused("or it was made anew").await;
+    // A slot that is unfit for whoever reads it is not said to be so twice.
+    server.execute("SELECT pg_drop_replication_slot('logweir'); SELECT pg_create_logical_replication_slot('logweir', 'test_decoding')").await;
+    only(check().await, ERROR, "slot_plugin");
+
+    let other = PostgresServer::start(15, &[]).await;
+    in_order(&other).await;
+    let findings = PostgresSource::new(options(&other)).check(&tables(&["public.*"]), Some(&mark)).await.unwrap();
+    assert!(only(findings, ERROR, "checkpoint").message.contains("another cluster"));
+}
+
+/// The command finds the stream's checkpoint, while the stream runs, too, and leaves it as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_looks_at_the_checkpoint() {
+    const A_MINUTE: Duration = Duration::from_secs(60);
+    let server = PostgresServer::start(15, &[]).await;
+    server.execute("CREATE TABLE public.orders (id int8 PRIMARY KEY, note text); CREATE PUBLICATION weir FOR ALL TABLES").await;
+    let engine = Engine::postgres(&server, "public").set("/streams/shop/destinations/0/rotate", json!({ "interval": "100ms" }));
+    let check = |code: i32| {
+        let finished = engine.run(&["check"], A_MINUTE);
+        assert_eq!(finished.code, Some(code), "{}{}", finished.stdout, finished.stderr);
+        finished.stdout
+    };
+    engine.catch_up();
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the log", A_MINUTE);
+    for id in 0..5 {
+        server.execute(&format!("INSERT INTO public.orders VALUES ({id}, 'x')")).await;
+        let found = check(0);
+        assert!(found.contains("[slot_active]") && !found.contains("[checkpoint]"), "{found}");
+    }
+    let finished = running.terminate(A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    check(0);
+
+    server.wait_until("SELECT NOT active FROM pg_replication_slots").await;
+    server.execute("SELECT pg_drop_replication_slot('weir'); INSERT INTO public.orders VALUES (100, 'x')").await;
+    server.execute("SELECT pg_create_logical_replication_slot('weir', 'pgoutput')").await;
+    let before = checkpoint_files(engine.directory());
+    let found = check(1);
+    assert!(found.contains("error[checkpoint] stream shop, source source: the replication slot has moved on"), "{found}");
+    assert_eq!(checkpoint_files(engine.directory()), before);
+    let finished = engine.run(&["run", "--until-caught-up"], A_MINUTE);
+    assert!(finished.code == Some(1) && finished.stderr.contains("the replication slot has moved on"), "{}", finished.stderr);
+}
+
+/// Every file of the state, by name.
+fn checkpoint_files(directory: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![directory.join("state")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                files.push((path, bytes));
+            }
+        }
+    }
+    files.sort();
+    files
 }

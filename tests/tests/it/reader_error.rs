@@ -28,7 +28,7 @@ impl Drop for UnreadableLog {
 
 #[async_trait]
 impl Source for Unreadable {
-    async fn check(&self, _: &TableFilter) -> Result<Vec<Finding>> {
+    async fn check(&self, _: &TableFilter, _: Option<&LogMark>) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
 

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use crate::rig::{Flavour, Rig, start, tables};
 
 async fn codes(source: &MysqlSource, patterns: &[&str]) -> Vec<(Severity, &'static str)> {
-    let findings = source.check(&tables(patterns)).await.unwrap();
+    let findings = source.check(&tables(patterns), None).await.unwrap();
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty() && !finding.message.is_empty()));
     findings.into_iter().map(|finding| (finding.severity, finding.code)).collect()
 }
@@ -68,7 +68,7 @@ async fn a_server_out_of_order() {
     ] {
         assert!(found.contains(&expected), "{expected:?} in {found:?}");
     }
-    let findings = MysqlSource::new(options.clone()).check(&tables(&["shop.*"])).await.unwrap();
+    let findings = MysqlSource::new(options.clone()).check(&tables(&["shop.*"]), None).await.unwrap();
     let grant = findings.iter().find(|finding| finding.code == "privilege_replication_slave").unwrap();
     assert_eq!(grant.remedy, "run GRANT REPLICATION SLAVE ON *.* TO 'poor'@'%'");
 
@@ -94,7 +94,7 @@ async fn a_wrong_password_and_an_unreachable_host() {
     let rig = Rig::mariadb(&[]).await;
     let wrong = MysqlOptions { password: Some(SecretString::from("wrong-secret")), ..rig.options() };
     for error in [
-        MysqlSource::new(wrong.clone()).check(&tables(&[])).await.err().unwrap(),
+        MysqlSource::new(wrong.clone()).check(&tables(&[]), None).await.err().unwrap(),
         MysqlSource::new(wrong).open_log(start(None)).await.err().unwrap(),
     ] {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");

@@ -265,6 +265,9 @@ async fn a_purged_file_is_log_gone() {
     insert(&rig, 0..3).await;
     catch_up(reader.as_mut(), &mut reading).await;
     drop(reader);
+    let mark = start(Some(&reading)).resume;
+    let found = rig.source(Start::Now).check(&tables(&["shop.*"]), mark.as_ref()).await.unwrap();
+    assert!(found.iter().all(|finding| finding.code != "checkpoint"), "{found:?}");
     rig.execute("FLUSH BINARY LOGS").await;
     rig.execute("FLUSH BINARY LOGS").await;
     let files: Vec<(String, u64)> = rig.query("SHOW BINARY LOGS").await;
@@ -280,6 +283,12 @@ async fn a_purged_file_is_log_gone() {
     assert_eq!(error.kind(), ErrorKind::LogGone, "{error:?}");
     assert_eq!(error.get_context("oldest file"), Some(files.last().unwrap().0.as_str()));
     assert!(error.get_remedy().unwrap().contains("expire_logs"), "{error}");
+    // A check finds the same.
+    let mark = start(Some(&reading)).resume;
+    let found = rig.source(Start::Now).check(&tables(&["shop.*"]), mark.as_ref()).await.unwrap();
+    let found: Vec<_> = found.iter().filter(|finding| finding.code == "checkpoint").collect();
+    assert!(found.len() == 1 && found[0].message.starts_with(error.message()), "{found:?}");
+    assert_eq!(Some(found[0].remedy.as_str()), error.get_remedy());
 
     // By GTIDs too.
     let mut options = rig.options();

@@ -49,7 +49,7 @@ async fn record() -> (TempDir, Reading) {
 async fn a_recording_is_the_log() {
     let (directory, live) = record().await;
     let source = source(directory.path(), Start::Earliest);
-    assert_eq!(source.check(&tables(&["shop.*"])).await.unwrap(), []);
+    assert_eq!(source.check(&tables(&["shop.*"]), None).await.unwrap(), []);
     let mut reader = open(&source, start(None)).await;
     let (reading, error) = read_all(reader.as_mut()).await;
     assert!(error.is_none(), "{error:?}");
@@ -122,7 +122,7 @@ async fn a_cut_recording_is_corrupt_behind_what_is_whole() {
     std::fs::write(&last, b"this is no binlog").unwrap();
     let (_, error) = read_all(open(&source(directory.path(), Start::Earliest), start(None)).await.as_mut()).await;
     assert!(error.unwrap().to_string().contains("does not begin as a binlog file"));
-    let findings = source(directory.path(), Start::Earliest).check(&tables(&[])).await.unwrap();
+    let findings = source(directory.path(), Start::Earliest).check(&tables(&[]), None).await.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
 }
 
@@ -132,5 +132,5 @@ async fn nothing_to_read_is_a_mistake() {
     let start = LogStart { resume: None, relations: vec![], tables: tables(&[]), memory: MemoryBudget::new(1 << 20) };
     let error = source(directory.path(), Start::Earliest).open_log(start).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert_eq!(source(directory.path(), Start::Earliest).check(&tables(&[])).await.unwrap()[0].code, "no_files");
+    assert_eq!(source(directory.path(), Start::Earliest).check(&tables(&[]), None).await.unwrap()[0].code, "no_files");
 }

@@ -9,7 +9,7 @@ mod server;
 mod slot;
 mod tables;
 
-use logweir_core::{Finding, Result, Severity, TableFilter};
+use logweir_core::{Finding, LogMark, Result, Severity, TableFilter};
 
 use crate::catalog::{self, Table};
 use crate::options::PostgresOptions;
@@ -36,6 +36,8 @@ fn warning(code: &'static str, message: impl Into<String>, remedy: impl Into<Str
 struct Subject<'a> {
     options: &'a PostgresOptions,
     filter: &'a TableFilter,
+    /// Where the stream goes on, if it has a checkpoint.
+    resume: Option<&'a LogMark>,
     facts: Facts,
     /// All that the filter accepts, whether or not it can be followed.
     tables: Vec<Table>,
@@ -52,7 +54,7 @@ impl Subject<'_> {
 }
 
 /// Looks at everything.
-pub(crate) async fn check(options: &PostgresOptions, filter: &TableFilter) -> Result<Vec<Finding>> {
+pub(crate) async fn check(options: &PostgresOptions, filter: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>> {
     let mut connection = Connection::connect(options, Mode::Query).await?;
     let facts = Facts::learn(&mut connection, options).await?;
     if facts.version < Facts::VERSION_MIN {
@@ -61,13 +63,15 @@ pub(crate) async fn check(options: &PostgresOptions, filter: &TableFilter) -> Re
     let tables = catalog::tables(&mut connection, filter).await?;
     let publication = Publication::find(&mut connection, &options.publication).await?;
     let slots = Slot::all(&mut connection).await?;
-    let subject = Subject { options, filter, facts, tables, publication, slots };
+    let subject = Subject { options, filter, resume, facts, tables, publication, slots };
     let mut findings = server::settings(&subject);
     findings.extend(server::privileges(&subject));
-    findings.extend(server::replication_connection(&subject, &findings).await?);
+    let refused = server::replication_connection(&subject, &findings).await?;
+    let may_read = refused.is_none() && findings.iter().all(|finding| finding.severity < Severity::Error);
+    findings.extend(refused);
     // In the order in which they must be made.
     findings.extend(publication::check(&mut connection, &subject).await?);
-    findings.extend(slot::check(&mut connection, &subject).await?);
+    findings.extend(slot::check(&mut connection, &subject, may_read).await?);
     findings.extend(tables::check(&mut connection, &subject).await?);
     connection.close().await;
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

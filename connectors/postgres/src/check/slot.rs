@@ -1,10 +1,11 @@
 //! What the slot says, and what stands in the way of making it.
 
-use logweir_core::{Finding, Result};
+use logweir_core::{Finding, Result, Severity, Source};
 
 use super::facts::Facts;
 use super::{Subject, bytes, error, list, server, span, warning};
 use crate::catalog::{ask, rows};
+use crate::opening;
 use crate::options::{PostgresOptions, Start};
 use crate::quote::literal;
 use crate::slots::{START_ANEW, Slot};
@@ -19,24 +20,52 @@ const TRANSACTION_SECONDS_MIN: u64 = 10;
 /// What cannot be told an age by the clock has one in transactions begun after it.
 const TRANSACTION_AGE_MIN: u32 = 10_000;
 
-pub(super) async fn check(connection: &mut Connection, subject: &Subject<'_>) -> Result<Vec<Finding>> {
+/// `may_read`: nothing that was found so far keeps the account from reading the log.
+pub(super) async fn check(connection: &mut Connection, subject: &Subject<'_>, may_read: bool) -> Result<Vec<Finding>> {
     let (options, facts) = (subject.options, &subject.facts);
     let mut findings = match subject.slot() {
         Some(slot) => {
             let mut findings = existing(options, facts, slot);
+            if subject.resume.is_none() && !is_unfit(&findings) {
+                findings.extend(passed_start(options, slot));
+            }
             if let Some(process) = slot.active_pid.filter(|_| slot.active) {
                 findings.extend(in_use(connection, slot, process).await?);
             }
             findings
         }
+        // It will not be made: what follows the checkpoint is lost with it.
+        None if subject.resume.is_some() => Vec::new(),
         None => missing(connection, subject).await?,
     };
+    if may_read {
+        findings.extend(checkpoint(subject, &findings).await?);
+    }
     findings.extend(server::bounds(facts));
     findings.extend(idle(subject));
     if options.failover && facts.version >= 170_000 && !facts.in_recovery {
         findings.extend(failover(facts));
     }
     Ok(findings)
+}
+
+/// Whether the stream can go on at its checkpoint.
+async fn checkpoint(subject: &Subject<'_>, findings: &[Finding]) -> Result<Option<Finding>> {
+    let Some(mark) = subject.resume else { return Ok(None) };
+    // What the slot is lacking for whoever reads it has been said.
+    if is_unfit(findings) {
+        return Ok(None);
+    }
+    match opening::verify_mark(subject.options, mark, subject.slot()).await {
+        Ok(()) => Ok(None),
+        Err(failure) if failure.is_transient() => Err(failure),
+        Err(failure) => Ok(Some(Finding::of_error(Severity::Error, <dyn Source>::CHECKPOINT, &failure, START_ANEW))),
+    }
+}
+
+/// True if the slot can be read by nobody, or not by us, wherever it stands.
+fn is_unfit(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| matches!(finding.code, "slot_plugin" | "slot_database" | "slot_lost"))
 }
 
 /// What a slot that is there says of itself.
@@ -102,17 +131,19 @@ fn existing(options: &PostgresOptions, facts: &Facts, slot: &Slot) -> Vec<Findin
             ),
         ));
     }
-    if let Start::Lsn(start) = options.start
-        && let Some(passed) = slot.confirmed_flush_lsn.filter(|passed| *passed > start)
-    {
-        findings.push(error(
-            "start",
-            format!("the replication slot {name} has passed the configured start {start}: it stands at {passed}"),
-            format!("write start: earliest, or start: {{ lsn: \"{passed}\" }} or greater"),
-        ));
-    }
     findings.extend(retention(options, facts, slot));
     findings
+}
+
+/// Whether the slot still has what the configured start asks for.
+fn passed_start(options: &PostgresOptions, slot: &Slot) -> Option<Finding> {
+    let Start::Lsn(start) = options.start else { return None };
+    let passed = slot.confirmed_flush_lsn.filter(|passed| *passed > start)?;
+    Some(error(
+        "start",
+        format!("the replication slot {} has passed the configured start {start}: it stands at {passed}", slot.slot_name),
+        format!("write start: earliest, or start: {{ lsn: \"{passed}\" }} or greater"),
+    ))
 }
 
 /// How near the slot is to losing what it needs.
@@ -313,7 +344,7 @@ mod tests {
         let mut options = PostgresOptions::new("db", "weir", "shop");
         change(&mut options);
         let facts = Facts::of(180_001, Host::Own, &[("max_slot_wal_keep_size", "51200", "MB")]);
-        existing(&options, &facts, slot).iter().map(|finding| finding.code).collect()
+        existing(&options, &facts, slot).into_iter().chain(passed_start(&options, slot)).map(|finding| finding.code).collect()
     }
 
     #[test]

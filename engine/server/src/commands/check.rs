@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, Finding, Result, Severity, Transform as _};
+use logweir_core::{Error, Finding, LogMark, Result, Severity, Source, Transform as _};
+use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
@@ -80,26 +81,38 @@ fn plural(number: usize) -> &'static str {
 }
 
 async fn check_source(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<Finding>> {
-    loaded.source(name)?.check(&table_filter(stream)).await
+    let source = loaded.source(name)?;
+    let mut mark = resume(loaded, name).await;
+    loop {
+        let findings = source.check(&table_filter(stream), mark.as_ref()).await?;
+        if findings.iter().all(|finding| finding.code != <dyn Source>::CHECKPOINT) {
+            return Ok(findings);
+        }
+        // While the stream runs the log may have gone on behind the checkpoint that was looked at.
+        let now = resume(loaded, name).await;
+        if now == mark {
+            return Ok(findings);
+        }
+        mark = now;
+    }
+}
+
+/// Where the stream goes on. A checkpoint that cannot be read is found elsewhere.
+async fn resume(loaded: &Loaded, name: &str) -> Option<LogMark> {
+    let bytes = loaded.state(name).ok()?.peek().await.ok()??;
+    CheckpointDocument::from_bytes(&bytes).ok()?.resume().cloned()
 }
 
 /// An endpoint that could not be looked at is a finding itself.
 fn unreachable(error: &Error) -> Finding {
-    // The remedy is shown on its own line.
-    let mut message = error.report();
-    let remedy = error.get_remedy().unwrap_or_default().to_owned();
-    if !remedy.is_empty() {
-        message = message.replacen(&format!("; {remedy}"), "", 1);
-    }
-    Finding { severity: Severity::Error, code: error.kind().as_str(), message, remedy }
+    Finding::of_error(Severity::Error, error.kind().as_str(), error, "")
 }
 
 /// The checkpoint must be readable, and its place writable.
 async fn check_state(loaded: &Loaded, stream: &str) -> Result<()> {
     let state = loaded.state(stream)?;
     if let Some(document) = state.peek().await? {
-        logweir_runtime::checkpoint::CheckpointDocument::from_bytes(&document)
-            .map_err(|error| error.context("checkpoint", state.location()))?;
+        CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
     }
     match loaded.state_directory() {
         Some(directory) => probe(&directory),
