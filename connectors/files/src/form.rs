@@ -25,7 +25,7 @@ use arrow_array::types::Int8Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, Int8Array, ListArray, StringArray, StructArray, new_null_array};
 use arrow_buffer::{Buffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use logweir_core::{ChangeType, Error, LogPosition, MetadataColumn, Relation, Result, Unchanged};
+use logweir_core::{ChangeType, Column, Error, LogPosition, MetadataColumn, Relation, Result, Unchanged};
 
 /// A public metadata column, by its place behind the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,15 +120,20 @@ pub struct Form {
     table: ArrayRef,
 }
 
+/// How a column that cannot be written is left out.
+fn exclude(relation: &Relation, column: &Column) -> String {
+    format!("leave the column out: tables: {{ exclude_columns: [\"{}.{}\"] }}, or rename it in the source", relation.name(), column.name())
+}
+
 impl Form {
-    /// The form of `relation`. Fails if a column has the name of a metadata column.
-    pub fn new(relation: Arc<Relation>) -> Result<Self> {
+    /// Fails if rows of `relation` have no form: a column has the name of a metadata column, or a type that cannot be written.
+    pub fn check(relation: &Relation) -> Result<()> {
         for column in relation.columns() {
             if FormColumn::ALL.iter().any(|form| form.name().eq_ignore_ascii_case(column.name())) {
                 return Err(Error::schema("a column has the name of a metadata column")
                     .context("relation", relation.name())
                     .context("column", column.name())
-                    .remedy("exclude the column, or rename it in a transform"));
+                    .remedy(exclude(relation, column)));
             }
         }
         for column in relation.columns() {
@@ -137,8 +142,16 @@ impl Form {
                     .context("relation", relation.name())
                     .context("column", column.name())
                     .context("type", column.field.data_type())
-                    .remedy("exclude the column, or cast it in a transform"));
+                    .remedy(exclude(relation, column)));
             }
+        }
+        Ok(())
+    }
+
+    /// The form of `relation`. Fails as [`Form::check`] does.
+    pub fn new(relation: Arc<Relation>) -> Result<Self> {
+        Self::check(&relation)?;
+        for column in relation.columns() {
             if let DataType::Decimal256(39.., _) = column.field.data_type() {
                 tracing::warn!(
                     relation = %relation.name(),

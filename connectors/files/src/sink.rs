@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use logweir_core::{ConsumerName, Error, ErrorKind, Finding, Result, Severity, Sink, Staged, Writer, WriterContext};
+use logweir_core::{ConsumerName, Error, ErrorKind, Finding, Relation, Result, Severity, Sink, Staged, Writer, WriterContext};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::error::{io_error, store_error};
+use crate::form::Form;
 use crate::layout::{PRIVATE_FOLDER, PathTemplate, segment};
 use crate::options::FilesOptions;
 use crate::staging::{Staging, Token, blocking};
@@ -85,6 +86,10 @@ impl Sink for FilesSink {
             Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config) => Ok(vec![finding(&error)]),
             other => other,
         }
+    }
+
+    fn check_relation(&self, relation: &Relation) -> Result<()> {
+        Form::check(relation)
     }
 
     async fn recover(&self, consumer: &ConsumerName, staged: &[Staged]) -> Result<()> {

@@ -50,6 +50,11 @@ pub trait Sink: Send + Sync {
     /// Looks for everything that would stop a stream later, with the step that mends it. May write and remove a probe.
     async fn check(&self) -> Result<Vec<Finding>>;
 
+    /// Says why rows of `relation` could not be landed, if that can be told beforehand. Looks at nothing else.
+    fn check_relation(&self, _relation: &Relation) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings the destination to what the last checkpoint decided, after a crash or a clean stop alike: commits every
     /// token of `staged` that is not visible yet, and discards what the consumer's earlier runs left otherwise. Called
     /// before [`Sink::open`], by the only owner of the stream. Safe to repeat, also with tokens committed long ago.

@@ -664,7 +664,9 @@ async fn a_checkpoint_that_the_slot_has_left() {
     server.execute("SELECT pg_create_logical_replication_slot('logweir', 'pgoutput')").await;
     refused("or it was made anew").await;
     // A slot that is unfit for whoever reads it is not said to be so twice.
-    server.execute("SELECT pg_drop_replication_slot('logweir'); SELECT pg_create_logical_replication_slot('logweir', 'test_decoding')").await;
+    server
+        .execute("SELECT pg_drop_replication_slot('logweir'); SELECT pg_create_logical_replication_slot('logweir', 'test_decoding')")
+        .await;
     only(check().await, ERROR, "slot_plugin");
 
     let other = PostgresServer::start(15, &[]).await;
@@ -706,6 +708,28 @@ async fn the_command_looks_at_the_checkpoint() {
     assert_eq!(checkpoint_files(engine.directory()), before);
     let finished = engine.run(&["run", "--until-caught-up"], A_MINUTE);
     assert!(finished.code == Some(1) && finished.stderr.contains("the replication slot has moved on"), "{}", finished.stderr);
+}
+
+/// A column named as one of ours is found before its table is met, and the remedy mends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_named_as_metadata_columns() {
+    const A_MINUTE: Duration = Duration::from_secs(60);
+    let server = PostgresServer::start(15, &[]).await;
+    server
+        .execute("CREATE TABLE public.orders (id int8 PRIMARY KEY, \"_Metadata_Sequence\" text, _metadata_x text); CREATE PUBLICATION weir FOR ALL TABLES")
+        .await;
+    let engine = Engine::postgres(&server, "public");
+    let finished = engine.run(&["check"], A_MINUTE);
+    assert_eq!(finished.code, Some(1), "{}{}", finished.stdout, finished.stderr);
+    let expected = "error[table] stream shop, destination lake: a column has the name of a metadata column (relation: public.orders, column: \
+                    _Metadata_Sequence)\n  → leave the column out: tables: { exclude_columns: [\"public.orders._Metadata_Sequence\"] }";
+    assert!(finished.stdout.contains(expected), "{}", finished.stdout);
+    let engine = engine.set("/streams/shop/tables/exclude_columns", json!(["public.orders._Metadata_Sequence"]));
+    let finished = engine.run(&["check"], A_MINUTE);
+    assert_eq!(finished.code, Some(0), "{}{}", finished.stdout, finished.stderr);
+    engine.catch_up();
+    server.execute("INSERT INTO public.orders VALUES (1, 'a', 'b')").await;
+    engine.catch_up();
 }
 
 /// Every file of the state, by name.

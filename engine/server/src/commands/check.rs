@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, Finding, LogMark, Result, Severity, Source, Transform as _};
+use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Source, Transform as _};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
@@ -34,15 +34,19 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             found.extend(findings.into_iter().map(|finding| Found { stream: name.0.clone(), at: at.clone(), finding }));
         };
         add(format!("source {}", stream.source), check_source(loaded, &name.0, stream).await);
+        let (landed, mask) = match landed(loaded, &name.0, stream).await {
+            Ok((landed, findings)) => (landed, Ok(findings)),
+            Err(error) => (Vec::new(), Err(error)),
+        };
         for destination in &stream.destinations {
             let findings = match loaded.sink(&name.0, destination) {
-                Ok(sink) => sink.check().await,
+                Ok(sink) => sink.check().await.map(|findings| findings.into_iter().chain(refused(sink.as_ref(), &landed)).collect()),
                 Err(error) => Err(error),
             };
             add(format!("destination {}", destination.name()), findings);
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
-        add("mask".to_owned(), check_mask(loaded, &name.0, stream).await);
+        add("mask".to_owned(), mask);
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
     let errors = found.iter().filter(|found| found.finding.severity == Severity::Error).count();
@@ -137,14 +141,23 @@ fn probe(directory: &Path) -> Result<()> {
     })
 }
 
-/// Plans the masks over the tables there are: a rule that cannot be, or that fits nothing.
-async fn check_mask(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<Finding>> {
-    let Some(mut mask) = loaded.mask(stream)? else { return Ok(Vec::new()) };
-    // A source that cannot be looked at was reported above.
-    let Ok(source) = loaded.source(name) else { return Ok(Vec::new()) };
-    let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Vec::new()) };
+/// Tables that a destination cannot take.
+fn refused(sink: &dyn Sink, landed: &[Arc<Relation>]) -> Vec<Finding> {
+    let refused = landed.iter().filter_map(|relation| sink.check_relation(relation).err());
+    refused.map(|error| Finding::of_error(Severity::Error, "table", &error, "exclude the table")).collect()
+}
+
+/// The tables as they would be landed, and what is wrong with the masks on the way: a rule that cannot be, or that fits nothing.
+async fn landed(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
+    let mask = loaded.mask(stream)?;
+    // A source that cannot be looked at is found elsewhere.
+    let Ok(source) = loaded.source(name) else { return Ok(Default::default()) };
+    let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Default::default()) };
+    let relations = relations.into_iter().map(Arc::new);
+    let Some(mut mask) = mask else { return Ok((relations.collect(), Vec::new())) };
+    let mut landed = Vec::new();
     for relation in relations {
-        mask.output(&Arc::new(relation))?;
+        landed.extend(mask.output(&relation)?);
     }
     let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
         severity: Severity::Warning,
@@ -152,5 +165,6 @@ async fn check_mask(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<
         message: format!("no column of the followed tables fits the mask pattern {pattern}"),
         remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
     });
-    Ok(unmatched.collect())
+    let findings = unmatched.collect();
+    Ok((landed, findings))
 }
