@@ -57,6 +57,35 @@ pub(crate) fn write_date(text: &mut Vec<u8>, days: i64) {
     write(text, format_args!("{year:04}-{month:02}-{day:02}"));
 }
 
+/// `2026-11-20`, and as ISO 8601 extends it beyond four digits, `+10000-01-01` and `-0001-12-31`.
+pub(crate) fn write_iso_date(text: &mut Vec<u8>, days: i64) {
+    let (year, month, day) = date_of(days);
+    match year {
+        0..=9999 => write(text, format_args!("{year:04}")),
+        _ => write(text, format_args!("{year:+05}")),
+    }
+    write(text, format_args!("-{month:02}-{day:02}"));
+}
+
+/// `+10000-01-01T12:30:00.250`, with a `Z` behind it if it is a point in time. A fraction has digits in threes.
+pub(crate) fn write_iso_timestamp(text: &mut Vec<u8>, value: i64, unit: TimeUnit, utc: bool) {
+    let (per_second, digits) = resolution(unit);
+    let seconds = value.div_euclid(per_second);
+    write_iso_date(text, seconds.div_euclid(SECONDS_PER_DAY));
+    text.push(b'T');
+    write_clock(text, seconds.rem_euclid(SECONDS_PER_DAY));
+    let (mut fraction, mut digits) = (value.rem_euclid(per_second), digits);
+    while digits > 3 && fraction % 1_000 == 0 {
+        (fraction, digits) = (fraction / 1_000, digits - 3);
+    }
+    if fraction != 0 {
+        write(text, format_args!(".{fraction:0digits$}"));
+    }
+    if utc {
+        text.push(b'Z');
+    }
+}
+
 /// `2026-11-20 12:30:00.25`, with a `Z` behind it if it is a point in time rather than a reading of a calendar.
 pub(crate) fn write_timestamp(text: &mut Vec<u8>, value: i64, unit: TimeUnit, utc: bool) {
     let (per_second, digits) = resolution(unit);

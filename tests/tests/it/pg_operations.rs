@@ -172,6 +172,41 @@ async fn a_standby_is_followed() {
     }
 }
 
+/// What no calendar library knows is printed as PostgreSQL means it, in every format.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dates_beyond_every_calendar_are_printed() {
+    let server = PostgresServer::start(15, &[]).await;
+    Manner::plain(15).publish(&server).await;
+    server
+        .execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.times (id int PRIMARY KEY, d date, t timestamp, z timestamptz, c time, l date[]);
+             INSERT INTO shop.times VALUES (1, 'infinity', '-infinity', 'infinity', '24:00', '{infinity,2026-01-02}'),
+             (2, '5874897-12-31', '294247-01-10 04:00:54.775806', '0044-03-15 12:00:00+00 BC', '12:30', '{}'),
+             (3, '2026-01-02', '2026-01-02 03:04:05', '2026-01-02 03:04:05+00', '01:00:00.5', NULL)",
+        )
+        .await;
+    let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("all"));
+    engine.catch_up();
+    const QUERY: &str = "SELECT * FROM shop.times ORDER BY id";
+    assert_eq!(
+        query(&engine, QUERY),
+        json!([
+            { "id": 1, "d": "infinity", "t": "-infinity", "z": "infinity", "c": "24:00:00", "l": ["infinity", "2026-01-02"] },
+            { "id": 2, "d": "+5874897-12-31", "t": "+294247-01-10T04:00:54.775806", "z": "-0043-03-15T12:00:00Z", "c": "12:30:00", "l": [] },
+            { "id": 3, "d": "2026-01-02", "t": "2026-01-02T03:04:05", "z": "2026-01-02T03:04:05Z", "c": "01:00:00.500" },
+        ])
+    );
+    let print = |format: &str| {
+        let finished = engine.run(&["sql", "SELECT id, d, t, z, c FROM shop.times ORDER BY id", "--format", format], A_MINUTE);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        finished.stdout
+    };
+    let csv = print("csv");
+    assert!(csv.contains("\n1,infinity,-infinity,infinity,24:00:00\n2,+5874897-12-31,"), "{csv}");
+    let table = print("table");
+    assert!(table.contains("| infinity ") && table.contains("| +294247-01-10T04:00:54.775806 ") && !table.contains("ERROR"), "{table}");
+}
+
 fn status(engine: &Engine, format: &str) -> String {
     let finished = engine.run(&["status", "--format", format], A_MINUTE);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
