@@ -17,6 +17,7 @@ use rustls::crypto::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -110,7 +111,7 @@ fn remedy(error: &rustls::Error) -> &'static str {
 fn client(options: &TlsOptions) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let trust = Arc::new(Trust::new(options, &provider)?);
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("TLS could not be set up").source(error))?
         .dangerous()
@@ -120,15 +121,34 @@ fn client(options: &TlsOptions) -> Result<ClientConfig> {
             let chain = certificates(cert)?;
             let key = PrivateKeyDer::from_pem_file(key)
                 .map_err(|error| Error::config("could not read the private key").context("file", key.display()).source(error))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| Error::config("certificate and key do not go together").context("file", cert.display()).source(error))?
+            builder.with_client_cert_resolver(Arc::new(own_certificate(chain, key, &provider, cert)?))
         }
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(Error::config("tls needs cert and key together").remedy("give both files, or neither")),
     };
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(client)
+}
+
+/// What we show of ourselves. Certificates of X.509 version 1, which PostgreSQL's manual has people make, are among them: servers
+/// take them, and webpki, which rustls compares them with their keys by, does not.
+fn own_certificate(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+    file: &Path,
+) -> Result<SingleCertAndKey> {
+    let named = |error: Error| error.context("file", file.display());
+    let own = chain.first().and_then(|own| Certificate::parse(own));
+    let own = own.ok_or_else(|| named(Error::config("the certificate cannot be read").remedy("give an X.509 certificate as PEM")))?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| named(Error::config("the private key cannot be used").source(error)))?;
+    if key.public_key().is_some_and(|public| public.as_ref() != own.public_key()) {
+        return Err(named(Error::config("certificate and key do not go together").remedy("check tls: cert and key: one is of the other")));
+    }
+    Ok(CertifiedKey::new(chain, key).into())
 }
 
 /// The certificates of a PEM file, of which there must be one.

@@ -194,6 +194,12 @@ async fn our_own_certificate() {
     (options.tls.cert, options.tls.key) = (Some(theirs), Some(their_key.clone()));
     let error = refused(&options).await;
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("cert and key"), "{error:?}");
+    // Of X.509 version 1.
+    let (old, old_key) = authority.issue("old", "weir", "");
+    (options.tls.cert, options.tls.key) = (Some(old.clone()), Some(old_key));
+    assert!(tls_version(&options).await.unwrap().is_some());
+    (options.tls.cert, options.tls.key) = (Some(old), Some(their_key.clone()));
+    assert!(refused(&options).await.message().contains("do not go together"));
     // A key that is not the certificate's.
     (options.tls.cert, options.tls.key) = (Some(certificate), Some(their_key));
     let error = refused(&options).await;
