@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use crate::error::parquet_error;
 use crate::form::{Form, FormColumn};
+use crate::repeats;
 
 /// Rows in a row group at most: enough that dictionaries and statistics pay, few enough that readers skip at a useful grain.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -72,8 +73,9 @@ pub(crate) struct FileEncoder {
 }
 
 impl FileEncoder {
-    pub(crate) fn new(form: Arc<Form>, settings: &EncodeSettings, first: LogPosition) -> Result<Self> {
-        Self::build(&form, settings, first)
+    /// A file whose first change is `first` and whose first rows are those of `parts`; how columns are encoded is decided by them.
+    pub(crate) fn new(form: Arc<Form>, settings: &EncodeSettings, first: LogPosition, parts: &[Part]) -> Result<Self> {
+        Self::build(&form, settings, first, parts)
             .map(|(file, groups)| FileEncoder {
                 file,
                 groups,
@@ -95,8 +97,9 @@ impl FileEncoder {
         form: &Form,
         settings: &EncodeSettings,
         first: LogPosition,
+        parts: &[Part],
     ) -> Result<(SerializedFileWriter<Vec<u8>>, ArrowRowGroupWriterFactory), ParquetError> {
-        let mut properties = properties(form, settings)?;
+        let mut properties = properties(form, settings, parts)?;
         let schema = ArrowSchemaConverter::new().convert(form.written())?;
         add_encoded_arrow_schema_to_metadata(form.shown(), &mut properties);
         let mut file = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), Arc::new(properties))?;
@@ -231,7 +234,7 @@ fn leaf_count(data_type: &DataType) -> usize {
     }
 }
 
-fn properties(form: &Form, settings: &EncodeSettings) -> Result<WriterProperties, ParquetError> {
+fn properties(form: &Form, settings: &EncodeSettings, parts: &[Part]) -> Result<WriterProperties, ParquetError> {
     let metadata = |column: FormColumn| ColumnPath::new(vec![column.name().to_owned()]);
     let plain = |builder: WriterPropertiesBuilder, path: ColumnPath, encoding: Encoding| {
         builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding)
@@ -252,6 +255,11 @@ fn properties(form: &Form, settings: &EncodeSettings) -> Result<WriterProperties
         let field = &form.relation().columns()[*key].field;
         if field.data_type().is_integer() {
             builder = plain(builder, ColumnPath::new(vec![field.name().clone()]), Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    for (index, column) in form.relation().columns().iter().enumerate() {
+        if repeats::are_rare(parts.iter().map(|part| part.columns[index].as_ref())) {
+            builder = builder.set_column_dictionary_enabled(ColumnPath::new(vec![column.name().to_owned()]), false);
         }
     }
     Ok(builder.build())

@@ -11,6 +11,7 @@ mod error;
 pub mod form;
 pub mod layout;
 mod options;
+mod repeats;
 mod sink;
 mod staging;
 mod store;

@@ -110,7 +110,7 @@ impl OpenFile {
     fn encode(&mut self, settings: &EncodeSettings) -> Result<&mut FileEncoder> {
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            none => none.insert(FileEncoder::new(Arc::clone(&self.form), settings, self.first)?),
+            none => none.insert(FileEncoder::new(Arc::clone(&self.form), settings, self.first, &self.parts)?),
         };
         encoder.write(&self.parts)?;
         self.parts.clear();
@@ -163,7 +163,7 @@ impl FilesWriter {
         }
         let form = Arc::new(Form::new(Arc::clone(relation))?);
         // The encoder has the last word on types; better now than in the middle of the rows.
-        FileEncoder::new(Arc::clone(&form), &self.settings, relation.since())?;
+        FileEncoder::new(Arc::clone(&form), &self.settings, relation.since(), &[])?;
         self.forms.insert(relation.name().clone(), Arc::clone(&form));
         Ok(form)
     }
