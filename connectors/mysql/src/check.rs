@@ -3,7 +3,7 @@
 //! Every question is one a replica's account may ask. What the server keeps to itself (a privilege is missing) is itself a
 //! finding, not an error: the rest is still looked at.
 
-use logweir_core::{ErrorKind, Finding, LogMark, RelationName, Result, Severity, Source, TableFilter};
+use logweir_core::{ErrorKind, Finding, LogMark, RelationName, Result, Severity, TableFilter};
 
 use crate::carried;
 use crate::catalog_query::{self, Table};
@@ -201,7 +201,7 @@ async fn checkpoint(server: &mut Server, facts: &Facts, mark: &LogMark) -> Resul
         Err(failure) if failure.kind() == ErrorKind::Denied => Ok(Vec::new()),
         Err(failure) => {
             const REMEDY: &str = "start the stream anew with start: and an empty state";
-            Ok(vec![Finding::of_error(Severity::Error, <dyn Source>::CHECKPOINT, &failure, REMEDY)])
+            Ok(vec![Finding::of_error(Severity::Error, Finding::CHECKPOINT, &failure, REMEDY)])
         }
     }
 }

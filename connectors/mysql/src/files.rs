@@ -75,7 +75,7 @@ impl Source for BinlogFilesSource {
                     }
                 }
                 match mark {
-                    Some(mark) => resume(&files, mark).map_or_else(|error| found(<dyn Source>::CHECKPOINT, &error), drop),
+                    Some(mark) => resume(&files, mark).map_or_else(|error| found(Finding::CHECKPOINT, &error), drop),
                     None => begin(&self.options, &files).map_or_else(|error| found("start", &error), drop),
                 }
             }

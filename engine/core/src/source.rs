@@ -36,6 +36,9 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// The code of what keeps a log from being opened at the mark of a checkpoint.
+    pub const CHECKPOINT: &str = "checkpoint";
+
     /// What a failure says, with its own remedy, or with `remedy` if it has none.
     pub fn of_error(severity: Severity, code: &'static str, error: &Error, remedy: &str) -> Self {
         let mut message = error.report();
@@ -100,7 +103,7 @@ pub struct LogStart {
 pub trait Source: Send + Sync {
     /// Looks for everything that would stop a stream over `tables` later, with the statement that mends it. Changes
     /// nothing. An error means that the source could not be looked at (unreachable, wrong password). `resume` is the mark that the
-    /// stream goes on from, if it has a checkpoint; what keeps the log from being opened there is a finding [`Self::CHECKPOINT`].
+    /// stream goes on from, if it has a checkpoint; what keeps the log from being opened there is a finding [`Finding::CHECKPOINT`].
     async fn check(&self, tables: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>>;
 
     /// The tables there are now, with the types they would be carried as.
@@ -162,11 +165,6 @@ pub trait LogReader: Send {
     async fn retained(&mut self) -> Result<Option<u64>> {
         Ok(None)
     }
-}
-
-impl dyn Source {
-    /// The code of what keeps a log from being opened at the mark of a checkpoint.
-    pub const CHECKPOINT: &str = "checkpoint";
 }
 
 impl dyn LogReader {

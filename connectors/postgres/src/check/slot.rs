@@ -1,6 +1,6 @@
 //! What the slot says, and what stands in the way of making it.
 
-use logweir_core::{Finding, Result, Severity, Source};
+use logweir_core::{Finding, Result, Severity};
 
 use super::facts::Facts;
 use super::{Subject, bytes, error, list, server, span, warning};
@@ -59,7 +59,7 @@ async fn checkpoint(subject: &Subject<'_>, findings: &[Finding]) -> Result<Optio
     match opening::verify_mark(subject.options, mark, subject.slot()).await {
         Ok(()) => Ok(None),
         Err(failure) if failure.is_transient() => Err(failure),
-        Err(failure) => Ok(Some(Finding::of_error(Severity::Error, <dyn Source>::CHECKPOINT, &failure, START_ANEW))),
+        Err(failure) => Ok(Some(Finding::of_error(Severity::Error, Finding::CHECKPOINT, &failure, START_ANEW))),
     }
 }
 

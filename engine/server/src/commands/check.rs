@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Source, Transform as _};
+use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Transform as _};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
@@ -89,7 +89,7 @@ async fn check_source(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Ve
     let mut mark = resume(loaded, name).await;
     loop {
         let findings = source.check(&table_filter(stream), mark.as_ref()).await?;
-        if findings.iter().all(|finding| finding.code != <dyn Source>::CHECKPOINT) {
+        if findings.iter().all(|finding| finding.code != Finding::CHECKPOINT) {
             return Ok(findings);
         }
         // While the stream runs the log may have gone on behind the checkpoint that was looked at.
