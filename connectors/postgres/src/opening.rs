@@ -99,6 +99,11 @@ impl Opening {
             surveyed = true;
         }
         let binary = self.binary && self.all_binary(&mut query, &facts).await?;
+        // Before the walsender begins, which wants answers from then on. A locked table leaves it to be asked table by table.
+        let cut_keys = match publication::cut_keys(&mut query, &options.publication).await {
+            Err(error) if sqlstate(&error) == Some(LOCKED) => HashMap::new(),
+            cut_keys => cut_keys?,
+        };
         let statement = server::start_statement(options, &facts, from.begin(), binary, two_phase);
         let both = walsender.copy_both(&statement).await.map_err(|error| error.context("slot", &options.slot))?;
         let flush_bytes = (self.memory_bytes / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
@@ -114,11 +119,7 @@ impl Opening {
             flush_bytes,
             flush_bytes_max: flush_bytes * 2,
         });
-        // A locked table leaves it to be asked table by table.
-        match publication::cut_keys(&mut query, &options.publication).await {
-            Err(error) if sqlstate(&error) == Some(LOCKED) => decoder.learn_cut_keys(HashMap::new()),
-            cut => decoder.learn_cut_keys(cut?),
-        }
+        decoder.learn_cut_keys(cut_keys);
         if decoder.commit_time().is_none() {
             // Rows that were there before the first change have a time of the log, too.
             decoder.advance_clock(SystemClock.now().min(server_time(&mut query).await?));

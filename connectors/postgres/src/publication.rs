@@ -259,11 +259,14 @@ const KEY_INDEX: &str = "CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE
 
 /// The condition that what tells rows of the table `c` apart has a column that is not sent.
 pub(crate) fn has_cut_key(version: u32) -> String {
+    has_key_without(is_sent(version))
+}
+
+fn has_key_without(is_sent: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY ({}) \
-         WHERE i.indrelid = c.oid AND {KEY_INDEX} AND NOT {})",
+         WHERE i.indrelid = c.oid AND {KEY_INDEX} AND NOT {is_sent})",
         key_columns("i"),
-        is_sent(version)
     )
 }
 
@@ -280,14 +283,22 @@ pub(crate) async fn cut_keys(connection: &mut Connection, publication: &str) -> 
     Ok((0..rows.len()).filter_map(|row| Some((server::number(&rows, row, 0)?, rows.get(row, 1) == Some("t")))).collect())
 }
 
-/// Whether the key of a table has a column that the publication does not send.
+/// Whether the key of a table, which the publication sends, has a column that it does not send.
+///
+/// The log waits for the answer, so it does without the view: from 16 on that opens all of the publication's tables, and would wait for
+/// whoever has locked any of them.
 pub(crate) async fn is_key_cut(connection: &mut Connection, publication: &str, table: Oid) -> Result<bool> {
+    // `p` is the publication, `r` its row for the table, if it has one.
+    let is_sent = match connection.version() {
+        180_000.. => "CASE WHEN r.prattrs IS NULL THEN a.attgenerated IN ('', p.pubgencols) ELSE a.attnum = ANY (r.prattrs) END",
+        150_000.. => "(a.attgenerated = '' AND (r.prattrs IS NULL OR a.attnum = ANY (r.prattrs)))",
+        _ => "(a.attgenerated = '')",
+    };
     let rows = connection
         .query(&format!(
-            "SELECT {} FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-             JOIN pg_catalog.pg_publication_tables AS p ON p.pubname = {} AND p.schemaname = n.nspname AND p.tablename = c.relname \
-             WHERE c.oid = {table}",
-            has_cut_key(connection.version()),
+            "SELECT {} FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_publication AS p ON p.pubname = {} \
+             LEFT JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE c.oid = {table}",
+            has_key_without(is_sent),
             literal(publication)
         ))
         .await?;

@@ -486,3 +486,30 @@ async fn inserts_without_a_part_of_their_key() {
         );
     }
 }
+
+/// Whoever has locked a table keeps the log of others waiting neither where it is opened nor where a table has another shape, though
+/// later servers open all of a publication's tables to say what it sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_table_keeps_no_other_waiting() {
+    let server = PostgresServer::start(18, &[]).await;
+    server
+        .execute(
+            "CREATE SCHEMA shop; CREATE TABLE shop.things (id integer PRIMARY KEY); CREATE TABLE shop.others (id integer PRIMARY KEY);
+             CREATE PUBLICATION weir FOR TABLE shop.things, shop.others",
+        )
+        .await;
+    let engine = Engine::postgres(&server, SCHEMA).set("/streams/shop/backfill", json!("none"));
+    engine.catch_up();
+    server.execute("INSERT INTO shop.things VALUES (1); INSERT INTO shop.others VALUES (1)").await;
+    engine.catch_up();
+    let other = server.connect().await;
+    other.batch_execute("BEGIN; LOCK TABLE shop.others IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    server
+        .execute("INSERT INTO shop.things VALUES (2); ALTER TABLE shop.things ADD size integer; INSERT INTO shop.things VALUES (3, 3)")
+        .await;
+    let finished = engine.catch_up();
+    assert!(!finished.stderr.contains("lost the log"), "{}", finished.stderr);
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let tables = ["things", "others"].map(|table| (SCHEMA.to_owned(), table.to_owned()));
+    println!("{}", assert_postgres_equal(&server, engine.destination(), &tables, Counted::No).await);
+}
