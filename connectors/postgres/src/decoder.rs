@@ -745,8 +745,8 @@ fn unidentified(shape: &RelationShape, lsn: Lsn) -> Error {
         .context("relation", format!("{}.{}", shape.schema, shape.table))
         .context("position", lsn)
         .remedy(
-            "run check, which has the statement that mends it, and begin the stream anew, because this place of the log cannot be passed; \
-             or leave the table out of tables:",
+            "run check, which has the statement that mends it, and start again; where the key was not whole when the row was changed, this \
+             place of the log cannot be passed even then: begin the stream anew, or leave the table out of tables:",
         )
 }
 
