@@ -690,6 +690,14 @@ impl Fill {
         for name in &survey.left {
             tracing::warn!(relation = %name, "a table, or a part of it, is not published and followed any more: its changes do not arrive");
         }
+        if let Some(operations) = survey.narrowed {
+            tracing::warn!(
+                publication = self.options.publication,
+                %operations,
+                remedy = "ALTER PUBLICATION … SET (publish = 'insert, update, delete, truncate')",
+                "the publication leaves out operations that it sent before: they do not arrive"
+            );
+        }
         for gap in &survey.gaps {
             if gap.wanted {
                 tracing::warn!(relation = %gap.name, "a table was not published whole, or not logged, for a while: it is read again");

@@ -291,6 +291,32 @@ async fn a_table_leaves_the_publication_and_comes_back() {
     }
 }
 
+/// What a publication left out for a while is in no log either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_leaves_out_operations_for_a_while() {
+    for version in [12, 18] {
+        let absence = Absence {
+            version,
+            setup: &format!("{TWO_TABLES} CREATE PUBLICATION weir FOR TABLE things, others"),
+            away: "ALTER PUBLICATION weir SET (publish = 'insert, truncate')",
+            meanwhile: CHANGES,
+            back: "ALTER PUBLICATION weir SET (publish = 'insert, update, delete, truncate')",
+            tables: &["things", "others"],
+            again: &["things", "others"],
+        };
+        let (server, engine) = absence.prepared("all").await;
+        absence.execute(&server, absence.away).await;
+        let finished = engine.catch_up();
+        assert!(finished.stderr.contains("leaves out operations") && finished.stderr.contains("update, delete"), "{}", finished.stderr);
+        absence.execute(&server, absence.meanwhile).await;
+        let finished = engine.catch_up();
+        assert!(!finished.stderr.contains("leaves out operations") && !finished.stderr.contains(READ_AGAIN), "{}", finished.stderr);
+        absence.execute(&server, absence.back).await;
+        let finished = engine.catch_up();
+        absence.compare(&server, &engine, &finished.stderr).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_moves_to_another_schema_and_back() {
     for (version, publication) in [(12, "FOR ALL TABLES"), (17, "FOR TABLES IN SCHEMA shop")] {

@@ -14,7 +14,7 @@ use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo};
 use crate::wire::{Connection, Rows};
 
 use super::key::{KeyBound, RangeKey};
-use super::standing::{Known, Part, Parts, Rewritten, Traces};
+use super::standing::{Known, Operations, Part, Parts, Rewritten, Traces};
 use super::state::PendingPart;
 use super::wave::Range;
 
@@ -44,6 +44,8 @@ pub(crate) struct Survey {
     pub(crate) cut_keys: HashMap<Oid, bool>,
     /// Tables of which a part is published, or followed, no more.
     pub(crate) left: Vec<RelationName>,
+    /// What the publication sends no more.
+    pub(crate) narrowed: Option<Operations>,
 }
 
 /// A table that was known, and of which changes are in no log.
@@ -125,6 +127,9 @@ pub(crate) async fn survey(connection: &mut Connection, asked: Surveyed<'_>) -> 
         }
         known.insert(*part, Known::Published(now));
     }
+    let before =
+        asked.known.iter().filter_map(|(_, known)| if let Known::Published(before) = known { Some(before.left_out) } else { None });
+    let narrowed = before.map(|before| traces.left_out.without(before)).find(|narrowed| !narrowed.is_empty());
     let mut left = Vec::new();
     for (part, before) in asked.known.iter().filter(|(part, _)| !known.contains_key(part)).collect::<Vec<_>>() {
         // One that was dropped does not come back.
@@ -163,7 +168,15 @@ pub(crate) async fn survey(connection: &mut Connection, asked: Surveyed<'_>) -> 
     }
     // What cannot be merged goes first, while a snapshot is exact.
     found.sort_by_key(|part| (!part.exact, part.oid, part.part));
-    Ok(Survey { found, known: Parts::new(known, traces.horizon), names, gaps, cut_keys, left: names_of(connection, &left).await? })
+    Ok(Survey {
+        found,
+        known: Parts::new(known, traces.horizon),
+        names,
+        gaps,
+        cut_keys,
+        left: names_of(connection, &left).await?,
+        narrowed,
+    })
 }
 
 /// What was known of a part. Before it was noted how parts are published it was not noted either as which table.

@@ -10,7 +10,7 @@
 //! * the file of its rows, because `SET UNLOGGED` and `SET LOGGED` write a table anew. So does much else: see
 //!   [`Rewritten`].
 //!
-//! So does whether its key is published whole: with another key rows that were landed before are not found again.
+//! So do the operations that the publication sends: what it left out for a while is missing. And whether its key is published whole: with another key rows that were landed before are not found again.
 //!
 //! The number of the transaction that wrote a row of the catalog stays when the row is frozen, and when the catalog is rewritten.
 //! A server that was made by `pg_upgrade` or from a dump is another cluster, whose log is not taken for this one's.
@@ -44,6 +44,44 @@ pub(crate) struct Standing {
     pub(crate) files: Option<(Oid, Oid)>,
     /// Of its key a column is not published, so it counts as none.
     pub(crate) cut: bool,
+    /// What the publication does not send of it.
+    pub(crate) left_out: Operations,
+}
+
+/// A set of operations, a bit for each of [`OPERATIONS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Operations(u8);
+
+/// What a publication can leave out, and its letter in a mark.
+const OPERATIONS: [(char, &str); 4] = [('i', "insert"), ('u', "update"), ('d', "delete"), ('t', "truncate")];
+
+impl Operations {
+    /// Those of these that are not among others.
+    pub(crate) fn without(self, others: Operations) -> Operations {
+        Operations(self.0 & !others.0)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn members(self) -> impl Iterator<Item = (char, &'static str)> {
+        OPERATIONS.into_iter().enumerate().filter_map(move |(bit, operation)| (self.0 >> bit & 1 == 1).then_some(operation))
+    }
+
+    fn of(letters: &str) -> Option<Self> {
+        letters.chars().try_fold(Operations::default(), |set, letter| {
+            let bit = OPERATIONS.iter().position(|(known, _)| *known == letter)?;
+            Some(Operations(set.0 | 1 << bit))
+        })
+    }
+}
+
+impl fmt::Display for Operations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.members().map(|(_, name)| name).collect();
+        f.write_str(&names.join(", "))
+    }
 }
 
 /// What is known of a part.
@@ -67,9 +105,9 @@ pub(crate) enum Rewritten {
 }
 
 impl Standing {
-    /// True if it cannot have left in between, and its rows are told apart as before.
+    /// True if it cannot have left in between, nothing is sent that was left out, and its rows are told apart as before.
     pub(crate) fn lasts(&self, now: &Standing) -> bool {
-        self.cut == now.cut && self.ways.iter().any(|way| now.ways.contains(way))
+        self.cut == now.cut && self.left_out.without(now.left_out).is_empty() && self.ways.iter().any(|way| now.ways.contains(way))
     }
 
     pub(crate) fn rewritten(&self, now: &Standing) -> Rewritten {
@@ -97,6 +135,8 @@ pub(crate) struct Traces {
     schemas: HashMap<Oid, Oid>,
     /// The publication, if it is one of all tables.
     all: Option<Oid>,
+    /// What the publication does not send.
+    pub(crate) left_out: Operations,
     /// Every transaction below has ended.
     pub(crate) horizon: u64,
 }
@@ -118,14 +158,16 @@ impl Traces {
         let mut traces = Traces::default();
         let rows = connection
             .query(&format!(
-                "SELECT oid, puballtables, pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()) \
-                 FROM pg_catalog.pg_publication WHERE pubname = {}",
+                "SELECT oid, puballtables, pg_catalog.txid_snapshot_xmin(pg_catalog.txid_current_snapshot()), \
+                 CASE WHEN pubinsert THEN '' ELSE 'i' END || CASE WHEN pubupdate THEN '' ELSE 'u' END || \
+                 CASE WHEN pubdelete THEN '' ELSE 'd' END || CASE WHEN pubtruncate THEN '' ELSE 't' END FROM pg_catalog.pg_publication WHERE pubname = {}",
                 literal(publication)
             ))
             .await?;
         let Some(oid) = number::<Oid>(&rows, 0, 0) else { return Ok(traces) };
         traces.all = (rows.get(0, 1) == Some("t")).then_some(oid);
         traces.horizon = number(&rows, 0, 2).unwrap_or_default();
+        traces.left_out = rows.get(0, 3).and_then(Operations::of).unwrap_or_default();
         let named = connection.query(&format!("SELECT prrelid, oid FROM pg_catalog.pg_publication_rel WHERE prpubid = {oid}")).await?;
         traces.named = (0..named.len()).filter_map(|row| Some((number(&named, row, 0)?, number(&named, row, 1)?))).collect();
         if connection.version() >= 150_000 {
@@ -196,14 +238,14 @@ impl Traces {
         }
         ways.sort_unstable();
         let files = (!self.named.contains_key(&part)).then_some((first.file, first.apart));
-        Standing { ways, files, cut }
+        Standing { ways, files, cut, left_out: self.left_out }
     }
 }
 
 /// Parts that were looked at, as a mark holds them: one text, made when they change and not with every mark.
 ///
 /// `@800` every transaction below had ended then, `16385-16390` looked at somehow, `16400=left`, `16402/16400=16500.745|16501.745:16403.16405`: rows in 16402 published as those
-/// of 16400 in two ways, with file and table of values stored apart. Behind it `!` if a part of its key is not published.
+/// of 16400 in two ways, with file and table of values stored apart. `-ud` behind the ways if updates and deletes are left out, `!` at the end if a part of its key is not published.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     parts: Arc<BTreeMap<Part, Known>>,
@@ -296,6 +338,9 @@ fn written(parts: &BTreeMap<Part, Known>, horizon: u64) -> String {
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.ways.join("|"))?;
+        if !self.left_out.is_empty() {
+            write!(f, "-{}", self.left_out.members().map(|(letter, _)| letter).collect::<String>())?;
+        }
         if let Some((file, apart)) = self.files {
             write!(f, ":{file}.{apart}")?;
         }
@@ -317,7 +362,9 @@ impl FromStr for Standing {
             }
             None => None,
         };
-        Ok(Standing { ways: ways.split('|').filter(|way| !way.is_empty()).map(str::to_owned).collect(), files, cut })
+        let (ways, left_out) = ways.split_once('-').unwrap_or((ways, ""));
+        let left_out = Operations::of(left_out).ok_or_else(bad)?;
+        Ok(Standing { ways: ways.split('|').filter(|way| !way.is_empty()).map(str::to_owned).collect(), files, cut, left_out })
     }
 }
 
@@ -391,9 +438,9 @@ mod tests {
         assert_eq!(by_root.standing((3, 3), false).ways, ["90.700.802.801"]);
         assert!(by_root.standing((5, 5), false).ways.is_empty());
         let by_itself = Traces { named: [(3, 91)].into(), ..traces() };
-        assert_eq!(by_itself.standing((3, 3), false), Standing { ways: vec!["91.700".to_owned()], files: None, cut: false });
+        assert_eq!(by_itself.standing((3, 3), false), Standing { ways: vec!["91.700".to_owned()], ..Standing::default() });
         let all = Traces { all: Some(80), ..traces() };
-        assert_eq!(all.standing((3, 3), false), Standing { ways: vec!["80.700".to_owned()], files: Some((50, 60)), cut: false });
+        assert_eq!(all.standing((3, 3), false), Standing { ways: vec!["80.700".to_owned()], files: Some((50, 60)), ..Standing::default() });
         assert_eq!(all.standing((3, 1), false).ways, ["80.700.802.801"]);
         let by_schema = Traces { schemas: [(11, 95)].into(), ..traces() };
         assert_eq!(by_schema.standing((5, 5), false).ways, ["95.700.700"]);
@@ -401,14 +448,23 @@ mod tests {
 
     #[test]
     fn one_way_that_lasts_is_enough() {
-        let standing = |ways: &[&str]| Standing { ways: ways.iter().map(|way| (*way).to_owned()).collect(), files: None, cut: false };
+        let standing = |ways: &[&str]| Standing { ways: ways.iter().map(|way| (*way).to_owned()).collect(), ..Standing::default() };
         assert!(standing(&["1.7", "2.7"]).lasts(&standing(&["2.7", "3.7"])));
         assert!(!standing(&["1.7"]).lasts(&standing(&["2.7"])));
     }
 
     #[test]
+    fn what_was_left_out_is_missed_when_it_comes_again() {
+        let standing =
+            |letters| Standing { ways: vec!["1.7".to_owned()], left_out: Operations::of(letters).unwrap(), ..Standing::default() };
+        assert!(standing("").lasts(&standing("ud")) && standing("ud").lasts(&standing("ud")));
+        assert!(!standing("ud").lasts(&standing("u")) && !standing("t").lasts(&standing("")) && !standing("d").lasts(&standing("u")));
+        assert_eq!(Operations::of("dt").unwrap().to_string(), "delete, truncate");
+    }
+
+    #[test]
     fn what_rewrites_a_table() {
-        let standing = |files| Standing { ways: Vec::new(), files: Some(files), cut: false };
+        let standing = |files| Standing { files: Some(files), ..Standing::default() };
         assert_eq!(standing((1, 2)).rewritten(&standing((1, 3))), Rewritten::No);
         assert_eq!(standing((1, 2)).rewritten(&standing((5, 2))), Rewritten::No);
         assert_eq!(standing((1, 2)).rewritten(&standing((5, 3))), Rewritten::Yes);
@@ -418,12 +474,12 @@ mod tests {
 
     #[test]
     fn parts_survive_the_checkpoint() {
-        let text = "@800,16385-16387,16390,16392/16390,16400=left,16402/16400=16500.745|16501.745:16403.16405,16404=7.8!";
+        let text = "@800,16385-16387,16390,16392/16390,16400=left,16402/16400=16500.745|16501.745:16403.16405,16404=7.8!,16406=7.8-ud:9.10";
         let parts: Parts = serde_json::from_str(&format!("\"{text}\"")).unwrap();
-        assert_eq!(parts.iter().count(), 8);
+        assert_eq!(parts.iter().count(), 9);
         assert_eq!(parts.get((16400, 16400)), Some(&Known::Left));
         assert_eq!(serde_json::to_string(&parts).unwrap(), format!("\"{text}\""));
-        for bad in ["x", "2-1", "1-99999999999", "1=7:8", "1/", "@"] {
+        for bad in ["x", "2-1", "1-99999999999", "1=7:8", "1=7-x", "1/", "@"] {
             assert!(bad.parse::<Parts>().is_err(), "{bad}");
         }
     }
