@@ -145,6 +145,7 @@ async fn ours(batches: &[(Arc<Relation>, RecordBatch, LogPosition)], folder: &Pa
             relation: Arc::clone(relation),
             records: records.clone(),
             unchanged: None,
+            before: None,
             last: *last,
             memory: Arc::new(MemoryPermit::uncounted()),
         };

@@ -86,6 +86,7 @@ async fn land(source: Arc<dyn Source>, memory_bytes: usize) -> Result<u64> {
         name: "land".to_owned(),
         source,
         tables: TableFilter::all(),
+        before_images: Vec::new(),
         transforms: no_transforms(),
         destinations: vec![Destination { name: "lake".to_owned(), sink: Arc::new(sink) }],
         state: Box::new(LocalStateStore::new(directory.path().join("state"), "land")?),

@@ -67,7 +67,7 @@ struct Read {
 async fn read(arguments: PostgresArguments) -> Result<Read> {
     let memory = MemoryBudget::new(arguments.memory_bytes);
     let source = PostgresSource::new(arguments.options);
-    let start = LogStart { resume: None, relations: Vec::new(), tables: TableFilter::all(), memory };
+    let start = LogStart { resume: None, relations: Vec::new(), tables: TableFilter::all(), before_images: Vec::new(), memory };
     let mut log = source.open_log(start).await?;
     let mut read = Read { micros: Vec::new(), batches: 0 };
     let (mut warm_at, mut last_change, mut checkpoint_at) = (None, Instant::now() + PATIENCE - SILENCE, Instant::now());

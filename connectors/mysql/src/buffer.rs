@@ -478,8 +478,14 @@ impl RowBuffer {
             }
             Unchanged { columns }
         });
-        let batch =
-            ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, last, memory: Arc::new(MemoryPermit::uncounted()) };
+        let batch = ChangeBatch {
+            relation: Arc::clone(&self.relation),
+            records,
+            unchanged,
+            before: None,
+            last,
+            memory: Arc::new(MemoryPermit::uncounted()),
+        };
         let part = Part { batch, committed: self.committed.min(rows), bytes: self.bytes };
         self.committed = 0;
         self.bytes = 0;

@@ -746,7 +746,7 @@ impl BinlogDecoder {
             .map_err(|error| Error::internal("could not put a truncate together").context("relation", relation.name()).source(error))?;
         let memory = Arc::new(MemoryPermit::uncounted());
         let bytes = 256 + 16 * relation.columns().len();
-        let batch = ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last: position, memory };
+        let batch = ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, before: None, last: position, memory };
         table.parts.push(Part { batch, committed: 0, bytes });
         self.held_bytes += bytes;
         transaction.rows = true;

@@ -88,7 +88,7 @@ impl Source for BinlogFilesSource {
     /// A recording is all there is of its tables: it is read through, and every table's last shape is the answer.
     async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>> {
         let memory = MemoryBudget::new(*FLUSH_BYTES.end());
-        let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory };
+        let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), before_images: Vec::new(), memory };
         let mut reader = self.open_log(start).await?;
         let mut relations: HashMap<RelationName, Arc<Relation>> = HashMap::new();
         while let Some(event) = reader.next().await? {

@@ -302,6 +302,6 @@ impl RowBuffer {
         self.bytes = 0;
         self.transaction = None;
         let memory = Arc::new(MemoryPermit::uncounted());
-        Ok(Some(ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, last, memory }))
+        Ok(Some(ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, before: None, last, memory }))
     }
 }

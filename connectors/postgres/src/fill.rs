@@ -634,7 +634,14 @@ impl Fill {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let records = RecordBatch::try_new_with_options(Arc::clone(relation.schema()), columns, &options)
             .map_err(|error| Error::internal("could not put a batch together").context("relation", relation.name()).source(error))?;
-        Ok(ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last, memory: Arc::new(MemoryPermit::uncounted()) })
+        Ok(ChangeBatch {
+            relation: Arc::clone(relation),
+            records,
+            unchanged: None,
+            before: None,
+            last,
+            memory: Arc::new(MemoryPermit::uncounted()),
+        })
     }
 
     /// Takes away what was landed of a table that is read anew.

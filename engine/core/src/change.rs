@@ -12,6 +12,7 @@ use crate::memory::MemoryPermit;
 use crate::metadata::MetadataColumn;
 use crate::position::{LogMark, LogPosition};
 use crate::relation::Relation;
+use crate::unchanged::Unchanged;
 
 /// What happened to a row (or, for a truncate, to every row).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,25 +72,43 @@ impl ChangeType {
     }
 }
 
-/// Which values of a batch the source did not log because they did not change: neither a value nor NULL.
+/// The rows of a batch as they were before the updates that it holds.
 ///
-/// A column without an entry has none. In the batch itself such a place is null.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Unchanged {
-    /// Column index and one bit per row, set where unchanged; ascending by column.
-    pub columns: Vec<(usize, BooleanBuffer)>,
+/// For a delete and the first half of a key change this is what the batch's own columns hold; here are the images of
+/// [`ChangeType::UpdateInsert`], also where it is the second half of a key change.
+#[derive(Clone)]
+pub struct BeforeImages {
+    /// The relation's columns, without metadata, a value for each row of the batch. Null where there is no image, and where
+    /// the image does not hold the value.
+    pub columns: Vec<ArrayRef>,
+    /// One bit per row of the batch: its change has a before image here.
+    pub present: BooleanBuffer,
+    /// Values that an image does not hold: it is of the key alone, it leaves large values out, or the value cannot be said in the
+    /// relation of the batch. Set only where `present` is. `None` if there are none.
+    pub absent: Option<Unchanged>,
 }
 
-impl Unchanged {
-    /// True if column `column` of row `row` is unchanged.
-    pub fn is_unchanged(&self, column: usize, row: usize) -> bool {
-        self.columns.iter().any(|(index, bits)| *index == column && bits.value(row))
+impl BeforeImages {
+    /// True if the before image of row `row` is here and holds column `column`: a value or NULL.
+    pub fn holds(&self, column: usize, row: usize) -> bool {
+        self.present.value(row) && !self.absent.as_ref().is_some_and(|absent| absent.is_unchanged(column, row))
     }
 
-    /// Rows `offset..offset + length`.
+    /// Rows `offset..offset + length` without copying.
     #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
-        Unchanged { columns: self.columns.iter().map(|(index, bits)| (*index, bits.slice(offset, length))).collect() }
+        BeforeImages {
+            columns: self.columns.iter().map(|column| column.slice(offset, length)).collect(),
+            present: self.present.slice(offset, length),
+            absent: self.absent.as_ref().map(|absent| absent.slice(offset, length)),
+        }
+    }
+}
+
+impl fmt::Debug for BeforeImages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the values.
+        write!(f, "BeforeImages({} of {} rows)", self.present.count_set_bits(), self.present.len())
     }
 }
 
@@ -102,6 +121,10 @@ pub struct ChangeBatch {
     pub records: RecordBatch,
     /// Values that are neither there nor NULL; `None` if there are none, which is the rule.
     pub unchanged: Option<Unchanged>,
+    /// What updated rows were before, for transforms: only of tables that were asked for at the opening of the log
+    /// ([`LogStart::before_images`](crate::LogStart::before_images)), and `None` if no row of the batch has one. It goes no
+    /// further than the transforms: writers ignore it.
+    pub before: Option<BeforeImages>,
     /// The position of the last change.
     pub last: LogPosition,
     /// The right to hold the batch's memory, given back when the batch is dropped. Shared by batches cut from one.
@@ -138,6 +161,7 @@ impl ChangeBatch {
             relation: Arc::clone(&self.relation),
             records: self.records.slice(offset, length),
             unchanged: self.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
+            before: self.before.as_ref().map(|before| before.slice(offset, length)),
             last: self.last,
             memory: Arc::clone(&self.memory),
         };
@@ -177,9 +201,10 @@ impl ChangeBatch {
         low
     }
 
-    /// Bytes of the arrays, as Arrow counts them.
+    /// Bytes of the arrays, as Arrow counts them; those of before images too.
     pub fn bytes(&self) -> usize {
-        self.records.columns().iter().map(|column| column.get_array_memory_size()).sum()
+        let before = self.before.iter().flat_map(|before| &before.columns);
+        self.records.columns().iter().chain(before).map(|column| column.get_array_memory_size()).sum()
     }
 }
 

@@ -18,8 +18,9 @@ mod source;
 mod state;
 mod tables;
 mod transform;
+mod unchanged;
 
-pub use change::{ChangeBatch, ChangeType, LogEvent, Unchanged};
+pub use change::{BeforeImages, ChangeBatch, ChangeType, LogEvent};
 pub use clock::{Clock, SystemClock, TimestampMicros};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use memory::{MemoryBudget, MemoryPermit};
@@ -31,3 +32,4 @@ pub use source::{BackfillProgress, Finding, LogReader, LogStart, Severity, Sourc
 pub use state::StateStore;
 pub use tables::{Pattern, TableFilter};
 pub use transform::Transform;
+pub use unchanged::{BeforeImagesBuilder, Unchanged, UnchangedBuilder};

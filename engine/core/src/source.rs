@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
 use crate::position::{LogMark, LogPosition};
 use crate::relation::Relation;
-use crate::tables::TableFilter;
+use crate::tables::{Pattern, TableFilter};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,6 +94,10 @@ pub struct LogStart {
     pub relations: Vec<Arc<Relation>>,
     /// The tables wanted.
     pub tables: TableFilter,
+    /// Patterns over `schema.table`: tables of whose updates the rows as they were before are handed out too, as far as the
+    /// source's log has them ([`ChangeBatch::before`](crate::ChangeBatch::before)). Empty, and then it costs nothing, if nobody
+    /// asks for them.
+    pub before_images: Vec<Pattern>,
     /// Batches acquire their memory here before they are handed out.
     pub memory: MemoryBudget,
 }
@@ -128,7 +132,7 @@ pub trait Source: Send + Sync {
 /// that a quiet table set does not pin the source's log.
 ///
 /// **Restart.** Opened again at any mark it handed out, a reader hands out the same changes with the same positions,
-/// relation versions and timestamps (read timestamps aside), cut into batches as it likes.
+/// relation versions, timestamps (read timestamps aside) and before images, cut into batches as it likes.
 ///
 /// **Retry.** A reader reconnects by itself after a transient fault, without limit and with bounded backoff, and goes on
 /// where it was. An error it returns is final for this reader; before it, everything whole that precedes the fault

@@ -42,6 +42,7 @@ fn share(batch: &ChangeBatch) -> ChangeBatch {
         relation: Arc::clone(&batch.relation),
         records: batch.records.clone(),
         unchanged: batch.unchanged.clone(),
+        before: batch.before.clone(),
         last: batch.last,
         memory: Arc::clone(&batch.memory),
     }
@@ -354,7 +355,7 @@ mod tests {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(1..=rows as i64))];
         columns.extend(metadata.finish());
         let records = RecordBatch::try_new(Arc::clone(relation.schema()), columns).unwrap();
-        ChangeBatch { relation, records, unchanged: None, last, memory: Arc::new(memory) }
+        ChangeBatch { relation, records, unchanged: None, before: None, last, memory: Arc::new(memory) }
     }
 
     fn name(destination: &str) -> ConsumerName {

@@ -166,6 +166,7 @@ impl Run<'_> {
             resume: machine.resume().cloned(),
             relations: machine.relations(),
             tables: self.spec.tables.clone(),
+            before_images: self.spec.before_images.clone(),
             memory: memory.clone(),
         };
         let log = self.spec.source.open_log(start).await?;

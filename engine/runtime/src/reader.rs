@@ -293,6 +293,8 @@ impl Reader {
             batches = next;
         }
         for batch in batches.into_iter().filter(|batch| batch.rows() > 0) {
+            // Nobody behind the transforms wants to know what a row was before.
+            let batch = ChangeBatch { before: None, ..batch };
             if self.append(Entry::Changes(batch)).await? == Flow::Stop {
                 return Ok(Flow::Stop);
             }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use logweir_core::{Clock, Error, LogMark, Result, Sink, Source, StateStore, TableFilter, Transform};
+use logweir_core::{Clock, Error, LogMark, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Mutex;
@@ -41,6 +41,8 @@ pub struct StreamSpec {
     pub source: Arc<dyn Source>,
     /// The tables it follows.
     pub tables: TableFilter,
+    /// Patterns over `schema.table`: the tables whose transforms want to know what updated rows were before.
+    pub before_images: Vec<Pattern>,
     /// What happens to changes before they go anywhere.
     pub transforms: TransformFactory,
     /// Where they land; at least one.

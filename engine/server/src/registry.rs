@@ -190,6 +190,7 @@ impl Loaded {
             name: name.to_owned(),
             source: self.source(name)?,
             tables: table_filter(stream),
+            before_images: Vec::new(),
             transforms,
             destinations,
             state: self.state(name)?,

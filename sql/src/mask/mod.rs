@@ -132,6 +132,18 @@ struct Plan {
     masks: Vec<(usize, Mask)>,
 }
 
+impl Plan {
+    /// Puts masked columns in the place of clear ones.
+    fn hide(&self, columns: &mut [ArrayRef]) -> Result<()> {
+        for (i, mask) in &self.masks {
+            let column = columns.get_mut(*i).ok_or_else(|| Error::internal("a batch has fewer columns than its relation"));
+            let masked = column.and_then(|column| mask.apply(column).map(|masked| *column = masked));
+            masked.map_err(|error| error.context("table", self.output.name()))?;
+        }
+        Ok(())
+    }
+}
+
 /// The [`Transform`] that applies mask rules.
 ///
 /// Positions, keys, change types and the order of columns stay as they are; a masked key column is still a key column, so only
@@ -239,13 +251,14 @@ impl Transform for MaskTransform {
             return Ok(vec![batch]);
         }
         let mut columns = batch.records.columns().to_vec();
-        for (i, mask) in &plan.masks {
-            let masked = columns.get(*i).ok_or_else(|| Error::internal("a batch has fewer columns than its relation"));
-            columns[*i] = masked.and_then(|column| mask.apply(column)).map_err(|error| error.context("table", relation.name()))?;
+        plan.hide(&mut columns)?;
+        let mut before = batch.before;
+        if let Some(before) = &mut before {
+            plan.hide(&mut before.columns)?;
         }
         let records = RecordBatch::try_new(Arc::clone(plan.output.schema()), columns)
             .map_err(|_| Error::internal("a masked batch does not fit its relation").context("table", relation.name()))?;
-        Ok(vec![ChangeBatch { relation: Arc::clone(&plan.output), records, ..batch }])
+        Ok(vec![ChangeBatch { relation: Arc::clone(&plan.output), records, before, ..batch }])
     }
 }
 

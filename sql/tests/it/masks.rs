@@ -10,8 +10,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int8Type};
 use expect_test::expect;
 use logweir_core::{
-    ChangeBatch, ChangeType, Column, LogPosition, MemoryPermit, MetadataBuilder, Pattern, Relation, RelationName, SourcePlace,
-    TimestampMicros, Transform, Unchanged,
+    BeforeImages, ChangeBatch, ChangeType, Column, LogPosition, MemoryPermit, MetadataBuilder, Pattern, Relation, RelationName,
+    SourcePlace, TimestampMicros, Transform, Unchanged,
 };
 use logweir_sql::{MaskKind, MaskRule, MaskTransform};
 use proptest::prelude::*;
@@ -46,7 +46,14 @@ fn batch(relation: &Arc<Relation>, mut columns: Vec<ArrayRef>) -> ChangeBatch {
     let last = metadata.last_position().unwrap();
     columns.extend(metadata.finish());
     let records = RecordBatch::try_new(Arc::clone(relation.schema()), columns).unwrap();
-    ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last, memory: Arc::new(MemoryPermit::uncounted()) }
+    ChangeBatch {
+        relation: Arc::clone(relation),
+        records,
+        unchanged: None,
+        before: None,
+        last,
+        memory: Arc::new(MemoryPermit::uncounted()),
+    }
 }
 
 /// One column under one mask.
@@ -182,6 +189,31 @@ fn other_columns_pass_by_reference_with_their_unchanged_bits() {
     assert!(after.records.columns()[2..].iter().zip(&metadata).all(|(after, before)| Arc::ptr_eq(after, before)));
     assert_eq!(after.unchanged, Some(unchanged));
     assert!(after.records.column(1).is_null(0));
+}
+
+#[test]
+fn before_images_are_masked_too() {
+    let mut transform = MaskTransform::new(vec![rule("*.email", hash()), rule("*.phone", MaskKind::Null)]).unwrap();
+    let relation = relation(1, &[("id", DataType::Int32), ("email", DataType::Utf8), ("phone", DataType::Utf8)], vec![0]);
+    transform.output(&relation).unwrap();
+    let id: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let text = |first, second| -> ArrayRef { Arc::new(StringArray::from(vec![first, second])) };
+    let mut updates = batch(&relation, vec![Arc::clone(&id), text(Some("new@example.com"), None), text(None, None)]);
+    updates.before = Some(BeforeImages {
+        columns: vec![Arc::new(Int32Array::from(vec![Some(1), None])), text(Some("old@example.com"), None), text(Some("0301234567"), None)],
+        present: BooleanBuffer::from(vec![true, false]),
+        absent: None,
+    });
+    let clear = updates.before.clone().unwrap();
+    let masked = transform.apply(updates).unwrap().remove(0).before.unwrap();
+    assert!(Arc::ptr_eq(&masked.columns[0], &clear.columns[0]));
+    assert_eq!(texts(&masked.columns[1]), [Some(hmac("old@example.com").as_str()), None]);
+    assert_eq!(masked.columns[2].null_count(), 2);
+    assert_eq!((masked.present, masked.absent), (clear.present, None));
+    let left: Vec<u8> = masked.columns.iter().flat_map(bytes).collect();
+    for value in ["old@example.com", "0301234567"] {
+        assert!(!left.windows(value.len()).any(|window| window == value.as_bytes()), "a value is left");
+    }
 }
 
 #[test]

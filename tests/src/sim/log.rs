@@ -181,7 +181,7 @@ impl SimLog {
         ];
         columns.extend(metadata.finish());
         let records = RecordBatch::try_new(Arc::clone(relation.schema()), columns).expect("columns fit the relation");
-        ChangeBatch { relation, records, unchanged: None, last, memory: Arc::new(MemoryPermit::uncounted()) }
+        ChangeBatch { relation, records, unchanged: None, before: None, last, memory: Arc::new(MemoryPermit::uncounted()) }
     }
 }
 

@@ -52,7 +52,7 @@ pub struct ReadLog {
 pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<LogMark>, relations: Vec<Arc<Relation>>) -> ReadLog {
     let memory = MemoryBudget::new(MEMORY_BYTES);
     let known: HashSet<(RelationName, u32)> = relations.iter().map(|relation| (relation.name().clone(), relation.version())).collect();
-    let start = LogStart { resume: resume.clone(), relations, tables: tables.clone(), memory: memory.clone() };
+    let start = LogStart { resume: resume.clone(), relations, tables: tables.clone(), before_images: Vec::new(), memory: memory.clone() };
     let mut reading = Reading::open(source, start).await;
     let mut log = ReadLog::default();
     let mut newest: HashMap<RelationName, LogPosition> = HashMap::new();
@@ -198,7 +198,7 @@ async fn again_at_marks(source: &dyn Source, tables: &TableFilter, log: &ReadLog
 /// While memory is spent a reader waits, and loses nothing by it, also when its wait is cancelled.
 async fn waits_for_memory(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
     let memory = MemoryBudget::new(1024);
-    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory: memory.clone() };
+    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), before_images: Vec::new(), memory: memory.clone() };
     let mut reading = Reading::open(source, start).await;
     let mut rows = 0;
     let mut held = None;
@@ -234,7 +234,7 @@ async fn nothing_unwanted(source: &dyn Source, log: &ReadLog) {
 /// Marks can be acknowledged while reading and at the end, and the log can be opened again at the last.
 async fn acknowledged(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
     let memory = MemoryBudget::new(MEMORY_BYTES);
-    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), memory };
+    let start = LogStart { resume: None, relations: Vec::new(), tables: tables.clone(), before_images: Vec::new(), memory };
     let mut reading = Reading::open(source, start).await;
     let mut last = None;
     while let Some(event) = reading.next_in_time().await {

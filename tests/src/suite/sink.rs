@@ -109,7 +109,7 @@ impl<R: AsyncFn() -> Vec<LandedRow>> Suite<'_, R> {
         let records = RecordBatch::try_new(Arc::clone(relation.schema()), columns).expect("columns fit the relation");
         // All of the pipeline's memory: a writer that held on to it could not be given a second batch.
         let memory = self.memory.try_acquire(1 << 20).expect("the writer has given back the last batch's memory");
-        (ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last, memory: Arc::new(memory) }, landed)
+        (ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, before: None, last, memory: Arc::new(memory) }, landed)
     }
 
     /// Writes some changes of every table; what they are when visible.

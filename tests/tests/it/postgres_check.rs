@@ -621,7 +621,13 @@ async fn slot_and_publication_are_dropped_if_they_are_ours() {
 }
 
 fn log_start(resume: Option<LogMark>) -> LogStart {
-    LogStart { resume, relations: Vec::new(), tables: tables(&["public.*"]), memory: MemoryBudget::new(64 << 20) }
+    LogStart {
+        resume,
+        relations: Vec::new(),
+        tables: tables(&["public.*"]),
+        before_images: Vec::new(),
+        memory: MemoryBudget::new(64 << 20),
+    }
 }
 
 /// The mark that a log is opened at, and what `run` says where it cannot be opened.

@@ -46,7 +46,7 @@ struct Reading {
 
 impl Reading {
     async fn open(options: PostgresOptions, tables: TableFilter, resume: Option<LogMark>) -> Self {
-        let start = LogStart { resume, relations: Vec::new(), tables, memory: MemoryBudget::new(64 << 20) };
+        let start = LogStart { resume, relations: Vec::new(), tables, before_images: Vec::new(), memory: MemoryBudget::new(64 << 20) };
         let reader = PostgresSource::new(options).open_log(start).await.expect("the log can be opened");
         Reading { reader, marks: Vec::new(), relations: Vec::new() }
     }
@@ -328,7 +328,8 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
     reading.reader.acknowledge(&mark).await.unwrap();
     let relations = reading.relations.clone();
     drop(reading);
-    let start = LogStart { resume: Some(mark), relations, tables: followed("s"), memory: MemoryBudget::new(64 << 20) };
+    let start =
+        LogStart { resume: Some(mark), relations, tables: followed("s"), before_images: Vec::new(), memory: MemoryBudget::new(64 << 20) };
     let opened = async {
         loop {
             match PostgresSource::new(options.clone()).open_log(start.clone()).await {
@@ -606,7 +607,8 @@ async fn reopened(options: PostgresOptions, reading: Reading) -> Reading {
     let mark = reading.marks.last().cloned().expect("there are marks");
     let relations = reading.relations.clone();
     drop(reading);
-    let start = LogStart { resume: Some(mark), relations, tables: followed("s"), memory: MemoryBudget::new(64 << 20) };
+    let start =
+        LogStart { resume: Some(mark), relations, tables: followed("s"), before_images: Vec::new(), memory: MemoryBudget::new(64 << 20) };
     loop {
         match PostgresSource::new(options.clone()).open_log(start.clone()).await {
             Ok(reader) => return Reading { reader, marks: Vec::new(), relations: Vec::new() },

@@ -69,6 +69,7 @@ async fn ends_the_stream_whichever_task_ends_first() {
             name: "shop".to_owned(),
             source: Arc::new(Unreadable),
             tables: TableFilter::all(),
+            before_images: Vec::new(),
             transforms: no_transforms(),
             destinations: vec![Destination {
                 name: "lake".to_owned(),

@@ -61,7 +61,14 @@ pub(crate) fn batch(
     let last = metadata.last_position().unwrap();
     let arrays = columns.into_iter().chain(metadata.finish()).collect();
     let records = RecordBatch::try_new(Arc::clone(relation.schema()), arrays).unwrap();
-    ChangeBatch { relation: Arc::clone(relation), records, unchanged: None, last, memory: Arc::new(MemoryPermit::uncounted()) }
+    ChangeBatch {
+        relation: Arc::clone(relation),
+        records,
+        unchanged: None,
+        before: None,
+        last,
+        memory: Arc::new(MemoryPermit::uncounted()),
+    }
 }
 
 pub(crate) fn consumer() -> ConsumerName {

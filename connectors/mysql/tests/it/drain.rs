@@ -20,7 +20,7 @@ fn processor_seconds() -> f64 {
 }
 
 async fn drain(rig: &Rig, what: &str, tables: TableFilter) {
-    let start = LogStart { resume: None, relations: vec![], tables, memory: MemoryBudget::new(256 << 20) };
+    let start = LogStart { resume: None, relations: vec![], tables, before_images: Vec::new(), memory: MemoryBudget::new(256 << 20) };
     let (began, processor) = (Instant::now(), processor_seconds());
     let mut reader = open(&rig.source(Start::Earliest), start).await;
     let end = reader.end().await.unwrap().unwrap();

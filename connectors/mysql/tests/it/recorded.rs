@@ -129,7 +129,8 @@ async fn a_cut_recording_is_corrupt_behind_what_is_whole() {
 #[tokio::test]
 async fn nothing_to_read_is_a_mistake() {
     let directory = TempDir::new().unwrap();
-    let start = LogStart { resume: None, relations: vec![], tables: tables(&[]), memory: MemoryBudget::new(1 << 20) };
+    let start =
+        LogStart { resume: None, relations: vec![], tables: tables(&[]), before_images: Vec::new(), memory: MemoryBudget::new(1 << 20) };
     let error = source(directory.path(), Start::Earliest).open_log(start).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(source(directory.path(), Start::Earliest).check(&tables(&[]), None).await.unwrap()[0].code, "no_files");

@@ -176,6 +176,7 @@ pub(crate) fn start(resume: Option<&Reading>) -> LogStart {
         resume: resume.map(|reading| reading.marks.last().unwrap().clone()),
         relations: resume.map(|reading| reading.relations.clone()).unwrap_or_default(),
         tables: tables(&["shop.*"]),
+        before_images: Vec::new(),
         memory: MemoryBudget::new(64 * 1024 * 1024),
     }
 }
