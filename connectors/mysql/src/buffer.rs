@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_buffer::BooleanBufferBuilder;
 use logweir_core::{
     ChangeBatch, ChangeType, Error, Incarnation, LogPosition, MemoryPermit, MetadataBuilder, Relation, Result, SourcePlace,
-    TimestampMicros, Unchanged,
+    TimestampMicros, UnchangedBuilder,
 };
 
+use crate::before::BeforeBuffer;
 use crate::column::{ColumnPlan, Kind, Wire};
 use crate::reader::{Cursor, Truncated};
 use crate::rows::{Cell, RowsHead, RowsKind, bit, locate, pass};
@@ -20,9 +20,6 @@ use crate::step::{CellError, Scratch, Step};
 
 /// How changes were read: `_metadata_read_method`.
 pub(crate) const READ_METHOD: &str = "mysql-cdc-binlog";
-
-/// Rows that builders are made for at first; they double from there.
-const ROWS_EXPECTED: usize = 1024;
 
 /// Text columns of a batch stay below this, so that a value of the greatest length still fits behind them.
 const BUFFER_BYTES_MAX: usize = 1 << 30;
@@ -106,9 +103,9 @@ pub(crate) struct RowBuffer {
     /// Indexes in the table of the geometry columns, with the system of their relation.
     geometries: Vec<(usize, u32)>,
     metadata: MetadataBuilder,
-    /// By index in the relation; made when the first such value comes.
-    unchanged: Vec<Option<BooleanBufferBuilder>>,
-    has_unchanged: bool,
+    unchanged: UnchangedBuilder,
+    /// What updated rows were before; `None` if nobody asks.
+    before: Option<BeforeBuffer>,
     /// Rows whose transaction is whole.
     committed: usize,
     /// Bytes held, estimated from above as images go in.
@@ -127,14 +124,14 @@ pub(crate) struct Part {
 }
 
 impl RowBuffer {
-    /// A buffer for `relation`, whose columns are those of `columns` that have a plan.
-    pub(crate) fn new(relation: Arc<Relation>, columns: &[TableColumn]) -> Self {
+    /// A buffer for `relation`, whose columns are those of `columns` that have a plan. With `before_images`, what updated rows
+    /// were before is handed out too.
+    pub(crate) fn new(relation: Arc<Relation>, columns: &[TableColumn], before_images: bool) -> Self {
         let mut targets = Vec::with_capacity(columns.len());
         let mut steps = Vec::with_capacity(columns.len());
         let mut geometries = Vec::new();
         let mut next = 0;
-        // Metadata: 57 bytes, and their share of bitmaps.
-        let mut row_bytes = 64;
+        let mut value_bytes = 0;
         for (i, column) in columns.iter().enumerate() {
             let Some(plan) = &column.plan else {
                 targets.push(None);
@@ -143,7 +140,7 @@ impl RowBuffer {
             };
             targets.push(Some(next));
             next += 1;
-            row_bytes += match &plan.kind {
+            value_bytes += match &plan.kind {
                 Kind::Decimal { precision, .. } if *precision > 38 => 32,
                 Kind::Decimal { .. } => 16,
                 Kind::Uuid | Kind::Inet6 => 40,
@@ -161,7 +158,8 @@ impl RowBuffer {
         }
         let prefix = in_key.iter().take_while(|key| **key).count();
         let key_prefix = (in_key.iter().filter(|key| **key).count() == prefix).then_some(prefix);
-        let unchanged = (0..next).map(|_| None).collect();
+        // Metadata: 57 bytes, and their share of bitmaps. A row has room for its before image, whether it has one or not.
+        let row_bytes = 64 + if before_images { 2 * value_bytes } else { value_bytes };
         let wires = columns.iter().map(|column| column.wire).collect();
         RowBuffer {
             relation,
@@ -172,8 +170,8 @@ impl RowBuffer {
             key_prefix,
             geometries,
             metadata: MetadataBuilder::new(READ_METHOD),
-            unchanged,
-            has_unchanged: false,
+            unchanged: UnchangedBuilder::new(next),
+            before: before_images.then(|| BeforeBuffer::new(columns)),
             committed: 0,
             bytes: 0,
             row_bytes,
@@ -266,7 +264,7 @@ impl RowBuffer {
                 RowsKind::Write => self.append_image(nulls_len, cursor, row, ChangeType::Insert, true, place, scratch)?,
                 RowsKind::Delete => self.append_image(nulls_len, cursor, row, ChangeType::Delete, true, place, scratch)?,
                 RowsKind::Update => {
-                    let mut first = *cursor;
+                    let first = *cursor;
                     let nulls = cursor.take(nulls_len)?;
                     let key_before = key_bytes(&self.wires, nulls, key_len, cursor)?;
                     let rest = self.wires.get(key_len..).unwrap_or_default();
@@ -275,8 +273,16 @@ impl RowBuffer {
                     let nulls_after = after.take(nulls_len)?;
                     let key_after = key_bytes(&self.wires, nulls_after, key_len, &mut after)?;
                     let same_nulls = (0..key_len).all(|i| bit(nulls, i) == bit(nulls_after, i));
-                    if key_before != key_after || !same_nulls {
-                        self.append_image(nulls_len, &mut first, row, ChangeType::UpdateDelete, false, place, scratch)?;
+                    let key_changed = key_before != key_after || !same_nulls;
+                    if key_changed {
+                        self.append_image(nulls_len, &mut first.clone(), row, ChangeType::UpdateDelete, false, place, scratch)?;
+                    }
+                    if let Some(images) = &mut self.before {
+                        if key_changed {
+                            // It is held twice, in its own row and beside the new one.
+                            self.bytes += first.len() - cursor.len();
+                        }
+                        images.append(self.metadata.len(), nulls_len, &mut first.clone(), scratch)?;
                     }
                     self.append_image(nulls_len, cursor, row, ChangeType::UpdateInsert, true, place, scratch)?;
                 }
@@ -360,7 +366,7 @@ impl RowBuffer {
                 RowsKind::Update => ChangeType::UpdateInsert,
             };
             if head.kind == RowsKind::Update {
-                let key_changed = self.complete_key(&before, &mut after)?;
+                let key_changed = self.complete(&before, &mut after)?;
                 if key_changed && !row.half_done {
                     let changed = stop(self, &before, row);
                     if !changed.is_empty() {
@@ -372,11 +378,14 @@ impl RowBuffer {
             } else {
                 self.require_key(&before)?;
             }
-            let cells = if head.kind == RowsKind::Update { &after } else { &before };
-            let changed = stop(self, cells, row);
+            let changed = stop(self, if head.kind == RowsKind::Update { &after } else { &before }, row);
             if !changed.is_empty() {
                 return Ok(Stop::Srid(changed));
             }
+            if head.kind == RowsKind::Update && self.before.is_some() {
+                self.append_before(&mut before, scratch)?;
+            }
+            let cells = if head.kind == RowsKind::Update { &after } else { &before };
             self.append_cells(cells, row, change_type, true, place, scratch)?;
             row.half_done = false;
             self.bytes += start.len() - cursor.len() + self.row_bytes;
@@ -384,13 +393,29 @@ impl RowBuffer {
         Ok(Stop::End)
     }
 
-    /// Fills the key of an after image from the before image where the log leaves it out, and tells whether it changed.
-    fn complete_key<'r>(&self, before: &[Cell<'r>], after: &mut [Cell<'r>]) -> Result<bool, RowError> {
+    /// Appends what the row was before to its images.
+    fn append_before(&mut self, before: &mut [Cell<'_>], scratch: &mut Scratch) -> Result<(), RowError> {
+        // In the relation of the new row a geometry of another system cannot be said.
+        for (column, _) in self.other_srids(before) {
+            if let Some(cell) = before.get_mut(column) {
+                *cell = Cell::Absent;
+            }
+        }
+        let Some(images) = &mut self.before else { return Ok(()) };
+        images.append_cells(self.metadata.len(), before, &self.targets, scratch)?;
+        // What the new row has from the image, or the old row beside it, is held twice.
+        self.bytes += before.iter().map(Cell::len).sum::<usize>();
+        Ok(())
+    }
+
+    /// Fills an after image from the before image where the log leaves a value out, and tells whether the key changed. How much
+    /// an image holds depends on the server's `binlog_row_image`, and a value that is only before is the one after, too.
+    fn complete<'r>(&self, before: &[Cell<'r>], after: &mut [Cell<'r>]) -> Result<bool, RowError> {
         self.require_key(before)?;
         let mut changed = false;
         for (i, key) in self.in_key.iter().enumerate() {
             let (Some(before), Some(after)) = (before.get(i), after.get_mut(i)) else { return Err(RowError::Truncated) };
-            if *key && *after == Cell::Absent {
+            if *after == Cell::Absent {
                 *after = *before;
             }
             changed |= *key && before != after;
@@ -441,11 +466,8 @@ impl RowBuffer {
                 Cell::Null => step.append_null(),
                 Cell::Absent => {
                     step.append_null();
-                    if let Some(bits) = self.targets[i].and_then(|target| self.unchanged.get_mut(target)) {
-                        let bits = bits.get_or_insert_with(|| BooleanBufferBuilder::new(rows + ROWS_EXPECTED));
-                        bits.append_n(rows - bits.len(), false);
-                        bits.append(true);
-                        self.has_unchanged = true;
+                    if let Some(target) = self.targets[i] {
+                        self.unchanged.mark(target, rows);
                     }
                 }
             }
@@ -460,6 +482,7 @@ impl RowBuffer {
         let Some(last) = self.metadata.last_position() else {
             // A row that failed may have left values behind.
             self.steps.iter_mut().for_each(|step| drop(step.finish()));
+            self.before.as_mut().map(|images| images.finish(rows));
             return Ok(None);
         };
         let finish = |step: &mut Step| step.finish().map(|column| if column.len() > rows { column.slice(0, rows) } else { column });
@@ -468,28 +491,19 @@ impl RowBuffer {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let records = RecordBatch::try_new_with_options(Arc::clone(self.relation.schema()), columns, &options)
             .map_err(|error| Error::internal("could not put a batch together").context("relation", self.relation.name()).source(error))?;
-        let unchanged = self.has_unchanged.then(|| {
-            let mut columns = Vec::new();
-            for (i, bits) in self.unchanged.iter_mut().enumerate() {
-                if let Some(mut bits) = bits.take() {
-                    bits.append_n(rows.saturating_sub(bits.len()), false);
-                    columns.push((i, bits.finish().slice(0, rows)));
-                }
-            }
-            Unchanged { columns }
-        });
+        let unchanged = self.unchanged.finish(rows);
+        let before = self.before.as_mut().and_then(|images| images.finish(rows));
         let batch = ChangeBatch {
             relation: Arc::clone(&self.relation),
             records,
             unchanged,
-            before: None,
+            before,
             last,
             memory: Arc::new(MemoryPermit::uncounted()),
         };
         let part = Part { batch, committed: self.committed.min(rows), bytes: self.bytes };
         self.committed = 0;
         self.bytes = 0;
-        self.has_unchanged = false;
         Ok(Some(part))
     }
 }
@@ -503,7 +517,7 @@ fn key_bytes<'a>(wires: &[Wire], nulls: &[u8], count: usize, cursor: &mut Cursor
 }
 
 #[cold]
-fn cell_error(column: usize, error: CellError) -> RowError {
+pub(crate) fn cell_error(column: usize, error: CellError) -> RowError {
     match error {
         CellError::Truncated => RowError::Truncated,
         CellError::Value(error) => RowError::Value(column, error),

@@ -58,19 +58,14 @@ fn settings(facts: &Facts, replica: &Replica) -> Vec<Finding> {
         ));
     }
     let image = value("binlog_row_image");
-    if image != "FULL" && facts.variable("binlog_row_image").is_some() {
-        // Inserts are whole in MariaDB's FULL_NODUP alone.
-        let (finding, what): (fn(_, String, _) -> Finding, _) = match image.as_str() {
-            "FULL_NODUP" => (warning, "columns that an update did not change are carried as unchanged, not as values"),
-            _ => (
-                error,
-                "an INSERT that leaves out a column stops the stream, because the default that the column took is not logged; columns \
-                 that an update did not change are carried as unchanged, not as values",
-            ),
-        };
-        findings.push(finding(
+    // MariaDB's FULL_NODUP leaves out of the row after an update only what stands in the row before it.
+    if image != "FULL" && image != "FULL_NODUP" && facts.variable("binlog_row_image").is_some() {
+        findings.push(error(
             "binlog_row_image",
-            format!("binlog_row_image is {image}: {what}"),
+            format!(
+                "binlog_row_image is {image}: an INSERT that leaves out a column stops the stream, because the default that the column took \
+                 is not logged; columns that an update did not change are carried as unchanged, not as values"
+            ),
             "run SET GLOBAL binlog_row_image = 'FULL', put it into the server's configuration, and let sessions that are open reconnect",
         ));
     }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use logweir_core::{
-    Error, Incarnation, LogEvent, LogMark, LogPosition, Relation, RelationName, Result, SourceOffset, TableFilter, TimestampMicros,
+    Error, Incarnation, LogEvent, LogMark, LogPosition, Pattern, Relation, RelationName, Result, SourceOffset, TableFilter, TimestampMicros,
 };
 
 use crate::catalog::TableShape;
@@ -32,6 +32,8 @@ const PENDING_KEPT_BYTES: usize = 1 << 20;
 pub struct DecoderOptions {
     /// The tables and columns wanted; others are skipped undecoded.
     pub tables: TableFilter,
+    /// The tables of whose updates the rows as they were before are handed out too.
+    pub before_images: Vec<Pattern>,
     /// First word of every position.
     pub incarnation: Incarnation,
     /// The mark to go on from: positions, timestamps and versions continue from it.
@@ -60,6 +62,7 @@ impl Default for DecoderOptions {
     fn default() -> Self {
         DecoderOptions {
             tables: TableFilter::all(),
+            before_images: Vec::new(),
             incarnation: 0,
             resume: None,
             relations: Vec::new(),
@@ -169,7 +172,7 @@ impl BinlogDecoder {
         let resume = decoder.options.resume.as_ref().map(|mark| mark.position);
         for (name, relations) in known {
             decoder.by_name.insert(name.clone(), decoder.tables.len());
-            decoder.tables.push(Table::new(name, relations, resume));
+            decoder.tables.push(Table::new(name, relations, resume, &decoder.options.before_images));
         }
         if let Some(mark) = &decoder.options.resume {
             for name in BinlogOffset::of(mark)?.doubtful {

@@ -314,7 +314,7 @@ impl BinlogDecoder {
         }
         let index = self.tables.len();
         self.by_name.insert(name.clone(), index);
-        self.tables.push(Table::new(name, Vec::new(), None));
+        self.tables.push(Table::new(name, Vec::new(), None, &self.options.before_images));
         index
     }
 

@@ -113,6 +113,7 @@ impl Source for BinlogFilesSource {
         let flush_bytes = (start.memory.total_bytes() / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
         let options = DecoderOptions {
             tables: start.tables,
+            before_images: start.before_images,
             incarnation: offset.incarnation,
             resume: Some(mark.clone()),
             relations: start.relations,

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: the binlog, live or recorded, straight into Arrow.
 
+mod before;
 mod buffer;
 mod carried;
 pub mod catalog;

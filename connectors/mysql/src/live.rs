@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation, RelationName,
-    Result, SystemClock, TableFilter,
+    ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Pattern, Relation,
+    RelationName, Result, SystemClock, TableFilter,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -58,6 +58,7 @@ pub(crate) struct LiveReader {
     options: Arc<MysqlOptions>,
     replica: Replica,
     tables: TableFilter,
+    before_images: Vec<Pattern>,
     memory: MemoryBudget,
     /// Every relation version that the decoder must know.
     relations: Vec<Arc<Relation>>,
@@ -129,6 +130,7 @@ struct Opening {
     options: Arc<MysqlOptions>,
     replica: Replica,
     tables: TableFilter,
+    before_images: Vec<Pattern>,
     relations: Vec<Arc<Relation>>,
     resume: Option<LogMark>,
     memory_bytes: usize,
@@ -158,6 +160,7 @@ impl Opening {
         let flush_bytes = (self.memory_bytes / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
         let options = DecoderOptions {
             tables: self.tables,
+            before_images: self.before_images,
             incarnation: place.incarnation,
             resume: Some(mark.clone()),
             relations: self.relations,
@@ -206,6 +209,7 @@ impl LiveReader {
             options: Arc::clone(&options),
             replica: replica.clone(),
             tables: start.tables.clone(),
+            before_images: start.before_images.clone(),
             relations: start.relations.clone(),
             resume: start.resume,
             memory_bytes: start.memory.total_bytes(),
@@ -215,6 +219,7 @@ impl LiveReader {
             options,
             replica,
             tables: start.tables,
+            before_images: start.before_images,
             memory: start.memory,
             announced: HashSet::new(),
             relations: start.relations,
@@ -328,6 +333,7 @@ impl LiveReader {
                 options: Arc::clone(&self.options),
                 replica: self.replica.clone(),
                 tables: self.tables.clone(),
+                before_images: self.before_images.clone(),
                 relations: self.relations.clone(),
                 resume: Some(self.last_mark.clone()),
                 memory_bytes: self.memory.total_bytes(),

@@ -127,6 +127,16 @@ pub(crate) enum Cell<'a> {
     Value(&'a [u8]),
 }
 
+impl Cell<'_> {
+    /// Bytes of the value.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Cell::Value(bytes) => bytes.len(),
+            Cell::Absent | Cell::Null => 0,
+        }
+    }
+}
+
 /// Finds every value of an image.
 pub(crate) fn locate<'a>(
     wires: &[Wire],

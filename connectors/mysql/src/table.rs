@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use logweir_core::{Column, Error, LogPosition, Relation, RelationName, Result, TableFilter};
+use logweir_core::{Column, Error, LogPosition, Pattern, Relation, RelationName, Result, TableFilter};
 
 use crate::buffer::{Part, RowBuffer, TableColumn};
 use crate::carried;
@@ -31,6 +31,8 @@ enum Described {
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) name: RelationName,
+    /// What updated rows were before is handed out.
+    before_images: bool,
     /// Versions of the checkpoint.
     known: Vec<Arc<Relation>>,
     current: Option<Arc<Relation>>,
@@ -72,12 +74,14 @@ struct Shape {
 }
 
 impl Table {
-    /// A table whose `known` versions were in the checkpoint; resumed behind `resume`.
-    pub(crate) fn new(name: RelationName, mut known: Vec<Arc<Relation>>, resume: Option<LogPosition>) -> Self {
+    /// A table whose `known` versions were in the checkpoint; resumed behind `resume`. Before images are handed out of those
+    /// that the patterns match.
+    pub(crate) fn new(name: RelationName, mut known: Vec<Arc<Relation>>, resume: Option<LogPosition>, before_images: &[Pattern]) -> Self {
         known.sort_by_key(|relation| relation.version());
         let current = known.iter().rev().find(|relation| resume.is_some_and(|resume| relation.since() <= resume)).map(Arc::clone);
         let version = known.last().map_or(0, |relation| relation.version());
         Table {
+            before_images: Pattern::any_matches(before_images, &name),
             name,
             known,
             current,
@@ -262,7 +266,7 @@ impl Table {
 
     fn install(&mut self, relation: Arc<Relation>) {
         self.current = Some(Arc::clone(&relation));
-        self.buffer = Some(RowBuffer::new(relation, &self.columns));
+        self.buffer = Some(RowBuffer::new(relation, &self.columns, self.before_images));
     }
 
     /// The version with this shape at this place.

@@ -5,22 +5,19 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_buffer::BooleanBufferBuilder;
 use arrow_schema::DataType;
 use logweir_core::{
     ChangeBatch, ChangeType, Error, Incarnation, LogPosition, MemoryPermit, MetadataBuilder, Relation, Result, SourcePlace,
-    TimestampMicros, Unchanged,
+    TimestampMicros, UnchangedBuilder,
 };
 
+use crate::before::BeforeBuffer;
 use crate::lsn::Lsn;
 use crate::message::{Bytes, Cell, Old, RowMessage, cell, column_count};
 use crate::types::{ColumnBuilder, ColumnType, ValueError};
 
 /// How changes were read: `_metadata_read_method`.
 pub(crate) const READ_METHOD: &str = "postgresql-cdc-wal";
-
-/// Rows that bitmaps are made for at first.
-const ROWS_EXPECTED: usize = 1024;
 
 /// What the rows of a transaction have in common, and how many there were.
 #[derive(Debug, Clone)]
@@ -77,9 +74,9 @@ pub(crate) struct RowBuffer {
     targets: Vec<Target>,
     builders: Vec<ColumnBuilder>,
     metadata: MetadataBuilder,
-    /// By index in the relation; made when the first such value comes.
-    unchanged: Vec<Option<BooleanBufferBuilder>>,
-    has_unchanged: bool,
+    unchanged: UnchangedBuilder,
+    /// What updated rows were before; `None` if nobody asks.
+    before: Option<BeforeBuffer>,
     /// Bytes held, estimated from above as tuples go in.
     bytes: usize,
     /// Bytes a row takes beside its tuple.
@@ -93,21 +90,22 @@ pub(crate) struct RowBuffer {
 
 impl RowBuffer {
     /// A buffer for `relation`, whose columns have these types; `targets` are the columns of the table.
-    /// With `whole_rows`, old rows that are said to be whole are.
-    pub(crate) fn new(relation: Arc<Relation>, types: &[ColumnType], targets: Vec<Target>, whole_rows: bool) -> Self {
+    /// With `whole_rows`, old rows that are said to be whole are; with `before_images`, old rows of updates are handed out too.
+    pub(crate) fn new(relation: Arc<Relation>, types: &[ColumnType], targets: Vec<Target>, whole_rows: bool, before_images: bool) -> Self {
         let width = |column: &ColumnType| match column.data_type() {
             DataType::Decimal256(..) => 32,
             DataType::Decimal128(..) => 16,
             _ => 8,
         };
+        let value_bytes = types.iter().map(width).sum::<usize>();
         RowBuffer {
             builders: types.iter().map(|column| ColumnBuilder::new(column, 0)).collect(),
             metadata: MetadataBuilder::new(READ_METHOD),
-            unchanged: types.iter().map(|_| None).collect(),
-            has_unchanged: false,
+            unchanged: UnchangedBuilder::new(types.len()),
+            before: before_images.then(|| BeforeBuffer::new(types)),
             bytes: 0,
-            // Metadata: 57 bytes, and their share of bitmaps.
-            row_bytes: 64 + types.iter().map(width).sum::<usize>(),
+            // Metadata: 57 bytes, and their share of bitmaps. A row has room for its before image, whether it has one or not.
+            row_bytes: 64 + if before_images { 2 * value_bytes } else { value_bytes },
             transaction: None,
             transaction_name: String::new(),
             relation,
@@ -152,6 +150,10 @@ impl RowBuffer {
         if self.key_changed(old.tuple, new)? {
             self.append_old(row, ChangeType::UpdateDelete, false, old)?;
         }
+        if let Some(images) = &mut self.before {
+            let whole = old.whole && self.whole_rows;
+            self.bytes += images.append(self.metadata.len(), old.tuple, &self.targets, whole)?;
+        }
         self.append_over(row, old, new)
     }
 
@@ -182,14 +184,19 @@ impl RowBuffer {
 
     /// A new row whose values that the log leaves out are in the old one, as far as that holds them.
     fn append_over(&mut self, row: &RowContext, mut old: Old<'_>, mut new: Bytes<'_>) -> Result<(), RowError> {
-        let length = new.0.len();
+        let mut length = new.0.len();
         let whole = old.whole && self.whole_rows;
         self.count(&mut old.tuple)?;
         self.count(&mut new)?;
         for index in 0..self.targets.len() {
             let (before, after) = (cell(&mut old.tuple)?, cell(&mut new)?);
             let known = whole || self.targets[index].key;
-            self.append_cell(index, if known && after == Cell::Unchanged { before } else { after })?;
+            if known && after == Cell::Unchanged {
+                length += before.len();
+                self.append_cell(index, before)?;
+            } else {
+                self.append_cell(index, after)?;
+            }
         }
         self.push(row, ChangeType::UpdateInsert, true, length - new.0.len());
         Ok(())
@@ -232,22 +239,8 @@ impl RowBuffer {
     fn append_cell(&mut self, index: usize, cell: Cell<'_>) -> Result<(), RowError> {
         let target = self.targets[index];
         let Some(column) = target.column else { return Ok(()) };
-        let builder = &mut self.builders[column];
-        match cell {
-            Cell::Text(value) => builder.append_text(value).map_err(|error| RowError::Value(index, error))?,
-            Cell::Binary(value) if target.binary => builder.append_binary(value).map_err(|error| RowError::Value(index, error))?,
-            Cell::Binary(_) => return Err(RowError::Binary),
-            Cell::Null => builder.append_null(),
-            Cell::Unchanged => {
-                builder.append_null();
-                let rows = self.metadata.len();
-                let bits = self.unchanged[column].get_or_insert_with(|| BooleanBufferBuilder::new(rows + ROWS_EXPECTED));
-                // What an earlier row that failed left behind is none of this one's.
-                bits.truncate(rows);
-                bits.append_n(rows - bits.len(), false);
-                bits.append(true);
-                self.has_unchanged = true;
-            }
+        if !append_cell(&mut self.builders[column], index, target, cell)? {
+            self.unchanged.mark(column, self.metadata.len());
         }
         Ok(())
     }
@@ -277,6 +270,7 @@ impl RowBuffer {
         let Some(last) = self.metadata.last_position() else {
             // A row that failed may have left values behind.
             self.builders.iter_mut().for_each(|builder| drop(builder.finish()));
+            self.before.as_mut().map(|images| images.finish(rows));
             return Ok(None);
         };
         let mut columns: Vec<ArrayRef> = self.builders.iter_mut().map(ColumnBuilder::finish).collect();
@@ -289,19 +283,27 @@ impl RowBuffer {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let records = RecordBatch::try_new_with_options(Arc::clone(self.relation.schema()), columns, &options)
             .map_err(|error| Error::internal("could not put a batch together").context("relation", self.relation.name()).source(error))?;
-        let unchanged = std::mem::take(&mut self.has_unchanged).then(|| {
-            let mut columns = Vec::new();
-            for (index, bits) in self.unchanged.iter_mut().enumerate() {
-                if let Some(mut bits) = bits.take() {
-                    bits.append_n(rows.saturating_sub(bits.len()), false);
-                    columns.push((index, bits.finish().slice(0, rows)));
-                }
-            }
-            Unchanged { columns }
-        });
+        let unchanged = self.unchanged.finish(rows);
+        let before = self.before.as_mut().and_then(|images| images.finish(rows));
         self.bytes = 0;
         self.transaction = None;
         let memory = Arc::new(MemoryPermit::uncounted());
-        Ok(Some(ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, before: None, last, memory }))
+        Ok(Some(ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, before, last, memory }))
     }
+}
+
+/// Gives a column a value; false if it is one that is not there, for which the column has a null.
+#[inline]
+pub(crate) fn append_cell(builder: &mut ColumnBuilder, index: usize, target: Target, cell: Cell<'_>) -> Result<bool, RowError> {
+    match cell {
+        Cell::Text(value) => builder.append_text(value).map_err(|error| RowError::Value(index, error))?,
+        Cell::Binary(value) if target.binary => builder.append_binary(value).map_err(|error| RowError::Value(index, error))?,
+        Cell::Binary(_) => return Err(RowError::Binary),
+        Cell::Null => builder.append_null(),
+        Cell::Unchanged => {
+            builder.append_null();
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

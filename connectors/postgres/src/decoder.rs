@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use logweir_core::{
-    ChangeBatch, Column, Error, Incarnation, LogPosition, Relation, RelationName, Result, ResultExt, TableFilter, TimestampMicros,
+    ChangeBatch, Column, Error, Incarnation, LogPosition, Pattern, Relation, RelationName, Result, ResultExt, TableFilter, TimestampMicros,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub(crate) fn mark_position(incarnation: Incarnation, lsn: Lsn) -> LogPosition {
 pub(crate) struct DecoderOptions {
     /// The tables and columns wanted; others are skipped undecoded.
     pub(crate) tables: TableFilter,
+    /// The tables of whose updates the rows as they were before are handed out too.
+    pub(crate) before_images: Vec<Pattern>,
     /// First word of every position.
     pub(crate) incarnation: Incarnation,
     /// Transactions that committed before this place were handed out already.
@@ -543,7 +545,8 @@ impl PgoutputDecoder {
             self.cut(&name)?;
             let recreated = self.announce(&name, shape.oid, &relation);
             let oid = shape.oid;
-            self.install(shape, Some(RowBuffer::new(relation, &types, targets, whole_rows)))?;
+            let before_images = Pattern::any_matches(&self.options.before_images, &name);
+            self.install(shape, Some(RowBuffer::new(relation, &types, targets, whole_rows, before_images)))?;
             self.tables[self.by_oid[&oid]].unidentified = unidentified;
             if recreated && let Some(open) = self.open.as_mut().filter(|open| !open.skip) {
                 // The rows of the table that had the name are gone with it.

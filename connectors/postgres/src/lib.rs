@@ -2,6 +2,7 @@
 //! the rows that were there before.
 
 mod backfill;
+mod before;
 mod buffer;
 mod carried;
 mod catalog;

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    BackfillProgress, ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation,
-    RelationName, Result, TableFilter,
+    BackfillProgress, ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Pattern,
+    Relation, RelationName, Result, TableFilter,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -62,6 +62,7 @@ const RETAINED_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct LiveReader {
     options: Arc<PostgresOptions>,
     tables: TableFilter,
+    before_images: Vec<Pattern>,
     memory: MemoryBudget,
     /// Every relation version that the decoder must know.
     relations: Vec<Arc<Relation>>,
@@ -142,6 +143,7 @@ impl LiveReader {
         let opening = Opening {
             options: Arc::clone(&options),
             tables: start.tables.clone(),
+            before_images: start.before_images.clone(),
             relations: start.relations.clone(),
             resume: start.resume,
             memory_bytes: start.memory.total_bytes(),
@@ -159,6 +161,7 @@ impl LiveReader {
             detached,
             options,
             tables: start.tables,
+            before_images: start.before_images,
             memory: start.memory,
             announced: HashSet::new(),
             relations: start.relations,
@@ -306,6 +309,7 @@ impl LiveReader {
             let opening = Opening {
                 options: Arc::clone(&self.options),
                 tables: self.tables.clone(),
+                before_images: self.before_images.clone(),
                 relations: self.relations.clone(),
                 resume: Some(self.last_mark.clone()),
                 memory_bytes: self.memory.total_bytes(),

@@ -305,6 +305,16 @@ pub(crate) enum Cell<'a> {
     Binary(&'a [u8]),
 }
 
+impl Cell<'_> {
+    /// Bytes of the value.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Cell::Text(bytes) | Cell::Binary(bytes) => bytes.len(),
+            Cell::Null | Cell::Unchanged => 0,
+        }
+    }
+}
+
 /// The next value of a tuple.
 #[inline]
 pub(crate) fn cell<'a>(bytes: &mut Bytes<'a>) -> Result<Cell<'a>> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TableFilter};
+use logweir_core::{Clock as _, Error, LogMark, Pattern, Relation, Result, SystemClock, TableFilter};
 
 use crate::backfill::{BackfillState, PendingPart, Pool, look_up};
 use crate::decoder::{DecoderOptions, PgoutputDecoder};
@@ -38,6 +38,7 @@ const STANDBY_VERSION_MIN: u32 = 160_000;
 pub(crate) struct Opening {
     pub(crate) options: Arc<PostgresOptions>,
     pub(crate) tables: TableFilter,
+    pub(crate) before_images: Vec<Pattern>,
     pub(crate) relations: Vec<Arc<Relation>>,
     pub(crate) resume: Option<LogMark>,
     pub(crate) memory_bytes: usize,
@@ -109,6 +110,7 @@ impl Opening {
         let flush_bytes = (self.memory_bytes / DECODER_BUDGET_SHARE).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end());
         let mut decoder = PgoutputDecoder::new(DecoderOptions {
             tables: self.tables.clone(),
+            before_images: self.before_images.clone(),
             incarnation: from.incarnation,
             from: from.lsn,
             changed: from.changed,

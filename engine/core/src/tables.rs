@@ -21,6 +21,15 @@ impl Pattern {
         &self.0
     }
 
+    /// True if any of the patterns fits the table, as `schema.table`.
+    pub fn any_matches(patterns: &[Pattern], table: &RelationName) -> bool {
+        if patterns.is_empty() {
+            return false;
+        }
+        let name = table.to_string();
+        patterns.iter().any(|pattern| pattern.matches(&name))
+    }
+
     /// True if the whole of `name` fits. Linear in pattern × name at worst, no recursion.
     pub fn matches(&self, name: &str) -> bool {
         let pattern: Vec<char> = self.0.chars().collect();

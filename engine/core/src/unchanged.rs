@@ -107,7 +107,7 @@ impl BeforeImagesBuilder {
 
     /// Nulls that each column is to be given before it is finished; `None` if no image came, and nothing is to be finished.
     pub fn missing(&self, rows: usize) -> Option<usize> {
-        (self.present.len() > 0).then(|| rows.saturating_sub(self.present.len()))
+        (!self.present.is_empty()).then(|| rows.saturating_sub(self.present.len()))
     }
 
     /// The images of the first `rows` rows, with the columns' values; `None` if none of them has one. The builder is empty again.

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use logweir_core::{LogEvent, TimestampMicros};
+use logweir_core::{LogEvent, Pattern, TimestampMicros};
 use logweir_mysql::decoder::{BinlogDecoder, Decoded, DecoderOptions};
 
 fn preamble(version: &[u8]) -> Vec<u8> {
@@ -30,6 +30,7 @@ fuzz_target!(|input: &[u8]| {
     bytes.extend(events);
     let options = DecoderOptions {
         has_catalog: how & 2 != 0,
+        before_images: if how & 8 != 0 { vec![Pattern::new("*")] } else { Vec::new() },
         flush_bytes: 1 << (how >> 4),
         flush_bytes_max: 1 << (4 + (how >> 4)),
         ..DecoderOptions::default()

@@ -1,14 +1,17 @@
 //! The contract of [`LogReader`](logweir_core::LogReader), over a log that ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::Schema;
 use logweir_core::{
-    LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MetadataColumn, Relation, RelationName, Source, TableFilter,
+    ChangeBatch, ChangeType, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MetadataColumn, Pattern, Relation,
+    RelationName, Source, TableFilter,
 };
 
 /// Marks at which the log is opened again: more would only take longer.
@@ -35,6 +38,17 @@ pub struct ReadRow {
     pub values: RecordBatch,
     /// Indexes of columns that are unchanged.
     pub unchanged: Vec<usize>,
+    /// What the row was before, where that was asked for and the source has it.
+    pub before: Option<ReadImage>,
+}
+
+/// A before image: a value for each of the table's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadImage {
+    /// One row.
+    pub values: RecordBatch,
+    /// Indexes of columns whose values it does not hold.
+    pub absent: Vec<usize>,
 }
 
 /// Everything a reader handed out.
@@ -48,11 +62,27 @@ pub struct ReadLog {
     pub relations: BTreeMap<(RelationName, u32), Arc<Relation>>,
 }
 
-/// Reads a log to its end and checks all that one reading can show.
+/// Reads a log to its end, before images of all tables with it, and checks all that one reading can show.
 pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<LogMark>, relations: Vec<Arc<Relation>>) -> ReadLog {
+    read(source, tables, vec![Pattern::new("*")], resume, relations).await
+}
+
+async fn read(
+    source: &dyn Source,
+    tables: &TableFilter,
+    before_images: Vec<Pattern>,
+    resume: Option<LogMark>,
+    relations: Vec<Arc<Relation>>,
+) -> ReadLog {
     let memory = MemoryBudget::new(MEMORY_BYTES);
     let known: HashSet<(RelationName, u32)> = relations.iter().map(|relation| (relation.name().clone(), relation.version())).collect();
-    let start = LogStart { resume: resume.clone(), relations, tables: tables.clone(), before_images: Vec::new(), memory: memory.clone() };
+    let start = LogStart {
+        resume: resume.clone(),
+        relations,
+        tables: tables.clone(),
+        before_images: before_images.clone(),
+        memory: memory.clone(),
+    };
     let mut reading = Reading::open(source, start).await;
     let mut log = ReadLog::default();
     let mut newest: HashMap<RelationName, LogPosition> = HashMap::new();
@@ -89,6 +119,12 @@ pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<
                 assert!(known.contains(&version) || log.relations.contains_key(&version), "{version:?} was not announced");
                 log.relations.entry(version).or_insert_with(|| Arc::clone(&relation));
                 let timestamps = batch.metadata(MetadataColumn::Timestamp).as_primitive::<TimestampMicrosecondType>();
+                if let Some(images) = &batch.before {
+                    assert!(!before_images.is_empty(), "before images were not asked for");
+                    assert_eq!(images.columns.len(), relation.columns().len(), "an image has the relation's columns");
+                    assert_eq!(images.present.len(), batch.rows());
+                    assert!(images.present.count_set_bits() > 0, "a batch without an image has none");
+                }
                 let rows = log.rows.entry(relation.name().clone()).or_default();
                 for row in 0..batch.rows() {
                     let (position, timestamp) = (batch.position(row), timestamps.value(row));
@@ -108,7 +144,8 @@ pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<
                         columns.iter().copied().filter(|column| unchanged.is_unchanged(*column, row)).collect()
                     });
                     let change_type = batch.change_type_codes()[row];
-                    rows.push(ReadRow { version: relation.version(), position, timestamp, change_type, values, unchanged });
+                    let before = before_image(&batch, row);
+                    rows.push(ReadRow { version: relation.version(), position, timestamp, change_type, values, unchanged, before });
                 }
                 assert_eq!(batch.last, batch.position(batch.rows() - 1), "a batch knows its last position");
             }
@@ -119,6 +156,78 @@ pub async fn read_log(source: &dyn Source, tables: &TableFilter, resume: Option<
     drop(reading);
     assert_eq!(memory.available_bytes(), memory.total_bytes(), "all memory is given back");
     log
+}
+
+/// What a row was before, and that the columns say the same as the bits.
+fn before_image(batch: &ChangeBatch, row: usize) -> Option<ReadImage> {
+    let images = batch.before.as_ref()?;
+    for (column, values) in images.columns.iter().enumerate() {
+        assert_eq!(values.len(), batch.rows(), "an image has a place in each row");
+        assert!(images.holds(column, row) || values.is_null(row), "a value that an image does not hold is null");
+    }
+    if !images.present.value(row) {
+        return None;
+    }
+    assert_eq!(batch.change_type_codes()[row], ChangeType::UpdateInsert.code(), "only updates have before images");
+    let columns: Vec<_> = images.columns.iter().map(|column| column.slice(row, 1)).collect();
+    let fields: Vec<_> = batch.relation.columns().iter().map(|column| Arc::clone(&column.field)).collect();
+    let values = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("an image fits its relation");
+    Some(ReadImage { values, absent: (0..images.columns.len()).filter(|column| !images.holds(*column, row)).collect() })
+}
+
+/// A before image is what the changes before it made of the row, as far as the log has all of them.
+fn before_images_are_what_was(log: &ReadLog) {
+    for (name, rows) in &log.rows {
+        // By key: the version, and the values as far as they are known.
+        let mut table: HashMap<String, (u32, Vec<Option<String>>)> = HashMap::new();
+        for row in rows {
+            let relation = &log.relations[&(name.clone(), row.version)];
+            if !relation.key_declared() {
+                continue;
+            }
+            let key = |values: &RecordBatch| relation.key().iter().fold(String::new(), |text, column| text + &value(values, *column) + "|");
+            let after = |known: Option<&Vec<Option<String>>>| -> Vec<Option<String>> {
+                let value = |column| match row.unchanged.contains(&column) {
+                    true => known.and_then(|known: &Vec<Option<String>>| known.get(column).cloned().flatten()),
+                    false => Some(value(&row.values, column)),
+                };
+                (0..row.values.num_columns()).map(value).collect()
+            };
+            let change_type = ChangeType::from_code(row.change_type).expect("a known type");
+            let known = match &row.before {
+                Some(before) => {
+                    let known = table.remove(&key(&before.values)).filter(|(version, _)| *version == row.version);
+                    for column in (0..before.values.num_columns()).filter(|column| !before.absent.contains(column)) {
+                        if let Some(known) = known.as_ref().and_then(|(_, known)| known[column].as_ref()) {
+                            assert_eq!(&value(&before.values, column), known, "{name} at {}, column {column}", row.position);
+                        }
+                    }
+                    let held = |(column, known): (usize, Option<String>)| match before.absent.contains(&column) {
+                        true => known,
+                        false => Some(value(&before.values, column)),
+                    };
+                    let known = known.map_or_else(|| vec![None; before.values.num_columns()], |(_, known)| known);
+                    Some(known.into_iter().enumerate().map(held).collect())
+                }
+                None => table.get(&key(&row.values)).filter(|(version, _)| *version == row.version).map(|(_, known)| known.clone()),
+            };
+            match change_type {
+                ChangeType::Truncate => table.clear(),
+                // A backfill may be ahead of the log. What is left under a key that changed is removed by its second half.
+                ChangeType::Read | ChangeType::Delete => drop(table.remove(&key(&row.values))),
+                ChangeType::UpdateDelete => {}
+                ChangeType::Insert | ChangeType::UpdateInsert => {
+                    table.insert(key(&row.values), (row.version, after(known.as_ref())));
+                }
+            }
+        }
+    }
+}
+
+fn value(values: &RecordBatch, column: usize) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "{:?}", values.column(column));
+    text
 }
 
 /// A reading of a log to its end: of a recording, or of what a live log held when it was opened.
@@ -166,12 +275,28 @@ impl Reading {
 pub async fn log_reader(source: &dyn Source, tables: &TableFilter) -> ReadLog {
     let log = read_log(source, tables, None, Vec::new()).await;
     assert!(!log.rows.is_empty(), "a suite over an empty log shows nothing");
+    before_images_are_what_was(&log);
     again_at_marks(source, tables, &log).await;
+    nothing_unasked(source, tables, &log).await;
     waits_for_memory(source, tables, &log).await;
     nothing_unwanted(source, &log).await;
     // Last, because the source may now forget.
     acknowledged(source, tables, &log).await;
     log
+}
+
+/// Without before images the changes are the same.
+async fn nothing_unasked(source: &dyn Source, tables: &TableFilter, log: &ReadLog) {
+    // From the first mark, because without one a log without a clock begins at the time of its opening.
+    let first = log.marks.first().cloned();
+    let without = read(source, tables, Vec::new(), first, Vec::new()).await;
+    for (name, rows) in &log.rows {
+        let found = without.rows.get(name).map_or(&[][..], Vec::as_slice);
+        assert_eq!(found.len(), rows.len(), "changes of {name}");
+        for (found, expected) in found.iter().zip(rows) {
+            assert_eq!(*found, ReadRow { before: None, ..expected.clone() }, "a change of {name}");
+        }
+    }
 }
 
 /// Opened at a mark, the same changes come again: same positions, versions, timestamps, values.
@@ -223,7 +348,7 @@ async fn waits_for_memory(source: &dyn Source, tables: &TableFilter, log: &ReadL
 async fn nothing_unwanted(source: &dyn Source, log: &ReadLog) {
     let Some(unwanted) = log.rows.keys().next() else { return };
     let mut tables = TableFilter::all();
-    tables.exclude.push(logweir_core::Pattern::new(unwanted.to_string()));
+    tables.exclude.push(Pattern::new(unwanted.to_string()));
     let again = read_log(source, &tables, None, Vec::new()).await;
     assert!(!again.rows.contains_key(unwanted), "{unwanted} was excluded");
     for (name, rows) in log.rows.iter().filter(|(name, _)| *name != unwanted) {

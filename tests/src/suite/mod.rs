@@ -7,6 +7,6 @@ mod log_reader;
 mod sink;
 mod state;
 
-pub use log_reader::{ReadLog, ReadRow, log_reader, read_log};
+pub use log_reader::{ReadImage, ReadLog, ReadRow, log_reader, read_log};
 pub use sink::{LandedRow, sink};
 pub use state::{Fencing, state};

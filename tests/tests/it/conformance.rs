@@ -145,6 +145,7 @@ async fn live_log(flavour: Flavour) {
     tables.include.push(logweir_core::Pattern::new(format!("{SCHEMA}.*")));
     let log = suite::log_reader(&MysqlSource::new(options), &tables).await;
     assert!(log.rows.len() > 3, "the workload writes to several tables");
+    assert!(log.rows.values().flatten().any(|row| row.before.is_some()), "the workload updates");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

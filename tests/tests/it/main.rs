@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod before_images;
 mod conformance;
 mod faults;
 mod kill;

@@ -122,6 +122,7 @@ async fn contract(version: u32, change: impl Fn(&mut PostgresOptions)) {
     change(&mut options);
     let log = suite::log_reader(&PostgresSource::new(options), &followed("suite")).await;
     assert!(log.rows.len() > 5, "the workload writes to several tables");
+    assert!(log.rows.values().flatten().any(|row| row.before.is_some()), "the workload updates whole rows");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -583,3 +583,124 @@ fn bytes_before_the_format_or_of_no_binlog_are_refused() {
     assert_eq!(decode(&huge, 4).message(), "an event has an impossible size");
     assert!(BinlogDecoder::new(DecoderOptions::default(), "binlog", 0).is_err());
 }
+
+/// A log of table `d.y (id INT PRIMARY KEY, n INT, note VARCHAR(20))`: updates `(present before, before, present after, after)`, where an
+/// image is a value for each column that is present.
+fn updates(images: &[(u8, &[Value<'_>], u8, &[Value<'_>])]) -> Log {
+    let mut log = Log::file();
+    log.query("BEGIN");
+    let mut map = vec![9, 0, 0, 0, 0, 0, 1, 0, 1];
+    map.extend(b"d\0\x01y\0\x03\x03\x03\x0f\x02\x50\0\x06");
+    // Signs, the character set utf8mb4, names, the key.
+    map.extend([1, 1, 0, 2, 1, 45, 4, 10, 2, b'i', b'd', 1, b'n', 4, b'n', b'o', b't', b'e', 8, 1, 0]);
+    log.event(19, 0, &map);
+    for (first, before, second, after) in images {
+        let mut body = vec![9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 3, *first, *second];
+        for image in [before, after] {
+            body.push(image.iter().enumerate().fold(0, |nulls, (i, value)| nulls | u8::from(matches!(value, Value::Null)) << i));
+            for value in *image {
+                match value {
+                    Value::Null => {}
+                    Value::Int(value) => body.extend(value.to_le_bytes()),
+                    Value::Text(text) => body.extend([&[text.len() as u8][..], text.as_bytes()].concat()),
+                }
+            }
+        }
+        log.event(31, 0, &body);
+    }
+    log.xid();
+    log
+}
+
+enum Value<'a> {
+    Null,
+    Int(i32),
+    Text(&'a str),
+}
+
+/// Changes as `type: after (unchanged: columns) before: image`, a value that an image does not hold as `?`.
+fn changes(events: &[LogEvent]) -> String {
+    use arrow_array::Array;
+    let text = |column: &arrow_array::ArrayRef, row| match column.is_null(row) {
+        true => "null".to_owned(),
+        false => arrow_cast::display::array_value_to_string(column, row).unwrap(),
+    };
+    let mut lines = String::new();
+    for event in events {
+        let LogEvent::Changes(batch) = event else { continue };
+        let columns = 0..batch.relation.columns().len();
+        for row in 0..batch.rows() {
+            let change_type = logweir_core::ChangeType::from_code(batch.change_type_codes()[row]).unwrap();
+            let unchanged = |column| batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(column, row));
+            let after = columns.clone().map(|i| if unchanged(i) { "~".to_owned() } else { text(batch.records.column(i), row) });
+            lines += &format!("{}: {}", change_type.name(), after.collect::<Vec<_>>().join(" "));
+            if let Some(images) = batch.before.as_ref().filter(|images| images.present.value(row)) {
+                let value = |i: usize| if images.holds(i, row) { text(&images.columns[i], row) } else { "?".to_owned() };
+                lines += &format!(" before: {}", columns.clone().map(value).collect::<Vec<_>>().join(" "));
+            }
+            lines += "\n";
+        }
+    }
+    lines
+}
+
+/// What the servers write under each `binlog_row_image`, and what comes of it with and without before images.
+#[test]
+fn updates_have_their_before_images() {
+    use Value::{Int, Null, Text};
+    let log = updates(&[
+        // FULL.
+        (7, &[Int(1), Int(10), Text("a")], 7, &[Int(1), Int(11), Null]),
+        // FULL, another key.
+        (7, &[Int(1), Int(11), Null], 7, &[Int(2), Int(11), Text("b")]),
+        // MINIMAL: the key, and what changed.
+        (1, &[Int(2)], 2, &[Int(12)]),
+        // MINIMAL, another key.
+        (1, &[Int(2)], 1, &[Int(3)]),
+        // NOBLOB, were the text one.
+        (3, &[Int(3), Int(12)], 7, &[Int(3), Null, Text("c")]),
+        (3, &[Int(3), Null], 3, &[Int(3), Int(13)]),
+        // MariaDB's FULL_NODUP: all before, and what changed.
+        (7, &[Int(3), Int(13), Text("c")], 4, &[Text("d")]),
+        (7, &[Int(3), Int(13), Null], 1, &[Int(4)]),
+    ]);
+    let asked = DecoderOptions { before_images: vec![Pattern::new("d.*")], ..DecoderOptions::default() };
+    let (events, result) = run(&log, asked.clone());
+    result.unwrap();
+    let with = changes(&events);
+    expect_test::expect![[r#"
+        UPDATE-INSERT: 1 11 null before: 1 10 a
+        UPDATE-DELETE: 1 11 null
+        UPDATE-INSERT: 2 11 b before: 1 11 null
+        UPDATE-INSERT: 2 12 ~ before: 2 ? ?
+        UPDATE-DELETE: 2 ~ ~
+        UPDATE-INSERT: 3 ~ ~ before: 2 ? ?
+        UPDATE-INSERT: 3 null c before: 3 12 ?
+        UPDATE-INSERT: 3 13 ~ before: 3 null ?
+        UPDATE-INSERT: 3 13 d before: 3 13 c
+        UPDATE-DELETE: 3 13 null
+        UPDATE-INSERT: 4 13 null before: 3 13 null
+    "#]]
+    .assert_eq(&with);
+    // The rows themselves are the same if nobody asks.
+    let (events, result) = run(&log, DecoderOptions { before_images: vec![Pattern::new("e.*")], ..DecoderOptions::default() });
+    result.unwrap();
+    let without: String = with.lines().map(|line| line.split(" before").next().unwrap().to_owned() + "\n").collect();
+    assert_eq!(changes(&events), without);
+    // In whatever cut.
+    for bytes in [1, 200, 400, 800] {
+        let (events, result) = run(&log, DecoderOptions { flush_bytes: 0, flush_bytes_max: bytes, ..asked.clone() });
+        result.unwrap();
+        assert_eq!(changes(&events), with);
+    }
+}
+
+/// Only updates have images, and a batch without one has no columns for them.
+#[test]
+fn what_is_no_update_has_no_before_image() {
+    let mut log = Log::file();
+    log.one(1).one(2);
+    let (events, _) = run(&log, DecoderOptions { before_images: vec![Pattern::new("*")], ..DecoderOptions::default() });
+    let without = |event: &LogEvent| !matches!(event, LogEvent::Changes(batch) if batch.before.is_some());
+    assert!(!ids(&events).is_empty() && events.iter().all(without));
+}

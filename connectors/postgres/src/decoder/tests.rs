@@ -1,7 +1,7 @@
 //! Messages in, batches out, as pictures.
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use expect_test::{Expect, expect};
 use logweir_core::{ChangeType, Pattern};
@@ -17,6 +17,7 @@ const TEXT: u32 = 25;
 fn options() -> DecoderOptions {
     DecoderOptions {
         tables: TableFilter::all(),
+        before_images: Vec::new(),
         incarnation: 0,
         from: Lsn(0x100),
         changed: Lsn(0),
@@ -96,14 +97,27 @@ fn transaction(decoder: &mut PgoutputDecoder, commit: u64, messages: &[Vec<u8>])
 }
 
 fn values(records: &RecordBatch, row: usize) -> String {
-    let options = FormatOptions::new().with_null("null");
     let columns = records.num_columns() - 6;
     let schema = records.schema();
-    let cells = (0..columns).map(|column| {
-        let formatter = ArrayFormatter::try_new(records.column(column), &options).unwrap();
-        format!("{} {}", schema.field(column).name(), formatter.value(row))
-    });
+    let cells = (0..columns).map(|column| format!("{} {}", schema.field(column).name(), value(records.column(column), row)));
     cells.collect::<Vec<_>>().join(", ")
+}
+
+fn value(column: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::new().with_null("null");
+    ArrayFormatter::try_new(column, &options).unwrap().value(row).to_string()
+}
+
+/// What a row was before, as ` (before: …)`; a value that the image does not hold is `?`.
+fn before(batch: &ChangeBatch, row: usize) -> String {
+    let Some(images) = batch.before.as_ref().filter(|images| images.present.value(row)) else { return String::new() };
+    let cell = |(column, values): (usize, &ArrayRef)| {
+        assert_eq!(values.len(), batch.rows());
+        let value = if images.holds(column, row) { value(values, row) } else { "?".to_owned() };
+        assert!(images.holds(column, row) || values.is_null(row));
+        format!("{} {value}", batch.relation.columns()[column].name())
+    };
+    format!(" (before: {})", images.columns.iter().enumerate().map(cell).collect::<Vec<_>>().join(", "))
 }
 
 fn picture(decoder: &mut PgoutputDecoder) -> String {
@@ -123,13 +137,14 @@ fn picture(decoder: &mut PgoutputDecoder) -> String {
                         .collect();
                     let unchanged = if unchanged.is_empty() { String::new() } else { format!(" (unchanged: {})", unchanged.join(", ")) };
                     lines.push(format!(
-                        "v{} {:x}/{}{} {} {}{unchanged}",
+                        "v{} {:x}/{}{} {} {}{unchanged}{}",
                         batch.relation.version(),
                         position.commit(),
                         position.ordinal(),
                         if half { "-" } else { "" },
                         change_type.name(),
-                        values(&batch.records, row)
+                        values(&batch.records, row),
+                        before(&batch, row)
                     ));
                 }
             }
@@ -267,6 +282,80 @@ fn a_part_of_a_key_is_no_key() {
     transaction(&mut decoder, 0x200, &[described, insert(7, &[Some("1"), Some("a")])]).unwrap();
     decoder.flush().unwrap();
     assert!(picture(&mut decoder).starts_with("shop.t v1 (id Int32, note Utf8)"));
+}
+
+/// Old rows as they come under each replica identity, of a table that is asked for and one that is not.
+#[test]
+fn updates_have_their_before_images() {
+    let asked = || DecoderOptions { before_images: vec![Pattern::new("*.t")], ..options() };
+    let whole = [
+        relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT), (true, "long", TEXT)]),
+        insert(7, &[Some("1"), Some("a"), Some("x")]),
+        row(tag::UPDATE, 7, Some((b'O', &[Some("1"), Some("a"), Some("x")])), Some(&[Some("1"), Some("b"), Some("~")])),
+        row(tag::UPDATE, 7, Some((b'O', &[Some("1"), Some("b"), Some("x")])), Some(&[Some("2"), None, Some("~")])),
+        row(tag::UPDATE, 7, Some((b'O', &[Some("2"), None, Some("x")])), Some(&[Some("2"), Some("c"), Some("y")])),
+        row(tag::DELETE, 7, Some((b'O', &[Some("2"), Some("c"), Some("y")])), None),
+        insert(7, &[Some("3"), None, None]),
+    ];
+    let pictured = |options, whole_rows| {
+        let mut decoder = PgoutputDecoder::new(options);
+        decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows, cut: false });
+        transaction(&mut decoder, 0x200, &whole).unwrap();
+        decoder.flush().unwrap();
+        picture(&mut decoder)
+    };
+    expect![[r#"
+        shop.t v1 (id Int32 key, note Utf8, long Utf8)
+        v1 200/1 INSERT id 1, note a, long x
+        v1 200/2 UPDATE-INSERT id 1, note b, long x (before: id 1, note a, long x)
+        v1 200/3- UPDATE-DELETE id 1, note b, long x
+        v1 200/3 UPDATE-INSERT id 2, note null, long x (before: id 1, note b, long x)
+        v1 200/4 UPDATE-INSERT id 2, note c, long y (before: id 2, note null, long x)
+        v1 200/5 DELETE id 2, note c, long y
+        v1 200/6 INSERT id 3, note null, long null
+        mark 0/220
+    "#]]
+    .assert_eq(&pictured(asked(), true));
+    // Rows are said to be whole and are not: a partition with an identity of its own.
+    let partly = pictured(asked(), false);
+    assert!(partly.contains("UPDATE-INSERT id 1, note b, long null (unchanged: long) (before: id 1, note ?, long ?)"), "{partly}");
+    for unasked in [options(), DecoderOptions { before_images: vec![Pattern::new("shop.other")], ..options() }] {
+        assert!(!pictured(unasked, true).contains("before"));
+    }
+    check(
+        asked(),
+        &[
+            relation(7, b'd', ID_NOTE),
+            row(tag::UPDATE, 7, None, Some(&[Some("1"), Some("b")])),
+            row(tag::UPDATE, 7, Some((b'K', &[Some("1"), None])), Some(&[Some("2"), Some("~")])),
+            row(tag::UPDATE, 7, Some((b'K', &[Some("2"), None])), Some(&[Some("2"), Some("c")])),
+        ],
+        expect![[r#"
+            shop.t v1 (id Int32 key, note Utf8)
+            v1 200/1 UPDATE-INSERT id 1, note b
+            v1 200/2- UPDATE-DELETE id 1, note null (unchanged: note)
+            v1 200/2 UPDATE-INSERT id 2, note null (unchanged: note) (before: id 1, note ?)
+            v1 200/3 UPDATE-INSERT id 2, note c (before: id 2, note ?)
+            mark 0/220
+        "#]],
+    );
+}
+
+#[test]
+fn before_images_count_as_held() {
+    let long = "x".repeat(1000);
+    let described = relation(7, b'f', &[(true, "id", INT4), (true, "note", TEXT)]);
+    let update = row(tag::UPDATE, 7, Some((b'O', &[Some("1"), Some(long.as_str())])), Some(&[Some("1"), Some("~")]));
+    let held = |options| {
+        let mut decoder = PgoutputDecoder::new(options);
+        decoder.provide_key(7, Key { columns: vec!["id".to_owned()], whole_rows: true, cut: false });
+        transaction(&mut decoder, 0x200, &[described.clone(), update.clone()]).unwrap();
+        decoder.held_bytes
+    };
+    // The value that the new row takes from the old one counts in every case.
+    assert!((1000..1500).contains(&held(options())), "{}", held(options()));
+    let both = held(DecoderOptions { before_images: vec![Pattern::new("*")], ..options() });
+    assert!((2000..2500).contains(&both), "{both}");
 }
 
 /// A partition may log its key only, and pgoutput calls its row whole because its table says so.
