@@ -10,7 +10,11 @@ mod civil;
 mod display;
 mod mask;
 mod query;
+mod transform;
 
 pub use display::printable;
 pub use mask::{MaskKind, MaskRule, MaskTransform};
 pub use query::{LandedTable, QueryEngine, QueryResult};
+pub use transform::{
+    BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Unresolved,
+};

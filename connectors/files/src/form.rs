@@ -114,7 +114,7 @@ pub struct Form {
     relation: Arc<Relation>,
     written: SchemaRef,
     shown: SchemaRef,
-    /// The names of the relation, as columns of one value for every row.
+    /// The names of the source's table, as columns of one value for every row.
     database: Option<ArrayRef>,
     schema: ArrayRef,
     table: ArrayRef,
@@ -168,9 +168,9 @@ impl Form {
         Ok(Form {
             written: with(&WRITTEN),
             shown: with(&SHOWN),
-            database: relation.name().database.as_deref().map(value),
-            schema: value(&relation.name().schema),
-            table: value(&relation.name().table),
+            database: relation.origin().database.as_deref().map(value),
+            schema: value(&relation.origin().schema),
+            table: value(&relation.origin().table),
             relation,
         })
     }

@@ -71,6 +71,9 @@ struct RelationData {
     columns: Vec<Column>,
     key: Vec<usize>,
     key_declared: bool,
+    /// The table that it was made from, where a transform gave it another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<RelationName>,
 }
 
 impl Relation {
@@ -81,7 +84,7 @@ impl Relation {
         debug_assert!(key.iter().all(|&i| i < columns.len()), "a key column is a column");
         let key_declared = !key.is_empty();
         let key = if key_declared { key } else { (0..columns.len()).collect() };
-        RelationData { name, version, since, columns, key, key_declared }.into()
+        RelationData { name, version, since, columns, key, key_declared, origin: None }.into()
     }
 
     /// The same relation with other columns: what a transform makes of it. Name, version and place stay.
@@ -90,9 +93,24 @@ impl Relation {
         RelationData { columns, key, key_declared, ..self.data.clone() }.into()
     }
 
+    /// What a transform makes of the relation: another name, version, columns and key. Place and origin stay. Without a
+    /// key all columns together are one, whatever the source declares.
+    pub fn transformed(&self, name: RelationName, version: u32, columns: Vec<Column>, key: Vec<usize>) -> Self {
+        debug_assert!(key.iter().all(|&i| i < columns.len()), "a key column is a column");
+        let key_declared = !key.is_empty();
+        let key = if key_declared { key } else { (0..columns.len()).collect() };
+        let origin = (name != *self.origin()).then(|| self.origin().clone());
+        RelationData { name, version, since: self.data.since, columns, key, key_declared, origin }.into()
+    }
+
     /// The name.
     pub fn name(&self) -> &RelationName {
         &self.data.name
+    }
+
+    /// The name of the table in the source: another one than [`name`](Self::name) where a transform renamed it.
+    pub fn origin(&self) -> &RelationName {
+        self.data.origin.as_ref().unwrap_or(&self.data.name)
     }
 
     /// The schema version, from 1.

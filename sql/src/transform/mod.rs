@@ -1,0 +1,371 @@
+//! Transforms: what the SQL of a stream's configuration makes of the changes of its tables.
+//!
+//! A rule is one `SELECT` over a changed table. It is planned once for each version of a table and evaluated batch by batch, on
+//! Arrow; columns that it takes as they are pass by reference. A table without a rule passes as it is.
+//!
+//! ```text
+//! rule ── parse (rule) ── compile for a relation (plan, functions, keys) ── per batch: fates (cases) ── columns (rows, apply)
+//! ```
+//!
+//! **Changes stay changes.** A filter turns updates into inserts and deletes ([`cases`]); the key of the target is what the key of
+//! the table becomes, and a rule that loses it is refused. What the log left out stays left out, and so does what is made of it;
+//! where that cannot be told from NULL downstream, the change is a bad value.
+
+mod apply;
+mod cases;
+mod evaluate;
+mod functions;
+mod keys;
+mod metadata;
+mod plan;
+mod problem;
+pub(crate) mod quarantine;
+mod reference;
+mod rows;
+mod rule;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationName, Result, Transform};
+
+pub use problem::{SqlPlace, SqlProblem};
+pub use reference::{Reference, References};
+pub use rule::{SchemaChange, SharedTruncate, SqlRule, Unresolved};
+
+use functions::Functions;
+use plan::{RulePlan, Wanted, compile};
+use problem::Fault;
+use quarantine::SetAside;
+use rule::Parsed;
+
+/// What happens to a change that a rule cannot carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BadValue {
+    /// The stream stops, and names the place.
+    #[default]
+    Fail,
+    /// It is kept aside, in the table `logweir.quarantine`.
+    Quarantine,
+}
+
+/// What rules may use beside the table itself.
+#[derive(Debug, Clone, Default)]
+pub struct SqlContext {
+    /// Functions beside DataFusion's own: the masks.
+    pub functions: Vec<Arc<ScalarUDF>>,
+    /// Tables to look values up in.
+    pub references: References,
+    /// What happens to a change that a rule cannot carry.
+    pub bad_value: BadValue,
+}
+
+/// A rule that was parsed.
+struct Rule {
+    settings: SqlRule,
+    parsed: Parsed,
+}
+
+/// A rule for one version of a table.
+struct Planned {
+    rule: usize,
+    plan: RulePlan,
+    target: Arc<Relation>,
+}
+
+/// What becomes of a version of a table.
+enum Plan {
+    /// No rule is for it.
+    Pass,
+    Rules(Vec<Planned>),
+}
+
+/// A target, and the versions of tables that go into it.
+#[derive(Default)]
+struct Target {
+    /// By the target's version.
+    versions: HashMap<u32, (RelationName, u32)>,
+    /// True if a table goes into it that no rule sends there.
+    unruled: bool,
+}
+
+/// The [`Transform`] that applies SQL rules.
+pub struct SqlTransform {
+    rules: Vec<Rule>,
+    matched: Vec<bool>,
+    functions: Functions,
+    references: References,
+    bad_value: BadValue,
+    plans: HashMap<RelationName, HashMap<u32, Plan>>,
+    targets: HashMap<RelationName, Target>,
+    /// The last columns that were seen of a table: what one that is gone was.
+    seen: HashMap<RelationName, Vec<Column>>,
+}
+
+impl SqlTransform {
+    /// A transform of these rules. All that is wrong with them and can be told without a table is in the error.
+    pub fn new(rules: Vec<SqlRule>, context: SqlContext) -> std::result::Result<Self, Vec<SqlProblem>> {
+        let functions = Functions::new(&context.functions).map_err(|error| vec![Fault::new(error.strip_backtrace()).problem(0)])?;
+        let mut problems = Vec::new();
+        let mut parsed_rules = Vec::new();
+        for (number, settings) in rules.into_iter().enumerate() {
+            if let Some(into) = &settings.into
+                && let Err(fault) = target_name(into, &RelationName::new("schema", "table"))
+            {
+                problems.push(fault.problem(number));
+            }
+            match Parsed::new(&settings.sql, &functions) {
+                Ok(parsed) => parsed_rules.push(Rule { settings, parsed }),
+                Err(fault) => problems.push(fault.problem(number)),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(SqlTransform {
+            matched: vec![false; parsed_rules.len()],
+            rules: parsed_rules,
+            functions,
+            references: context.references,
+            bad_value: context.bad_value,
+            plans: HashMap::new(),
+            targets: HashMap::new(),
+            seen: HashMap::new(),
+        })
+    }
+
+    /// The tables whose updates are better told with the row before: those that a rule filters.
+    pub fn before_images(&self) -> Vec<Pattern> {
+        let filtered = self.rules.iter().filter(|rule| rule.parsed.selection.is_some());
+        filtered.map(|rule| rule.settings.table.clone()).collect()
+    }
+
+    /// Rules that have been for no table so far: worth a warning once the tables are known.
+    pub fn unmatched(&self) -> Vec<usize> {
+        (0..self.rules.len()).filter(|number| !self.matched[*number]).collect()
+    }
+
+    /// Plans a table as [`Transform::output`] does, and tells all that is wrong, or else what is worth a warning.
+    pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<(Vec<Arc<Relation>>, Vec<SqlProblem>), Vec<SqlProblem>> {
+        let (mut planned, mut problems, mut warnings) = (Vec::<Planned>::new(), Vec::new(), Vec::new());
+        let name = relation.name();
+        for number in 0..self.rules.len() {
+            if !self.rules[number].settings.table.matches(&name.to_string()) {
+                continue;
+            }
+            self.matched[number] = true;
+            let rule = &self.rules[number];
+            match self.plan_rule(number, rule, relation) {
+                Ok((plan, target_name)) => {
+                    if let Some(other) = planned.iter().find(|other| *other.target.name() == target_name) {
+                        problems.push(
+                            Fault::new(format!("two rules send {name} to {target_name}: this one and rule {}", other.rule + 1))
+                                .help("give one of them an `into` of its own, or a narrower `table`")
+                                .problem(number),
+                        );
+                        continue;
+                    }
+                    warnings.extend(plan.warnings.iter().map(|warning| Fault::new(warning.clone()).problem(number)));
+                    let version = self.version(&target_name, relation);
+                    let target = Arc::new(relation.transformed(target_name, version, plan.columns.clone(), plan.key.clone()));
+                    planned.push(Planned { rule: number, plan, target });
+                }
+                Err(faults) => problems.extend(faults.into_iter().map(|fault| fault.problem(number))),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let ruled = !planned.is_empty();
+        let mut targets: Vec<Arc<Relation>> =
+            if ruled { planned.iter().map(|planned| Arc::clone(&planned.target)).collect() } else { vec![Arc::clone(relation)] };
+        for target in &targets {
+            let entry = self.targets.entry(target.name().clone()).or_default();
+            entry.versions.insert(target.version(), (name.clone(), relation.version()));
+            entry.unruled |= !ruled;
+            if entry.unruled && entry.versions.values().any(|(source, _)| source != name) {
+                let number = planned.first().map_or(0, |planned| planned.rule);
+                return Err(vec![
+                    Fault::new(format!("{} is a table of the stream itself, and a rule sends another one there", target.name()))
+                        .help("give the rule another `into`")
+                        .problem(number),
+                ]);
+            }
+        }
+        if ruled && self.bad_value == BadValue::Quarantine {
+            targets.push(Arc::clone(quarantine::relation()));
+        }
+        let plan = if ruled { Plan::Rules(planned) } else { Plan::Pass };
+        self.plans.entry(name.clone()).or_default().insert(relation.version(), plan);
+        self.seen.insert(name.clone(), relation.columns().to_vec());
+        Ok((targets, warnings))
+    }
+
+    fn plan_rule(&self, number: usize, rule: &Rule, relation: &Arc<Relation>) -> std::result::Result<(RulePlan, RelationName), Vec<Fault>> {
+        let wanted = Wanted { key: &rule.settings.key };
+        let mut plan = compile(&rule.parsed, relation, &self.references, &self.functions, &wanted);
+        if let (Err(_), SchemaChange::Null, Some(earlier)) = (&plan, rule.settings.schema_change, self.seen.get(relation.name())) {
+            let (with_gone, gone) = with_gone_columns(relation, earlier);
+            if !gone.is_empty()
+                && let Ok(nulls) = compile(&rule.parsed, &with_gone, &self.references, &self.functions, &wanted)
+            {
+                let table = relation.name();
+                tracing::warn!(%table, rule = number + 1, columns = gone.join(", "), "columns that a transform names are gone from the table: they are NULL from now on");
+                plan = Ok(nulls);
+            }
+        }
+        let plan = plan?;
+        for lookup in &plan.lookups {
+            lookup.prepare().map_err(|error| vec![Fault { place: None, message: error.report(), help: None }])?;
+        }
+        let name = match &rule.settings.into {
+            Some(into) => target_name(into, relation.name()).map_err(|fault| vec![fault])?,
+            None => relation.name().clone(),
+        };
+        Ok((plan, name))
+    }
+
+    /// The version of a target that a version of a table has: its own, unless another table's has it already.
+    fn version(&self, target: &RelationName, relation: &Relation) -> u32 {
+        let own = (relation.name().clone(), relation.version());
+        let Some(target) = self.targets.get(target) else { return relation.version() };
+        if let Some((version, _)) = target.versions.iter().find(|(_, source)| **source == own) {
+            return *version;
+        }
+        if !target.versions.contains_key(&relation.version()) {
+            return relation.version();
+        }
+        target.versions.keys().max().map_or(1, |greatest| greatest + 1)
+    }
+
+    fn apply_rule(&self, planned: &Planned, batch: &ChangeBatch, out: &mut Vec<ChangeBatch>) -> Result<()> {
+        let settings = &self.rules[planned.rule].settings;
+        let applied = apply::apply(&planned.plan, &planned.target, settings.unresolved, batch)?;
+        if !applied.bad.is_empty() {
+            let rule = format!("{} {}", planned.rule + 1, settings.table);
+            let column = |bad: &apply::BadRow| bad.column.map(|index| planned.target.columns()[index].name());
+            if self.bad_value == BadValue::Fail {
+                let bad = &applied.bad[0];
+                let error = Error::data("a change cannot be carried by a transform")
+                    .context("reason", bad.reason.0)
+                    .context("table", batch.relation.name())
+                    .context("rule", rule)
+                    .context("column", column(bad).unwrap_or("WHERE"))
+                    .context("position", batch.position(bad.row));
+                return Err(error.remedy(
+                    "make the expression fit such rows (TRY_CAST, NULLIF, CASE), have the source log whole rows (REPLICA IDENTITY FULL, \
+                     binlog_row_image=FULL), or set on_bad_value: quarantine",
+                ));
+            }
+            let reason = |bad: &apply::BadRow| format!("{}: {}", column(bad).unwrap_or("WHERE"), bad.reason.0);
+            let mut aside: Vec<SetAside> = applied.bad.iter().map(|bad| SetAside { row: bad.row, reason: reason(bad) }).collect();
+            aside.dedup_by_key(|change| change.row);
+            out.push(quarantine::set_aside(batch, &rule, &aside)?);
+        }
+        out.extend(applied.batch);
+        Ok(())
+    }
+
+    /// A truncate empties its table, not those that share its target.
+    fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
+        let shared = self.targets.get(planned.target.name()).is_some_and(|target| {
+            let mut sources = target.versions.values().map(|(name, _)| name);
+            let first = sources.next();
+            sources.any(|other| Some(other) != first)
+        });
+        let truncates = |code: &i8| *code == ChangeType::Truncate.code();
+        if !shared || !batch.change_type_codes().iter().any(truncates) {
+            return Ok(None);
+        }
+        let settings = &self.rules[planned.rule].settings;
+        let table = batch.relation.name();
+        if settings.shared_truncate == SharedTruncate::Fail {
+            return Err(Error::data("a table was emptied whose target holds rows of other tables, too")
+                .context("table", table)
+                .context("target", planned.target.name())
+                .remedy(
+                    "set shared_truncate: ignore in the rule, so that its rows stay in the target, or give the table a target of its own",
+                ));
+        }
+        tracing::warn!(%table, target = %planned.target.name(), "a table was emptied, and its rows stay in the target that it shares with others");
+        let kept: Vec<usize> = (0..batch.rows()).filter(|row| !truncates(&batch.change_type_codes()[*row])).collect();
+        apply::selected(batch, &kept)
+    }
+}
+
+/// The table with columns at its end that it does not have any more, and their names.
+fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<String>) {
+    let gone: Vec<Column> = earlier
+        .iter()
+        .filter(|column| !relation.columns().iter().any(|other| other.name().eq_ignore_ascii_case(column.name())))
+        .cloned()
+        .collect();
+    let names = gone.iter().map(|column| column.name().to_owned()).collect();
+    let key = if relation.key_declared() { relation.key().to_vec() } else { Vec::new() };
+    (relation.with_columns(relation.columns().iter().cloned().chain(gone).collect(), key), names)
+}
+
+/// The name of a target: `schema.table` with placeholders.
+fn target_name(into: &str, source: &RelationName) -> std::result::Result<RelationName, Fault> {
+    let text = into.replace("{schema}", &source.schema).replace("{table}", &source.table);
+    if text.contains(['{', '}']) {
+        return Err(Fault::new(format!("`into: {into}` has a placeholder that is not known"))
+            .help("{schema} and {table} stand for the names of the source"));
+    }
+    match text.split_once('.') {
+        Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(RelationName::new(schema, table)),
+        _ => Err(Fault::new(format!("`into: {into}` is not schema.table"))),
+    }
+}
+
+impl Transform for SqlTransform {
+    fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>> {
+        match self.plan(relation) {
+            Ok((targets, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(rule = warning.rule + 1, "{warning}");
+                }
+                Ok(targets)
+            }
+            Err(problems) => {
+                let mut error = Error::config("a transform does not fit a table").context("table", relation.name());
+                for problem in &problems {
+                    error = error.context("rule", problem.rule + 1).context("problem", problem);
+                }
+                let help = problems.into_iter().find_map(|problem| problem.help);
+                Err(error.remedy(help.unwrap_or_else(|| "logweir check shows where in the SQL".to_owned())))
+            }
+        }
+    }
+
+    fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
+        let name = batch.relation.name();
+        let plan = self.plans.get(name).and_then(|versions| versions.get(&batch.relation.version()));
+        let planned = match plan {
+            Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
+            Some(Plan::Rules(planned)) => planned,
+            None => {
+                return Err(Error::internal("a batch came before its relation")
+                    .context("table", name)
+                    .context("version", batch.relation.version()));
+            }
+        };
+        let batch = cases::resolve(batch)?;
+        let mut out = Vec::new();
+        for planned in planned {
+            match self.without_shared_truncates(planned, &batch)? {
+                Some(kept) => self.apply_rule(planned, &kept, &mut out)?,
+                None => self.apply_rule(planned, &batch, &mut out)?,
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for SqlTransform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.rules.iter().map(|rule| rule.settings.table.as_str())).finish()
+    }
+}

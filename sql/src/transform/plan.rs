@@ -1,0 +1,643 @@
+//! A rule compiled for one version of a table.
+//!
+//! Names become columns, expressions become what evaluates them over batches of just the columns they name. What a filter and
+//! each column of the target depend on is kept beside it: a value that the log left out makes what depends on it unknown.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::{Column as PlanColumn, DFSchema, DFSchemaRef, TableReference};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::sql::sqlparser::ast::{
+    ExceptSelectItem, ExcludeSelectItem, Expr as SqlExpr, Ident, RenameSelectItem, ReplaceSelectItem, SelectItem,
+    SelectItemQualifiedWildcardKind, Spanned, VisitMut, VisitorMut, WildcardAdditionalOptions,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+use logweir_core::{Column, Relation};
+
+use super::functions::Functions;
+use super::keys::keeps_apart;
+use super::metadata::{PREFIX, PublicColumn};
+use super::problem::Fault;
+use super::reference::{IndexCache, Reference, References};
+use super::rule::{ANY_TABLE, Parsed, ParsedJoin, TableName, means, normalized};
+
+/// Where a column of an evaluated batch comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Input {
+    /// A column of the table, by index.
+    Source(usize),
+    /// A metadata column.
+    Metadata(PublicColumn),
+    /// A column of a reference table, by the number of the join and the column's index.
+    Reference(usize, usize),
+}
+
+/// An expression ready to run.
+#[derive(Debug)]
+pub(super) struct Computed {
+    pub(super) expr: Arc<dyn PhysicalExpr>,
+    /// What the batch it is evaluated over consists of.
+    pub(super) inputs: Vec<Input>,
+    pub(super) schema: SchemaRef,
+    pub(super) depends: Depends,
+}
+
+/// What a value depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Depends {
+    /// Columns of the table, by index; ascending.
+    pub(super) sources: Vec<usize>,
+    /// It also depends on what differs from change to change: metadata.
+    pub(super) metadata: bool,
+    /// It also depends on a reference table, which may be another at the next look.
+    pub(super) references: bool,
+}
+
+/// A column of the target.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// A column of the table as it is.
+    Pass(usize),
+    /// An expression, cast to the type of the target's column if that is another.
+    Computed(Computed, Option<DataType>),
+}
+
+/// A reference table that rows are looked up in.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) reference: Arc<Reference>,
+    /// What the table's side of the equations is, and their types.
+    pub(super) source: Vec<Computed>,
+    /// What the reference's side is, over batches of the reference table.
+    pub(super) key: Vec<Arc<dyn PhysicalExpr>>,
+    /// Which rows of the reference table count.
+    pub(super) filter: Option<Arc<dyn PhysicalExpr>>,
+    pub(super) index: IndexCache,
+}
+
+/// A rule for one version of a table.
+#[derive(Debug)]
+pub(super) struct RulePlan {
+    pub(super) lookups: Vec<Lookup>,
+    pub(super) filter: Option<Computed>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) columns: Vec<Column>,
+    /// The target's key, by index; empty if the table declares none and the rule names none.
+    pub(super) key: Vec<usize>,
+    /// Worth a warning.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What a rule says beside its SQL that bears on its plan.
+pub(super) struct Wanted<'a> {
+    pub(super) key: &'a [String],
+}
+
+/// A named expression of the `SELECT`.
+struct Item {
+    name: String,
+    expr: Expr,
+    span: Span,
+}
+
+/// The names that expressions may use.
+struct Scope {
+    /// Tables by the name they go by, with their columns; the changed table first.
+    tables: Vec<(TableReference, Vec<FieldRef>)>,
+    /// The columns of the changed table without metadata.
+    source_columns: usize,
+    schema: DFSchemaRef,
+}
+
+pub(super) fn compile(
+    parsed: &Parsed,
+    relation: &Relation,
+    references: &References,
+    functions: &Functions,
+    wanted: &Wanted<'_>,
+) -> Result<RulePlan, Vec<Fault>> {
+    let one = |fault: Fault| vec![fault];
+    if !names_relation(&parsed.table, relation) {
+        let name = relation.name();
+        return Err(one(Fault::at(format!("the rule is for {name}, and its SQL selects from another table"), parsed.table.span)
+            .help(format!("write FROM {}, or FROM {ANY_TABLE} in a rule for several tables", name.table))));
+    }
+    let mut scope = Scope::new(parsed, relation).map_err(one)?;
+    let mut joins = Vec::new();
+    for (number, join) in parsed.joins.iter().enumerate() {
+        let reference = reference(&join.table, references).map_err(one)?;
+        scope.add(&join.table, reference.schema()).map_err(one)?;
+        joins.push((number, join, reference));
+    }
+
+    let mut faults = Vec::new();
+    let mut lookups = Vec::new();
+    for (number, join, reference) in joins {
+        match lookup(number, join, reference, &scope, functions) {
+            Ok(lookup) => lookups.push(lookup),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let filter = parsed.selection.as_ref().and_then(|selection| match filter(selection, &scope, functions, &lookups) {
+        Ok(filter) => Some(filter),
+        Err(fault) => {
+            faults.push(fault);
+            None
+        }
+    });
+    let mut items = Vec::new();
+    for item in &parsed.projection {
+        match select_item(item, &scope, functions) {
+            Ok(named) => items.extend(named),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    target(relation, items, filter, lookups, &scope, functions, wanted)
+}
+
+fn names_relation(table: &TableName, relation: &Relation) -> bool {
+    let name = relation.name();
+    let parts = &table.name;
+    match parts.as_slice() {
+        [table] => means(table, &name.table) || means(table, ANY_TABLE),
+        [schema, table] => means(schema, &name.schema) && means(table, &name.table),
+        [database, schema, table] => {
+            name.database.as_ref().is_some_and(|own| means(database, own)) && means(schema, &name.schema) && means(table, &name.table)
+        }
+        _ => false,
+    }
+}
+
+fn reference<'a>(table: &TableName, references: &'a References) -> Result<&'a Arc<Reference>, Fault> {
+    let found = match table.name.as_slice() {
+        [name] => references.iter().find(|reference| means(name, reference.name())),
+        _ => None,
+    };
+    found.ok_or_else(|| {
+        let names: Vec<&str> = references.iter().map(|reference| reference.name()).collect();
+        let help = match names.as_slice() {
+            [] => "name it under `references` in the stream, with the file or query that it comes from".to_owned(),
+            names => format!("the stream's reference tables are {}", names.join(", ")),
+        };
+        Fault::at("there is no such reference table", table.span).help(help)
+    })
+}
+
+impl Scope {
+    fn new(parsed: &Parsed, relation: &Relation) -> Result<Self, Fault> {
+        let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
+        let fields = columns.chain(PublicColumn::ALL.iter().map(|column| Arc::clone(column.field()))).collect();
+        let mut scope = Scope { tables: Vec::new(), source_columns: relation.columns().len(), schema: Arc::new(DFSchema::empty()) };
+        scope.push(&parsed.table.alias, fields, parsed.table.span)?;
+        Ok(scope)
+    }
+
+    fn add(&mut self, table: &TableName, schema: &Schema) -> Result<(), Fault> {
+        // A value of a reference table may be missing in any row.
+        let nullable = |field: &FieldRef| Arc::new(Field::clone(field).with_nullable(true));
+        self.push(&table.alias, schema.fields().iter().map(nullable).collect(), table.span)
+    }
+
+    fn push(&mut self, alias: &str, fields: Vec<FieldRef>, span: Span) -> Result<(), Fault> {
+        let name = TableReference::bare(alias);
+        if self.tables.iter().any(|(other, _)| *other == name) {
+            return Err(Fault::at(format!("two tables go by the name {alias}"), span).help("give one an alias with AS"));
+        }
+        self.tables.push((name, fields));
+        let qualified: Vec<_> =
+            self.tables.iter().flat_map(|(table, fields)| fields.iter().map(|field| (Some(table.clone()), Arc::clone(field)))).collect();
+        self.schema =
+            Arc::new(DFSchema::new_with_metadata(qualified, Default::default()).map_err(|error| Fault::at(error.strip_backtrace(), span))?);
+        Ok(())
+    }
+
+    /// The columns that `*` stands for: not the metadata of changes.
+    fn shown(&self, table: usize) -> &[FieldRef] {
+        let fields = &self.tables[table].1;
+        if table == 0 { &fields[..self.source_columns] } else { fields }
+    }
+
+    fn input(&self, column: &PlanColumn) -> Option<Input> {
+        self.tables.iter().enumerate().find_map(|(table, (name, fields))| {
+            let named = column.relation.as_ref().is_none_or(|relation| relation == name);
+            let index = fields.iter().position(|field| named && *field.name() == column.name)?;
+            Some(match table {
+                0 if index < self.source_columns => Input::Source(index),
+                0 => Input::Metadata(PublicColumn::ALL[index - self.source_columns]),
+                join => Input::Reference(join - 1, index),
+            })
+        })
+    }
+
+    /// The same name for what is unquoted and differs in case alone, where that is one column.
+    fn exact(&self, ident: &mut Ident) {
+        let lower = ident.value.to_lowercase();
+        if ident.quote_style.is_some() {
+            return;
+        }
+        let mut names: Vec<&str> = self
+            .tables
+            .iter()
+            .flat_map(|(_, fields)| fields)
+            .map(|field| field.name().as_str())
+            .filter(|name| name.to_lowercase() == lower)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let exact = match names.as_slice() {
+            // As it is written, or else in lower case, or else the only one.
+            names if names.contains(&ident.value.as_str()) => ident.value.clone(),
+            names if names.contains(&lower.as_str()) => return,
+            [only] => (*only).to_owned(),
+            _ => return,
+        };
+        ident.value = exact;
+        ident.quote_style = Some('"');
+    }
+
+    fn plan(&self, expr: &SqlExpr, functions: &Functions) -> Result<Expr, Fault> {
+        struct Exact<'a>(&'a Scope);
+        impl VisitorMut for Exact<'_> {
+            type Break = ();
+
+            fn pre_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<()> {
+                match expr {
+                    SqlExpr::Identifier(ident) => self.0.exact(ident),
+                    SqlExpr::CompoundIdentifier(idents) => {
+                        // The first may be a table, and what follows the column a field.
+                        for ident in idents {
+                            if !self.0.tables.iter().any(|(table, _)| table.table() == normalized(ident)) {
+                                self.0.exact(ident);
+                                break;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            }
+        }
+        let span = expr.span();
+        let mut expr = expr.clone();
+        let _ = VisitMut::visit(&mut expr, &mut Exact(self));
+        functions.plan(expr, &self.schema, span)
+    }
+
+    /// Compiles an expression over just what it names.
+    fn compute(&self, expr: &Expr, functions: &Functions, lookups: &[Lookup], span: Span) -> Result<Computed, Fault> {
+        let mut inputs = BTreeSet::new();
+        for column in expr.column_refs() {
+            inputs.insert(self.input(column).ok_or_else(|| Fault::at(format!("there is no column {}", column.name), span))?);
+        }
+        let inputs: Vec<Input> = inputs.into_iter().collect();
+        let qualified: Vec<_> = inputs.iter().map(|input| self.field(input)).collect();
+        let narrow = DFSchema::new_with_metadata(qualified, Default::default());
+        let narrow = narrow.map_err(|error| Fault::of_plan(&error, span))?;
+        let expr = functions.compile(expr.clone(), &narrow).map_err(|error| Fault::of_plan(&error, span))?;
+        let schema = Arc::clone(narrow.inner());
+        let depends = Depends::of(&inputs, lookups);
+        Ok(Computed { expr, inputs, schema, depends })
+    }
+
+    fn field(&self, input: &Input) -> (Option<TableReference>, FieldRef) {
+        let (table, index) = match *input {
+            Input::Source(index) => (0, index),
+            Input::Metadata(column) => (0, self.source_columns + column as usize),
+            Input::Reference(join, index) => (join + 1, index),
+        };
+        let (name, fields) = &self.tables[table];
+        (Some(name.clone()), Arc::clone(&fields[index]))
+    }
+}
+
+impl Depends {
+    fn of(inputs: &[Input], lookups: &[Lookup]) -> Self {
+        let mut sources = BTreeSet::new();
+        let mut depends = Depends::default();
+        for input in inputs {
+            match input {
+                Input::Source(index) => {
+                    sources.insert(*index);
+                }
+                Input::Metadata(_) => depends.metadata = true,
+                Input::Reference(join, _) => {
+                    depends.references = true;
+                    for computed in lookups.get(*join).into_iter().flat_map(|lookup| &lookup.source) {
+                        sources.extend(&computed.depends.sources);
+                        depends.metadata |= computed.depends.metadata;
+                    }
+                }
+            }
+        }
+        depends.sources = sources.into_iter().collect();
+        depends
+    }
+}
+
+fn filter(selection: &SqlExpr, scope: &Scope, functions: &Functions, lookups: &[Lookup]) -> Result<Computed, Fault> {
+    let span = selection.span();
+    let expr = scope.plan(selection, functions)?;
+    let data_type = expr.get_type(&scope.schema).map_err(|error| Fault::of_plan(&error, span))?;
+    if !matches!(data_type, DataType::Boolean | DataType::Null) {
+        return Err(Fault::at(format!("the condition is {data_type}, neither true nor false"), span));
+    }
+    let expr = if data_type == DataType::Null { Expr::Cast(Cast::new(Box::new(expr), DataType::Boolean)) } else { expr };
+    scope.compute(&expr, functions, lookups, span)
+}
+
+/// The equations of a join, and what else it demands of the reference table.
+fn lookup(number: usize, join: &ParsedJoin, reference: &Arc<Reference>, scope: &Scope, functions: &Functions) -> Result<Lookup, Fault> {
+    let span = join.on.span();
+    let help = "write ON source_column = reference.column, with AND between several";
+    let own = &scope.tables[number + 1].0;
+    let mut lookup =
+        Lookup { reference: Arc::clone(reference), source: Vec::new(), key: Vec::new(), filter: None, index: IndexCache::default() };
+    let mut demands = Vec::new();
+    let side = |expr: &Expr| {
+        let tables: BTreeSet<bool> = expr.column_refs().iter().map(|column| column.relation.as_ref() == Some(own)).collect();
+        match (tables.contains(&true), tables.contains(&false)) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
+        }
+    };
+    let qualifier = own.clone();
+    let narrow = DFSchema::try_from_qualified_schema(qualifier, reference.schema()).map_err(|error| Fault::of_plan(&error, span))?;
+    for condition in split_conjunction_owned(scope.plan(&join.on, functions)?) {
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right })
+                if matches!((side(&left), side(&right)), (Some(true), Some(false)) | (Some(false), Some(true))) =>
+            {
+                let (theirs, ours) = if side(&left) == Some(true) { (left, right) } else { (right, left) };
+                lookup.source.push(scope.compute(&ours, functions, &[], span)?);
+                lookup.key.push(functions.compile(*theirs, &narrow).map_err(|error| Fault::of_plan(&error, span))?);
+            }
+            condition if side(&condition) == Some(true) => demands.push(condition),
+            _ => return Err(Fault::at("a reference table is joined by equations between its columns and the table's", span).help(help)),
+        }
+    }
+    if lookup.key.is_empty() {
+        return Err(Fault::at("the join has no equation between the table and the reference table", span).help(help));
+    }
+    if let Some(demand) = demands.into_iter().reduce(Expr::and) {
+        lookup.filter = Some(functions.compile(demand, &narrow).map_err(|error| Fault::of_plan(&error, span))?);
+    }
+    if lookup.source.iter().any(|computed| computed.depends.references) {
+        return Err(Fault::at("a reference table is joined to the changed table, not to another reference table", span));
+    }
+    Ok(lookup)
+}
+
+fn select_item(item: &SelectItem, scope: &Scope, functions: &Functions) -> Result<Vec<Item>, Fault> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => {
+            let planned = scope.plan(expr, functions)?;
+            let name = match &planned {
+                Expr::Column(column) => column.name.clone(),
+                Expr::Alias(alias) => alias.name.clone(),
+                _ => {
+                    return Err(
+                        Fault::at("the column that this makes has no name", expr.span()).help(format!("write {} AS name", shortened(expr)))
+                    );
+                }
+            };
+            Ok(vec![Item { name, expr: planned.unalias(), span: expr.span() }])
+        }
+        SelectItem::ExprWithAlias { expr, alias } => {
+            Ok(vec![Item { name: normalized(alias), expr: scope.plan(expr, functions)?.unalias(), span: expr.span() }])
+        }
+        SelectItem::Wildcard(options) => wildcard(None, options, scope, functions),
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+            let own = name.0.last().and_then(|part| part.as_ident()).map(normalized).unwrap_or_default();
+            let table = scope.tables.iter().position(|(table, _)| table.table() == own);
+            let table = table.ok_or_else(|| Fault::at(format!("there is no table {own} here"), name.span()))?;
+            wildcard(Some(table), options, scope, functions)
+        }
+        other => Err(Fault::at("this has no place in the SELECT of a transform", other.span())),
+    }
+}
+
+fn shortened(expr: &SqlExpr) -> String {
+    let text = expr.to_string();
+    if text.chars().count() > 40 { "…".to_owned() } else { text }
+}
+
+/// What `*` stands for: the columns of the tables, without what it excludes, with what it replaces and renames.
+fn wildcard(table: Option<usize>, options: &WildcardAdditionalOptions, scope: &Scope, functions: &Functions) -> Result<Vec<Item>, Fault> {
+    let span = options.wildcard_token.0.span;
+    if options.opt_ilike.is_some() || options.opt_alias.is_some() {
+        return Err(Fault::at("only EXCEPT, EXCLUDE, REPLACE and RENAME may stand behind *", span));
+    }
+    let mut excluded: Vec<Ident> = match &options.opt_exclude {
+        Some(ExcludeSelectItem::Single(name)) => vec![name].into_iter().filter_map(last_ident).collect(),
+        Some(ExcludeSelectItem::Multiple(names)) => names.iter().filter_map(last_ident).collect(),
+        None => Vec::new(),
+    };
+    if let Some(ExceptSelectItem { first_element, additional_elements }) = &options.opt_except {
+        excluded.push(first_element.clone());
+        excluded.extend(additional_elements.iter().cloned());
+    }
+    let renamed: Vec<(&Ident, &Ident)> = match &options.opt_rename {
+        Some(RenameSelectItem::Single(item)) => vec![(&item.ident, &item.alias)],
+        Some(RenameSelectItem::Multiple(items)) => items.iter().map(|item| (&item.ident, &item.alias)).collect(),
+        None => Vec::new(),
+    };
+    let replaced = match &options.opt_replace {
+        Some(ReplaceSelectItem { items }) => items.as_slice(),
+        None => &[],
+    };
+    let tables = table.map_or(0..scope.tables.len(), |table| table..table + 1);
+    let columns: Vec<(usize, &FieldRef)> = tables.flat_map(|table| scope.shown(table).iter().map(move |field| (table, field))).collect();
+    let named = excluded.iter().chain(renamed.iter().map(|(ident, _)| *ident)).chain(replaced.iter().map(|item| &item.column_name));
+    for ident in named {
+        if !columns.iter().any(|(_, field)| means(ident, field.name())) {
+            return Err(Fault::at(format!("there is no column {} in *", ident.value), ident.span));
+        }
+    }
+    let mut items = Vec::new();
+    for (table, field) in columns {
+        let name = field.name();
+        if excluded.iter().any(|ident| means(ident, name)) {
+            continue;
+        }
+        let expr = match replaced.iter().find(|item| means(&item.column_name, name)) {
+            Some(item) => scope.plan(&item.expr, functions)?.unalias(),
+            None => Expr::Column(PlanColumn::new(Some(scope.tables[table].0.clone()), name)),
+        };
+        let name = renamed.iter().find(|(ident, _)| means(ident, name)).map_or_else(|| name.clone(), |(_, alias)| normalized(alias));
+        items.push(Item { name, expr, span });
+    }
+    Ok(items)
+}
+
+fn last_ident(name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Ident> {
+    name.0.last().and_then(|part| part.as_ident()).cloned()
+}
+
+/// Makes the target of what the `SELECT` names.
+fn target(
+    relation: &Relation,
+    items: Vec<Item>,
+    filter: Option<Computed>,
+    lookups: Vec<Lookup>,
+    scope: &Scope,
+    functions: &Functions,
+    wanted: &Wanted<'_>,
+) -> Result<RulePlan, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut warnings = Vec::new();
+    let (mut outputs, mut columns): (Vec<Output>, Vec<Column>) = (Vec::new(), Vec::new());
+    // For each column of the target the source column that it tells apart.
+    let mut stands_for: Vec<Option<usize>> = Vec::new();
+    for Item { name, expr, span } in items {
+        if let Some(metadata) = PublicColumn::ALL.iter().find(|column| column.field().name().eq_ignore_ascii_case(&name)) {
+            // Passed under its own name it is there anyhow.
+            let itself = matches!(&expr, Expr::Column(column) if scope.input(column) == Some(Input::Metadata(*metadata)));
+            if !itself {
+                faults.push(
+                    Fault::at(format!("{name} is a metadata column and cannot be made by a transform"), span)
+                        .help("give it another name with AS"),
+                );
+            }
+            continue;
+        }
+        if name.to_lowercase().starts_with(PREFIX) {
+            faults.push(
+                Fault::at(format!("a name that begins with {PREFIX} is kept for metadata"), span).help("give it another name with AS"),
+            );
+            continue;
+        }
+        if let Some(other) = columns.iter().find(|column| column.name().to_lowercase() == name.to_lowercase()) {
+            let message = format!("two columns of the target are called {}", other.name());
+            faults.push(Fault::at(message, span).help("give one another name with AS, or leave it out of * with EXCEPT"));
+            continue;
+        }
+        match output(relation, &name, &expr, span, scope, functions, &lookups) {
+            Ok((output, column)) => {
+                stands_for.push(keeps_apart(&expr, &scope.schema).and_then(|column| match scope.input(column) {
+                    Some(Input::Source(index)) => Some(index),
+                    _ => None,
+                }));
+                outputs.push(output);
+                columns.push(column);
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if columns.is_empty() && faults.is_empty() {
+        faults.push(Fault::new("the SELECT names no column of the table").help("write SELECT *, or the columns wanted"));
+    }
+    let key = key(relation, &columns, &stands_for, wanted, &mut faults, &mut warnings);
+    if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, warnings }) } else { Err(faults) }
+}
+
+fn output(
+    relation: &Relation,
+    name: &str,
+    expr: &Expr,
+    span: Span,
+    scope: &Scope,
+    functions: &Functions,
+    lookups: &[Lookup],
+) -> Result<(Output, Column), Fault> {
+    if let Expr::Column(column) = expr
+        && let Some(Input::Source(index)) = scope.input(column)
+    {
+        let source = &relation.columns()[index];
+        let field = Arc::new(Field::clone(&source.field).with_name(name).with_nullable(true));
+        return Ok((Output::Pass(index), Column { field, ..source.clone() }));
+    }
+    let computed = scope.compute(expr, functions, lookups, span)?;
+    let made = computed.expr.return_field(&computed.schema).map_err(|error| Fault::of_plan(&error, span))?;
+    let data_type = match made.data_type() {
+        DataType::Null => {
+            return Err(Fault::at(format!("the type of {name} is not known"), span).help("say it: CAST(NULL AS VARCHAR)"));
+        }
+        other => landed_type(other),
+    };
+    let cast = (data_type != *made.data_type()).then(|| data_type.clone());
+    let field = Field::new(name, data_type.clone(), true).with_metadata(made.metadata().clone());
+    let column = Column { field: Arc::new(field), source_type: format!("sql({data_type})"), detail: Default::default() };
+    Ok((Output::Computed(computed, cast), column))
+}
+
+/// Views are a form of memory, not of data.
+fn landed_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
+    }
+}
+
+/// The target's key: what became of the table's, or what the rule names.
+fn key(
+    relation: &Relation,
+    columns: &[Column],
+    stands_for: &[Option<usize>],
+    wanted: &Wanted<'_>,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<String>,
+) -> Vec<usize> {
+    let named: Vec<usize> = wanted
+        .key
+        .iter()
+        .filter_map(|name| {
+            let found = columns.iter().position(|column| column.name() == name);
+            if found.is_none() && faults.is_empty() {
+                faults.push(Fault::new(format!("`key` names {name}, which is no column of the target")));
+            }
+            found
+        })
+        .collect();
+    if !relation.key_declared() {
+        let kept = |index: usize| stands_for.contains(&Some(index));
+        if let Some(lost) = (0..relation.columns().len()).find(|index| !kept(*index)) {
+            warnings.push(format!(
+                "{} has no key, so all its columns are one, and without {} rows may become equal that were not: their current state cannot tell them apart",
+                relation.name(),
+                relation.columns()[lost].name()
+            ));
+        }
+        return named;
+    }
+    let mut key = Vec::new();
+    for &index in relation.key() {
+        let mut standing = (0..columns.len()).filter(|output| stands_for[*output] == Some(index));
+        // What the rule names first; else what is first.
+        let found = standing.clone().find(|output| named.contains(output)).or_else(|| standing.next());
+        match found {
+            Some(output) if named.is_empty() || named.contains(&output) => key.push(output),
+            Some(output) => faults.push(Fault::new(format!(
+                "`key` must hold {}, which stands for the table's key column {}",
+                columns[output].name(),
+                relation.columns()[index].name()
+            ))),
+            None if faults.is_empty() => {
+                let name = relation.columns()[index].name();
+                faults.push(Fault::new(format!("the key column {name} of {} is lost: updates and deletes would not find their rows", relation.name())).help(format!(
+                    "select {name} itself; it may be renamed, cast to a type that keeps its values apart, or masked with mask_hash or mask_tokenize"
+                )));
+            }
+            None => {}
+        }
+    }
+    if named.is_empty() { key } else { named }
+}
+
+/// The arguments of a call of a function of one of these names.
+pub(super) fn call_of<'a>(expr: &'a Expr, is: impl Fn(&str) -> bool) -> Option<&'a ScalarFunction> {
+    match expr {
+        Expr::ScalarFunction(function) if is(function.func.name()) => Some(function),
+        _ => None,
+    }
+}

@@ -1,0 +1,131 @@
+//! What is wrong with a rule, and where in its SQL.
+
+use std::fmt;
+
+use datafusion::common::{DataFusionError, Span as PlanSpan};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+/// A place in the SQL of a rule: line and column from 1, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SqlPlace {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+    /// How many characters; those of the first line, where it goes over several.
+    pub length: usize,
+}
+
+/// Why a rule cannot be, or does not fit a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlProblem {
+    /// The rule, by its place in the list.
+    pub rule: usize,
+    /// Where in its SQL; `None` where it is about the rule as a whole.
+    pub place: Option<SqlPlace>,
+    /// What is wrong: a sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for SqlProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(place) = self.place {
+            write!(f, " (line {}, column {} of the SQL)", place.line, place.column)?;
+        }
+        Ok(())
+    }
+}
+
+/// The same while the number of the rule is not at hand.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) place: Option<SqlPlace>,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Fault { place: None, message: message.into(), help: None }
+    }
+
+    pub(super) fn at(message: impl Into<String>, span: Span) -> Self {
+        Fault { place: place(span), message: message.into(), help: None }
+    }
+
+    #[must_use]
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// What DataFusion says about an expression that stands at `span`.
+    pub(super) fn of_plan(error: &DataFusionError, span: Span) -> Self {
+        let mut fault = match error.diagnostic() {
+            Some(diagnostic) => {
+                let mut fault = Fault::new(without_full_stop(&diagnostic.message));
+                fault.place = diagnostic.span.and_then(plan_place);
+                let hints = diagnostic.helps.iter().map(|help| &help.message).chain(diagnostic.notes.iter().map(|note| &note.message));
+                fault.help = Some(hints.map(String::as_str).collect::<Vec<_>>().join("; ")).filter(|hints| !hints.is_empty());
+                fault
+            }
+            None => Fault::new(words(error)),
+        };
+        fault.place = fault.place.or_else(|| place(span));
+        fault
+    }
+
+    /// What the parser says; it names places in words.
+    pub(super) fn of_parser(error: &DataFusionError) -> Self {
+        let words = words(error);
+        let Some((message, at)) = words.rsplit_once(" at Line: ") else { return Fault::new(words) };
+        let mut numbers = at.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(str::parse);
+        let place = match (numbers.next(), numbers.next()) {
+            (Some(Ok(line)), Some(Ok(column))) => Some(SqlPlace { line, column, length: 1 }),
+            _ => None,
+        };
+        Fault { place, message: message.to_owned(), help: None }
+    }
+
+    pub(super) fn problem(self, rule: usize) -> SqlProblem {
+        SqlProblem { rule, place: self.place, message: self.message, help: self.help }
+    }
+}
+
+/// What DataFusion says, without the name of its error: the root alone, for the way there repeats it.
+fn words(error: &DataFusionError) -> String {
+    let text = error.find_root().strip_backtrace();
+    let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
+    let text = text.strip_prefix("SQL error: ParserError(\"").and_then(|rest| rest.strip_suffix("\")")).unwrap_or(text);
+    let text = text.strip_prefix("SQL error: TokenizerError(\"").and_then(|rest| rest.strip_suffix("\")")).unwrap_or(text);
+    without_full_stop(text.lines().next().unwrap_or_default()).replace("\\\"", "\"")
+}
+
+fn without_full_stop(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.');
+    let mut characters = text.chars();
+    match characters.next() {
+        // A sentence of ours goes on after a name, so it begins small; an abbreviation stays.
+        Some(first) if characters.as_str().chars().next().is_some_and(char::is_lowercase) => {
+            first.to_lowercase().collect::<String>() + characters.as_str()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+fn place(span: Span) -> Option<SqlPlace> {
+    (span.start.line > 0).then(|| located(span.start.line, span.start.column, span.end.line, span.end.column))
+}
+
+fn plan_place(span: PlanSpan) -> Option<SqlPlace> {
+    (span.start.line > 0).then(|| located(span.start.line, span.start.column, span.end.line, span.end.column))
+}
+
+fn located(line: u64, column: u64, end_line: u64, end_column: u64) -> SqlPlace {
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let length = if end_line == line { whole(end_column.saturating_sub(column)) } else { 1 };
+    SqlPlace { line: whole(line), column: whole(column), length: length.max(1) }
+}

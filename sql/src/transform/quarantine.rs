@@ -1,0 +1,106 @@
+//! The quarantine: changes that a rule could not carry, kept with the reason.
+//!
+//! They land like any other change, exactly once, in the table `logweir.quarantine` of every destination. What they hold has
+//! been through the masks. The row is kept as JSON, so that one table takes those of every other.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::json::writer::{LineDelimited, WriterBuilder};
+use logweir_core::{ChangeBatch, Column, Error, LogPosition, MetadataColumn, Relation, RelationName, Result};
+
+use super::apply::rows_of;
+
+/// A change that is set aside.
+#[derive(Debug, Clone)]
+pub(crate) struct SetAside {
+    pub(crate) row: usize,
+    /// What could not be done, without a value.
+    pub(crate) reason: String,
+}
+
+static RELATION: LazyLock<Arc<Relation>> = LazyLock::new(|| {
+    let column = |name: &str| Column {
+        field: Arc::new(Field::new(name, DataType::Utf8, true)),
+        source_type: "text".to_owned(),
+        detail: Default::default(),
+    };
+    let columns = ["database", "schema", "table", "rule", "reason", "row"].map(column).to_vec();
+    Arc::new(Relation::new(RelationName::new("logweir", "quarantine"), 1, LogPosition::MIN, columns, Vec::new()))
+});
+
+/// The table of changes that were set aside.
+pub(crate) fn relation() -> &'static Arc<Relation> {
+    &RELATION
+}
+
+/// Sets changes of a batch aside, by row, ascending.
+pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, changes: &[SetAside]) -> Result<ChangeBatch> {
+    let rows: Vec<usize> = changes.iter().map(|change| change.row).collect();
+    let RelationName { database, schema, table } = batch.relation.name();
+    let same = |text: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows.len()])) };
+    let mut columns = vec![
+        same(database.as_deref()),
+        same(Some(schema)),
+        same(Some(table)),
+        same(Some(rule)),
+        Arc::new(StringArray::from_iter_values(changes.iter().map(|change| &change.reason))),
+        Arc::new(StringArray::from(json(batch, &rows)?)),
+    ];
+    for column in 0..MetadataColumn::COUNT {
+        columns.push(rows_of(batch.records.column(batch.relation.columns().len() + column), &rows)?);
+    }
+    let records = RecordBatch::try_new(Arc::clone(RELATION.schema()), columns)
+        .map_err(|_| Error::internal("changes that are set aside do not fit their table"))?;
+    let mut aside = ChangeBatch {
+        relation: Arc::clone(&RELATION),
+        records,
+        unchanged: None,
+        before: None,
+        last: batch.last,
+        memory: Arc::clone(&batch.memory),
+    };
+    aside.last = aside.position(rows.len() - 1);
+    Ok(aside)
+}
+
+/// The rows as JSON objects. What the log left out is not there; NULL is.
+fn json(batch: &ChangeBatch, rows: &[usize]) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(rows.len());
+    for &row in rows {
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for (index, column) in batch.relation.columns().iter().enumerate() {
+            if batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(index, row)) {
+                continue;
+            }
+            let value = shown(&batch.records.column(index).slice(row, 1));
+            fields.push(Field::new(column.name(), value.data_type().clone(), true));
+            columns.push(value);
+        }
+        texts.push(row_json(fields, columns).unwrap_or_else(|| "{}".to_owned()));
+    }
+    Ok(texts)
+}
+
+/// A value as JSON has it: what it has no type for as text.
+fn shown(value: &ArrayRef) -> ArrayRef {
+    let own = match value.data_type() {
+        DataType::Dictionary(_, of) => of.as_ref(),
+        other => other,
+    };
+    let text = own.is_decimal() || own.is_temporal() || matches!(own, DataType::Interval(_) | DataType::Duration(_));
+    let to = if text { DataType::Utf8 } else { own.clone() };
+    cast(value, &to).unwrap_or_else(|_| arrow::array::new_null_array(&DataType::Utf8, value.len()))
+}
+
+fn row_json(fields: Vec<Field>, columns: Vec<ArrayRef>) -> Option<String> {
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).ok()?;
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    writer.write(&batch).ok()?;
+    writer.finish().ok()?;
+    let text = String::from_utf8(writer.into_inner()).ok()?;
+    Some(text.trim_end().to_owned())
+}
