@@ -17,4 +17,5 @@ pub use mask::{MaskKind, MaskRule, MaskTransform};
 pub use query::{LandedTable, QueryEngine, QueryResult};
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Unresolved,
+    read_reference_file,
 };

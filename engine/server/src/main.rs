@@ -8,6 +8,7 @@ mod http;
 mod live;
 mod logging;
 mod progress;
+mod references;
 mod registry;
 mod screen;
 mod text;

@@ -16,15 +16,15 @@ use logweir_postgres::options::PostgresOptions;
 use logweir_postgres::source::PostgresSource;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{StreamSpec, TransformFactory};
-use logweir_sql::{MaskKind, MaskRule, MaskTransform};
+use logweir_sql::{BadValue, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate, SqlContext, SqlProblem, SqlRule, SqlTransform, Unresolved};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::{
-    self, Backfill, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OptionValue, PostgresTlsMode, Profile, Secret, Start,
-    State, Stream,
+    self, Backfill, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, PostgresTlsMode, Profile,
+    Reference, Secret, Start, State, Stream,
 };
 
 impl Loaded {
@@ -165,14 +165,66 @@ impl Loaded {
         stream.mask.iter().map(rule).collect()
     }
 
+    /// The SQL of a stream, if it has rules. What is wrong with a rule on its face was found when the file was read.
+    pub(crate) fn sql(&self, stream: &Stream, references: &References) -> Result<Option<SqlTransform>> {
+        let (rules, context) = self.sql_rules(stream, references);
+        if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
+    }
+
+    fn sql_rules(&self, stream: &Stream, references: &References) -> (Vec<SqlRule>, SqlContext) {
+        let rule = |rule: &config::SqlRule| SqlRule {
+            table: Pattern::new(&rule.table.0),
+            sql: rule.sql.clone(),
+            into: rule.into.clone(),
+            key: rule.key.clone(),
+            unresolved: match rule.unresolved {
+                config::Unresolved::Fail => Unresolved::Fail,
+                config::Unresolved::Keep => Unresolved::Keep,
+            },
+            schema_change: match rule.schema_change {
+                config::SchemaChange::Fail => SchemaChange::Fail,
+                config::SchemaChange::Null => SchemaChange::Null,
+            },
+            shared_truncate: match rule.shared_truncate {
+                config::SharedTruncate::Fail => SharedTruncate::Fail,
+                config::SharedTruncate::Ignore => SharedTruncate::Ignore,
+            },
+        };
+        let bad_value = match stream.on_bad_value {
+            OnBadValue::Fail => BadValue::Fail,
+            OnBadValue::Quarantine => BadValue::Quarantine,
+        };
+        let context = SqlContext { functions: Vec::new(), references: references.clone(), bad_value };
+        (stream.transforms.iter().map(rule).collect(), context)
+    }
+
+    /// Where a reference table that is a file lies.
+    pub(crate) fn reference_store(&self, reference: &Reference) -> Result<Option<(Arc<dyn ObjectStore>, object_store::path::Path)>> {
+        match reference {
+            Reference::Path { path, .. } => {
+                let path = plain(&self.directory.join(path));
+                let location = object_store::path::Path::from_absolute_path(&path)
+                    .map_err(|error| Error::config("the path of a reference table cannot be used").context("path", path.display()).source(error))?;
+                Ok(Some((Arc::new(LocalFileSystem::new()), location)))
+            }
+            Reference::Bucket { url, options, .. } => open_store(&parse_url(url)?, &self.store_options(options)?).map(Some),
+            Reference::Query { .. } => Ok(None),
+        }
+    }
+
     /// Everything that the runtime needs to run a stream.
-    pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool) -> Result<StreamSpec> {
+    pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool, references: &References) -> Result<StreamSpec> {
         let stream = self.stream(name)?;
-        let rules = self.mask_rules(stream)?;
+        let masks = self.mask_rules(stream)?;
+        let (rules, context) = self.sql_rules(stream, references);
+        let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
+            if !masks.is_empty() {
+                transforms.push(Box::new(MaskTransform::new(masks.clone())?));
+            }
             if !rules.is_empty() {
-                transforms.push(Box::new(MaskTransform::new(rules.clone())?));
+                transforms.push(Box::new(sql_transform(rules.clone(), context.clone())?));
             }
             Ok(transforms)
         });
@@ -344,6 +396,13 @@ impl Loaded {
     fn secret(&self, secret: &Secret) -> Result<SecretString> {
         secret.resolve(&self.directory).map_err(Error::config)
     }
+}
+
+fn sql_transform(rules: Vec<SqlRule>, context: SqlContext) -> Result<SqlTransform> {
+    SqlTransform::new(rules, context).map_err(|problems| {
+        let first = problems.first().map(SqlProblem::to_string).unwrap_or_default();
+        Error::config("a transform cannot be").context("problem", first)
+    })
 }
 
 /// The tables of a stream.

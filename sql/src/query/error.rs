@@ -9,7 +9,7 @@ pub(super) fn wrap(error: Error) -> DataFusionError {
 }
 
 /// What a failed query says. `Config` is for the person who wrote it.
-pub(super) fn unwrap(error: DataFusionError) -> Error {
+pub(crate) fn unwrap(error: DataFusionError) -> Error {
     match error {
         DataFusionError::External(error) => match error.downcast::<Error>() {
             Ok(error) => *error,

@@ -33,7 +33,8 @@ use object_store::ObjectStore;
 use url::Url;
 
 use catalog::{Opened, StreamCatalog, SystemSchema};
-use error::{unwrap, words};
+pub(crate) use error::unwrap;
+use error::words;
 use inventory::Landed;
 
 /// Consumers of memory that are named when it runs out.

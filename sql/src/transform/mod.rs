@@ -21,6 +21,7 @@ mod plan;
 mod problem;
 pub(crate) mod quarantine;
 mod reference;
+mod reference_file;
 mod rows;
 mod rule;
 
@@ -33,6 +34,7 @@ use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, Re
 
 pub use problem::{SqlPlace, SqlProblem};
 pub use reference::{Reference, References};
+pub use reference_file::read_reference_file;
 pub use rule::{SchemaChange, SharedTruncate, SqlRule, Unresolved};
 
 use functions::Functions;

@@ -7,17 +7,19 @@ mod problem;
 mod references;
 mod schema;
 mod secret;
+mod sql;
 mod tree;
 mod units;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use logweir_sql::SqlProblem;
 use serde::Deserialize as _;
 
 pub(crate) use model::{
-    Arrays, Backfill, Config, Destination, Mask, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OptionValue, Origin, Postgres, PostgresTlsMode,
-    Profile, Start, State, Stream, Streaming,
+    Arrays, Backfill, Config, Destination, Mask, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, Origin, Postgres,
+    PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate, SqlRule, Start, State, Stream, Streaming, Unresolved,
 };
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};
@@ -33,6 +35,24 @@ pub(crate) struct Loaded {
     pub(crate) directory: PathBuf,
     /// The file as it was named, for messages and suggested commands.
     pub(crate) name: String,
+    /// What stands in it, to point into.
+    text: String,
+}
+
+impl Loaded {
+    /// Problems of a stream's transforms, shown where they stand in the file.
+    pub(crate) fn show_sql(&self, stream: &str, problems: &[SqlProblem]) -> Problems {
+        let hidden = clear::lines(&self.text);
+        let shown = match Node::parse(&self.text) {
+            Ok(root) => {
+                let rules = root.get("streams").and_then(|streams| streams.get(stream)).and_then(|stream| stream.get("transforms"));
+                let sql = |problem: &SqlProblem| rules.map(Node::items).unwrap_or_default().get(problem.rule).and_then(|rule| rule.get("sql"));
+                problems.iter().filter_map(|problem| Some(sql::shown(problem, sql(problem)?, &self.text))).collect()
+            }
+            Err(problem) => vec![problem],
+        };
+        Problems::new(&self.name, &self.text, shown, &hidden)
+    }
 }
 
 /// A configuration file larger than this is a wrong file.
@@ -43,7 +63,7 @@ pub(crate) fn load(name: &str) -> Result<Loaded, Problems> {
     let (text, directory) = read(name).map_err(|error| Problems::unreadable(name, &error))?;
     let shown = if name == "-" { "standard input" } else { name };
     let config = parse(shown, &text, &directory)?;
-    Ok(Loaded { config, directory, name: name.to_owned() })
+    Ok(Loaded { config, directory, name: name.to_owned(), text })
 }
 
 fn read(name: &str) -> std::io::Result<(String, PathBuf)> {
@@ -64,6 +84,7 @@ pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, 
     let mut problems = check::check(&root, schema::full(), directory);
     problems.extend(references::check(&root));
     problems.extend(clear::check(&root));
+    problems.extend(sql::check(&root, text));
     if problems.is_empty() {
         match Config::deserialize(root.to_json()) {
             Ok(config) => return Ok(config),

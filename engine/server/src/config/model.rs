@@ -355,7 +355,7 @@ pub(crate) struct Files {
 }
 
 /// An option of an object store: text, or a secret.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum OptionValue {
     /// A secret.
@@ -385,13 +385,14 @@ pub(crate) struct Stream {
     /// Which columns are masked before anything is written anywhere. The first rule that fits a column holds.
     #[serde(default)]
     pub(crate) mask: Vec<Mask>,
-    /// SQL over single tables.
-    #[expect(dead_code, reason = "refused before it is read")]
-    #[schemars(extend("x-later" = "SQL transforms are not available yet; `mask` and `tables.exclude_columns` are"))]
-    transforms: Option<Later>,
-    /// What happens to a value that cannot be carried.
+    /// SQL over single tables, after the masks. Every rule that fits a table holds.
     #[serde(default)]
-    #[expect(dead_code, reason = "has one value yet")]
+    pub(crate) transforms: Vec<SqlRule>,
+    /// Small tables that `transforms` look values up in, by a name of your choice.
+    #[serde(default)]
+    pub(crate) references: BTreeMap<Name, Reference>,
+    /// What happens to a change that a transform cannot carry.
+    #[serde(default)]
     pub(crate) on_bad_value: OnBadValue,
     /// Where changes go.
     #[schemars(length(min = 1))]
@@ -544,15 +545,113 @@ pub(crate) enum MaskWith {
     Number,
 }
 
-/// What happens to a value that cannot be carried.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// What the changes of a table become.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqlRule {
+    /// Which tables: a pattern over `schema.table`.
+    pub(crate) table: TablePattern,
+    /// A SELECT over the table, by its own name or as `source`.
+    #[schemars(extend("format" = "sql"))]
+    pub(crate) sql: String,
+    /// The table that it becomes: `schema.table`, with `{schema}` and `{table}` for the names of the source; the table's own name when
+    /// left out.
+    pub(crate) into: Option<String>,
+    /// The columns that identify a row; what became of the table's key when left out. Must hold these.
+    #[serde(default)]
+    pub(crate) key: Vec<String>,
+    /// What becomes of a value that the log left out, because it did not change, in a row that may be new to the target.
+    #[serde(default)]
+    pub(crate) unresolved: Unresolved,
+    /// What happens when the table changes so that the SQL no longer fits.
+    #[serde(default)]
+    pub(crate) schema_change: SchemaChange,
+    /// What happens when the table is emptied and its target holds rows of other tables, too.
+    #[serde(default)]
+    pub(crate) shared_truncate: SharedTruncate,
+}
+
+/// What becomes of a value that the log left out in a row that may be new to the target.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unresolved {
+    /// What `on_bad_value` says.
+    #[default]
+    Fail,
+    /// It is marked as unchanged, although there may be no earlier row.
+    Keep,
+}
+
+/// What happens when the SQL no longer fits its table.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SchemaChange {
+    /// The stream stops before the first change of the new kind.
+    #[default]
+    Fail,
+    /// Columns that are gone are NULL. In quotes: `"null"`.
+    Null,
+}
+
+/// What happens when a table is emptied that shares its target.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SharedTruncate {
+    /// The stream stops.
+    #[default]
+    Fail,
+    /// Its rows stay in the target.
+    Ignore,
+}
+
+/// A small table that transforms look values up in. It is in memory as a whole.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub(crate) enum Reference {
+    /// A file on this machine.
+    Path {
+        /// The file: Parquet, CSV with a header (.csv) or a JSON object a line (.json, .jsonl, .ndjson). A relative path begins at the
+        /// configuration file's directory.
+        path: PathBuf,
+        /// How often it is read again; never when left out.
+        refresh: Option<Span>,
+        /// How much memory it may take; 64MiB when left out.
+        max_size: Option<Size>,
+    },
+    /// A file in an object store.
+    Bucket {
+        /// The file: `s3://bucket/reference/countries.parquet`.
+        #[schemars(extend("format" = "store-url"))]
+        url: String,
+        /// Options of the object store.
+        #[serde(default)]
+        options: BTreeMap<String, OptionValue>,
+        /// How often it is read again; never when left out.
+        refresh: Option<Span>,
+        /// How much memory it may take; 64MiB when left out.
+        max_size: Option<Size>,
+    },
+    /// What a database answers.
+    Query {
+        /// The profile of the database.
+        profile: String,
+        /// The query, in the database's own SQL.
+        query: String,
+        /// How often it is asked again; never when left out.
+        refresh: Option<Span>,
+        /// How much memory the answer may take; 64MiB when left out.
+        max_size: Option<Size>,
+    },
+}
+
+/// What happens to a change that a transform cannot carry.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OnBadValue {
     /// The stream stops and names its place.
     #[default]
     Fail,
-    /// The row is kept aside.
-    #[schemars(extend("x-later" = "quarantine is not available yet; `fail` stops the stream and names the place"))]
+    /// The change is kept aside, in the table `logweir.quarantine` of every destination.
     Quarantine,
 }
 

@@ -1,0 +1,90 @@
+//! The reference tables of a stream: read before it starts, and again as often as its configuration says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use logweir_core::{Error, QueryLimit, Result};
+use logweir_sql::{References, read_reference_file};
+use tokio::task::JoinSet;
+
+use crate::config::{Loaded, Reference, Stream};
+
+/// How long a query for a reference table may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much memory one may take unless the configuration says otherwise.
+const BYTES_MAX: u64 = 64 << 20;
+/// Between two tries at the start.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Reference {
+    fn refresh(&self) -> Option<Duration> {
+        match self {
+            Reference::Path { refresh, .. } | Reference::Bucket { refresh, .. } | Reference::Query { refresh, .. } => {
+                refresh.map(|span| span.0)
+            }
+        }
+    }
+
+    fn bytes_max(&self) -> usize {
+        let (Reference::Path { max_size, .. } | Reference::Bucket { max_size, .. } | Reference::Query { max_size, .. }) = self;
+        usize::try_from(max_size.map_or(BYTES_MAX, |size| size.0)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Reads every reference table of a stream. What may go away by itself is tried again as long as a connection is at the start.
+pub(crate) async fn load(loaded: &Loaded, name: &str) -> Result<References> {
+    let stream = loaded.stream(name)?;
+    let deadline = tokio::time::Instant::now() + loaded.config().connect_timeout.0;
+    let mut tables = Vec::new();
+    for (table, reference) in &stream.references {
+        let rows = loop {
+            match read(loaded, reference).await {
+                Ok(rows) => break rows,
+                Err(error) if error.is_transient() && tokio::time::Instant::now() + RETRY_INTERVAL < deadline => {
+                    tracing::warn!(stream = name, reference = table.0, error = %error.report(), "trying again");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+                Err(error) => return Err(error.context("reference", &table.0)),
+            }
+        };
+        tables.push(logweir_sql::Reference::new(&table.0, rows));
+    }
+    Ok(tables.into_iter().collect())
+}
+
+async fn read(loaded: &Loaded, reference: &Reference) -> Result<RecordBatch> {
+    match reference {
+        Reference::Query { profile, query, .. } => {
+            let limit = QueryLimit { bytes_max: reference.bytes_max(), rows_max: usize::MAX, timeout: QUERY_TIMEOUT };
+            loaded.profile_source(profile)?.query(query, limit).await
+        }
+        Reference::Path { .. } | Reference::Bucket { .. } => {
+            let (store, path) =
+                loaded.reference_store(reference)?.ok_or_else(|| Error::internal("a reference table that is a file has no place"))?;
+            read_reference_file(store, &path, reference.bytes_max()).await
+        }
+    }
+}
+
+/// Reads the tables of a stream again, each at its own interval, until the set is dropped. A table that cannot be read stays as it is.
+pub(crate) fn refresh(loaded: &Arc<Loaded>, stream: &str, settings: &Stream, references: &References, tasks: &mut JoinSet<()>) {
+    let intervals: BTreeMap<&str, (Duration, &Reference)> =
+        settings.references.iter().filter_map(|(name, reference)| Some((name.0.as_str(), (reference.refresh()?, reference)))).collect();
+    for table in references.iter() {
+        let Some((interval, reference)) = intervals.get(table.name()) else { continue };
+        let (loaded, stream, interval, reference, table) =
+            (Arc::clone(loaded), stream.to_owned(), *interval, (*reference).clone(), Arc::clone(table));
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let again = read(&loaded, &reference).await.and_then(|rows| table.replace(rows));
+                if let Err(error) = again {
+                    let reference = table.name();
+                    tracing::warn!(stream, reference, error = %error.report(), "a reference table could not be read again; it stays as it is");
+                }
+            }
+        });
+    }
+}
