@@ -73,9 +73,9 @@ pub(crate) struct FileEncoder {
 }
 
 impl FileEncoder {
-    /// A file whose first change is `first` and whose first rows are those of `parts`; how columns are encoded is decided by them.
-    pub(crate) fn new(form: Arc<Form>, settings: &EncodeSettings, first: LogPosition, parts: &[Part]) -> Result<Self> {
-        Self::build(&form, settings, first, parts)
+    /// A file whose first rows are those of `parts`; how columns are encoded is decided by them.
+    pub(crate) fn new(form: Arc<Form>, settings: &EncodeSettings, parts: &[Part]) -> Result<Self> {
+        Self::build(&form, settings, parts)
             .map(|(file, groups)| FileEncoder {
                 file,
                 groups,
@@ -96,7 +96,6 @@ impl FileEncoder {
     fn build(
         form: &Form,
         settings: &EncodeSettings,
-        first: LogPosition,
         parts: &[Part],
     ) -> Result<(SerializedFileWriter<Vec<u8>>, ArrowRowGroupWriterFactory), ParquetError> {
         let mut properties = properties(form, settings, parts)?;
@@ -106,7 +105,6 @@ impl FileEncoder {
         for (key, value) in footer(form.relation(), &settings.stream) {
             file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        file.append_key_value_metadata(KeyValue::new("logweir.first".to_owned(), first.to_string()));
         let groups = ArrowRowGroupWriterFactory::new(&file, Arc::clone(form.written()));
         Ok((file, groups))
     }
@@ -189,9 +187,10 @@ impl FileEncoder {
         Ok(std::mem::take(self.file.inner_mut()))
     }
 
-    /// Ends the file, whose last change is `last`; the bytes not taken yet.
-    pub(crate) fn finish(&mut self, last: LogPosition) -> Result<Vec<u8>> {
+    /// Ends the file, whose changes are from `first` to `last`; the bytes not taken yet.
+    pub(crate) fn finish(&mut self, first: LogPosition, last: LogPosition) -> Result<Vec<u8>> {
         self.close_row_group()?;
+        self.file.append_key_value_metadata(KeyValue::new("logweir.first".to_owned(), first.to_string()));
         self.file.append_key_value_metadata(KeyValue::new("logweir.last".to_owned(), last.to_string()));
         self.file.finish().map_err(|error| parquet_error(error, self.form.relation().name()))?;
         self.take_bytes()

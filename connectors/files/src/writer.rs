@@ -57,7 +57,7 @@ pub(crate) struct FilesWriter {
     /// Bytes of a file that wait before they are encoded.
     step_bytes: usize,
     staging: Staging,
-    forms: HashMap<RelationName, Arc<Form>>,
+    forms: HashMap<(RelationName, u32), Arc<Form>>,
     files: HashMap<FileKey, OpenFile>,
     /// Bytes that `files` hold together, as of the last look at each.
     held_bytes: usize,
@@ -110,7 +110,7 @@ impl OpenFile {
     fn encode(&mut self, settings: &EncodeSettings) -> Result<&mut FileEncoder> {
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            none => none.insert(FileEncoder::new(Arc::clone(&self.form), settings, self.first, &self.parts)?),
+            none => none.insert(FileEncoder::new(Arc::clone(&self.form), settings, &self.parts)?),
         };
         encoder.write(&self.parts)?;
         self.parts.clear();
@@ -158,13 +158,14 @@ impl FilesWriter {
     }
 
     fn form(&mut self, relation: &Arc<Relation>) -> Result<Arc<Form>> {
-        if let Some(form) = self.forms.get(relation.name()).filter(|form| form.relation().version() == relation.version()) {
+        let key = (relation.name().clone(), relation.version());
+        if let Some(form) = self.forms.get(&key) {
             return Ok(Arc::clone(form));
         }
         let form = Arc::new(Form::new(Arc::clone(relation))?);
         // The encoder has the last word on types; better now than in the middle of the rows.
-        FileEncoder::new(Arc::clone(&form), &self.settings, relation.since(), &[])?;
-        self.forms.insert(relation.name().clone(), Arc::clone(&form));
+        FileEncoder::new(Arc::clone(&form), &self.settings, &[])?;
+        self.forms.insert(key, Arc::clone(&form));
         Ok(form)
     }
 
@@ -195,7 +196,9 @@ impl FilesWriter {
                 })
             }
         };
-        file.last = batch.position(offset + length - 1);
+        // A table that several others go into gets their changes in any order.
+        file.first = file.first.min(batch.position(offset));
+        file.last = file.last.max(batch.position(offset + length - 1));
         file.rows += length as u64;
         file.waiting_rows += length;
         let bytes = batch.bytes() * length / batch.rows();
@@ -244,8 +247,8 @@ impl FilesWriter {
             let settings = self.settings.clone();
             let encoded = on_pool(move || {
                 let finish = |mut file: OpenFile| {
-                    let last = file.last;
-                    let bytes = file.encode(&settings)?.finish(last)?;
+                    let (first, last) = (file.first, file.last);
+                    let bytes = file.encode(&settings)?.finish(first, last)?;
                     file.encoder = None;
                     Ok((file, bytes))
                 };

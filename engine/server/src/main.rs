@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod failure;
 mod http;
+mod landed;
 mod live;
 mod logging;
 mod progress;

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logweir_core::{BackfillProgress, Error, LogMark, Pattern, Result, Sink, Source, StateStore, TableFilter, Transform};
+use logweir_core::{BackfillProgress, Error, LogMark, Pattern, Relation, Result, Sink, Source, StateStore, TableFilter, Transform};
 use logweir_files::{FilesOptions, FilesSink, open_store};
 use logweir_mysql::files::BinlogFilesSource;
 use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions};
@@ -16,7 +16,10 @@ use logweir_postgres::options::PostgresOptions;
 use logweir_postgres::source::PostgresSource;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{StreamSpec, TransformFactory};
-use logweir_sql::{BadValue, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate, SqlContext, SqlProblem, SqlRule, SqlTransform, Unresolved};
+use logweir_sql::{
+    BadValue, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate, SqlContext, SqlProblem, SqlRule, SqlTransform,
+    Unresolved,
+};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -26,6 +29,15 @@ use crate::config::{
     self, Backfill, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, PostgresTlsMode, Profile,
     Reference, Secret, Start, State, Stream,
 };
+
+/// What a stream with transforms needs beside its configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// The tables that they look values up in.
+    pub(crate) references: References,
+    /// The followed tables as they are now, after the masks, where a transform shall bear columns that are not there.
+    pub(crate) known: Vec<Arc<Relation>>,
+}
 
 impl Loaded {
     /// The configuration's streams and what a stream is made of.
@@ -166,12 +178,13 @@ impl Loaded {
     }
 
     /// The SQL of a stream, if it has rules. What is wrong with a rule on its face was found when the file was read.
-    pub(crate) fn sql(&self, stream: &Stream, references: &References) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.sql_rules(stream, references);
+    /// `known` are tables as they are now, after the masks.
+    pub(crate) fn sql(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<Option<SqlTransform>> {
+        let (rules, context) = self.sql_rules(stream, references, known);
         if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
     }
 
-    fn sql_rules(&self, stream: &Stream, references: &References) -> (Vec<SqlRule>, SqlContext) {
+    fn sql_rules(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> (Vec<SqlRule>, SqlContext) {
         let rule = |rule: &config::SqlRule| SqlRule {
             table: Pattern::new(&rule.table.0),
             sql: rule.sql.clone(),
@@ -194,7 +207,7 @@ impl Loaded {
             OnBadValue::Fail => BadValue::Fail,
             OnBadValue::Quarantine => BadValue::Quarantine,
         };
-        let context = SqlContext { functions: Vec::new(), references: references.clone(), bad_value };
+        let context = SqlContext { functions: Vec::new(), references: references.clone(), known: known.to_vec(), bad_value };
         (stream.transforms.iter().map(rule).collect(), context)
     }
 
@@ -203,8 +216,9 @@ impl Loaded {
         match reference {
             Reference::Path { path, .. } => {
                 let path = plain(&self.directory.join(path));
-                let location = object_store::path::Path::from_absolute_path(&path)
-                    .map_err(|error| Error::config("the path of a reference table cannot be used").context("path", path.display()).source(error))?;
+                let location = object_store::path::Path::from_absolute_path(&path).map_err(|error| {
+                    Error::config("the path of a reference table cannot be used").context("path", path.display()).source(error)
+                })?;
                 Ok(Some((Arc::new(LocalFileSystem::new()), location)))
             }
             Reference::Bucket { url, options, .. } => open_store(&parse_url(url)?, &self.store_options(options)?).map(Some),
@@ -213,10 +227,10 @@ impl Loaded {
     }
 
     /// Everything that the runtime needs to run a stream.
-    pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool, references: &References) -> Result<StreamSpec> {
+    pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool, extra: &Extra) -> Result<StreamSpec> {
         let stream = self.stream(name)?;
         let masks = self.mask_rules(stream)?;
-        let (rules, context) = self.sql_rules(stream, references);
+        let (rules, context) = self.sql_rules(stream, &extra.references, &extra.known);
         let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
@@ -242,7 +256,7 @@ impl Loaded {
             name: name.to_owned(),
             source: self.source(name)?,
             tables: table_filter(stream),
-            before_images: Vec::new(),
+            before_images,
             transforms,
             destinations,
             state: self.state(name)?,

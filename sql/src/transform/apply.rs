@@ -177,7 +177,7 @@ fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: 
         let (rows, mask) = if is_key { (&keyed, &carried.keyed) } else { (&whole, &carried.whole) };
         let mut not_computed = None;
         let values = match output {
-            Output::Pass(source) => rows.source(*source)?,
+            Output::Pass(source) => rows.source(*source, plan.columns[index].field.data_type())?,
             Output::Computed(computed, cast) => {
                 let evaluated = rows.evaluate_to(computed, cast.as_ref(), &plan.lookups)?;
                 if let Some(failed) = evaluated.failed {

@@ -60,6 +60,8 @@ pub struct SqlContext {
     pub functions: Vec<Arc<ScalarUDF>>,
     /// Tables to look values up in.
     pub references: References,
+    /// Tables as they are now: what a column is that a version of a table does not have, for rules with [`SchemaChange::Null`].
+    pub known: Vec<Arc<Relation>>,
     /// What happens to a change that a rule cannot carry.
     pub bad_value: BadValue,
 }
@@ -102,7 +104,7 @@ pub struct SqlTransform {
     bad_value: BadValue,
     plans: HashMap<RelationName, HashMap<u32, Plan>>,
     targets: HashMap<RelationName, Target>,
-    /// The last columns that were seen of a table: what one that is gone was.
+    /// The columns that are or were seen of a table: what one that is not there is elsewhere.
     seen: HashMap<RelationName, Vec<Column>>,
 }
 
@@ -134,7 +136,7 @@ impl SqlTransform {
             bad_value: context.bad_value,
             plans: HashMap::new(),
             targets: HashMap::new(),
-            seen: HashMap::new(),
+            seen: context.known.iter().map(|relation| (relation.name().clone(), relation.columns().to_vec())).collect(),
         })
     }
 
@@ -201,7 +203,14 @@ impl SqlTransform {
         }
         let plan = if ruled { Plan::Rules(planned) } else { Plan::Pass };
         self.plans.entry(name.clone()).or_default().insert(relation.version(), plan);
-        self.seen.insert(name.clone(), relation.columns().to_vec());
+        // The newest that is known of each column, those that are gone included.
+        let mut columns = relation.columns().to_vec();
+        for earlier in self.seen.remove(name).unwrap_or_default() {
+            if !columns.iter().any(|column| column.name().eq_ignore_ascii_case(earlier.name())) {
+                columns.push(earlier);
+            }
+        }
+        self.seen.insert(name.clone(), columns);
         Ok((targets, warnings))
     }
 
@@ -214,7 +223,7 @@ impl SqlTransform {
                 && let Ok(nulls) = compile(&rule.parsed, &with_gone, &self.references, &self.functions, &wanted)
             {
                 let table = relation.name();
-                tracing::warn!(%table, rule = number + 1, columns = gone.join(", "), "columns that a transform names are gone from the table: they are NULL from now on");
+                tracing::warn!(%table, rule = number + 1, columns = gone.join(", "), "columns that a transform may name are not in this version of the table: they are NULL");
                 plan = Ok(nulls);
             }
         }

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{FilterBuilder, FilterPredicate, take};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use logweir_core::{ChangeBatch, Error, Result};
 
@@ -60,8 +61,11 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// A column of the table.
-    pub(super) fn source(&self, index: usize) -> Result<ArrayRef> {
+    /// A column of the table; nulls of the type for one that this version of the table does not have.
+    pub(super) fn source(&self, index: usize, data_type: &DataType) -> Result<ArrayRef> {
+        if index >= self.batch.relation.columns().len() {
+            return Ok(new_null_array(data_type, self.count));
+        }
         self.cached(Input::Source(index), || match self.sources.get(index) {
             Some(column) => self.select(column),
             None => Err(Error::internal("a batch has fewer columns than its relation")),
@@ -103,14 +107,9 @@ impl<'a> Rows<'a> {
     }
 
     /// The same, cast to a type.
-    pub(super) fn evaluate_to(
-        &self,
-        computed: &Computed,
-        to: Option<&arrow::datatypes::DataType>,
-        lookups: &[Lookup],
-    ) -> Result<Evaluated> {
-        let columns = computed.inputs.iter().map(|input| match *input {
-            Input::Source(index) => self.source(index),
+    pub(super) fn evaluate_to(&self, computed: &Computed, to: Option<&DataType>, lookups: &[Lookup]) -> Result<Evaluated> {
+        let columns = computed.inputs.iter().zip(computed.schema.fields()).map(|(input, field)| match *input {
+            Input::Source(index) => self.source(index, field.data_type()),
             Input::Metadata(column) => self.metadata(column),
             Input::Reference(join, column) => self.reference(join, column, lookups),
         });

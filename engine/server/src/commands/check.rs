@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Transform as _};
 use logweir_runtime::checkpoint::CheckpointDocument;
+use logweir_sql::SqlProblem;
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
 use crate::config::{Loaded, Stream};
 use crate::failure::{Failure, WORK_FAILED};
+use crate::references;
 use crate::registry::table_filter;
 use crate::text::print;
 
@@ -23,6 +25,26 @@ struct Found {
     at: String,
     #[serde(flatten)]
     finding: Finding,
+    /// Where in the configuration it lies, if it is about a place there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<FilePlace>,
+}
+
+/// A place in the configuration.
+#[derive(Debug, Serialize)]
+struct FilePlace {
+    file: String,
+    line: usize,
+    column: usize,
+    /// The line with a caret under it.
+    #[serde(skip)]
+    shown: String,
+}
+
+impl Found {
+    fn new(stream: &str, at: &str, finding: Finding) -> Self {
+        Found { stream: stream.to_owned(), at: at.to_owned(), finding, place: None }
+    }
 }
 
 /// Runs the command.
@@ -31,13 +53,14 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
     for (name, stream) in &loaded.config().streams {
         let mut add = |at: String, findings: Result<Vec<Finding>>| {
             let findings = findings.unwrap_or_else(|error| vec![unreachable(&error)]);
-            found.extend(findings.into_iter().map(|finding| Found { stream: name.0.clone(), at: at.clone(), finding }));
+            found.extend(findings.into_iter().map(|finding| Found::new(&name.0, &at, finding)));
         };
         add(format!("source {}", stream.source), check_source(loaded, &name.0, stream).await);
-        let (landed, mask) = match landed(loaded, &name.0, stream).await {
-            Ok((landed, findings)) => (landed, Ok(findings)),
+        let (masked, mask) = match masked(loaded, &name.0, stream).await {
+            Ok((masked, findings)) => (masked, Ok(findings)),
             Err(error) => (Vec::new(), Err(error)),
         };
+        let (landed, transforms) = transformed(loaded, &name.0, stream, masked).await;
         for destination in &stream.destinations {
             let findings = match loaded.sink(&name.0, destination) {
                 Ok(sink) => sink.check().await.map(|findings| findings.into_iter().chain(refused(sink.as_ref(), &landed)).collect()),
@@ -47,6 +70,7 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
         add("mask".to_owned(), mask);
+        found.extend(transforms);
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
     let errors = found.iter().filter(|found| found.finding.severity == Severity::Error).count();
@@ -62,12 +86,15 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
 
 fn render(found: &[Found], errors: usize) -> String {
     let mut text = String::new();
-    for Found { stream, at, finding } in found {
+    for Found { stream, at, finding, place } in found {
         let severity = match finding.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
         text.push_str(&format!("{severity}[{}] stream {stream}, {at}: {}\n", finding.code, finding.message));
+        if let Some(place) = place {
+            text.push_str(&place.shown);
+        }
         if !finding.remedy.is_empty() {
             text.push_str(&format!("  → {}\n", finding.remedy));
         }
@@ -147,17 +174,17 @@ fn refused(sink: &dyn Sink, landed: &[Arc<Relation>]) -> Vec<Finding> {
     refused.map(|error| Finding::of_error(Severity::Error, "table", &error, "exclude the table")).collect()
 }
 
-/// The tables as they would be landed, and what is wrong with the masks on the way: a rule that cannot be, or that fits nothing.
-async fn landed(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
+/// The tables as the masks leave them, and what is wrong with these: a rule that cannot be, or that fits nothing.
+async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
     let mask = loaded.mask(stream)?;
     // A source that cannot be looked at is found elsewhere.
     let Ok(source) = loaded.source(name) else { return Ok(Default::default()) };
     let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Default::default()) };
     let relations = relations.into_iter().map(Arc::new);
     let Some(mut mask) = mask else { return Ok((relations.collect(), Vec::new())) };
-    let mut landed = Vec::new();
+    let mut masked = Vec::new();
     for relation in relations {
-        landed.extend(mask.output(&relation)?);
+        masked.extend(mask.output(&relation)?);
     }
     let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
         severity: Severity::Warning,
@@ -166,5 +193,53 @@ async fn landed(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
         remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
     });
     let findings = unmatched.collect();
-    Ok((landed, findings))
+    Ok((masked, findings))
+}
+
+/// The tables as they would be landed, and what is wrong with the SQL on the way, each at its place in the file.
+async fn transformed(loaded: &Loaded, name: &str, stream: &Stream, masked: Vec<Arc<Relation>>) -> (Vec<Arc<Relation>>, Vec<Found>) {
+    let references = match references::load(loaded, name).await {
+        Ok(references) => references,
+        Err(error) => return (Vec::new(), vec![Found::new(name, "references", unreachable(&error))]),
+    };
+    let mut sql = match loaded.sql(stream, &references, &masked) {
+        Ok(Some(sql)) => sql,
+        Ok(None) => return (masked, Vec::new()),
+        Err(error) => return (Vec::new(), vec![Found::new(name, "transforms", unreachable(&error))]),
+    };
+    let looked_at = !masked.is_empty();
+    let (mut landed, mut found) = (Vec::new(), Vec::new());
+    for relation in masked {
+        let (severity, code, problems) = match sql.plan(&relation) {
+            Ok((targets, warnings)) => {
+                landed.extend(targets);
+                (Severity::Warning, "transform", warnings)
+            }
+            Err(problems) => (Severity::Error, "transform", problems),
+        };
+        for problem in problems {
+            found.push(of_sql(loaded, name, severity, code, &problem, Some(&relation)));
+        }
+    }
+    // Without tables there is nothing that a rule could be for.
+    for rule in sql.unmatched().into_iter().filter(|_| looked_at) {
+        let problem = SqlProblem {
+            rule,
+            place: None,
+            message: format!("no followed table fits the rule for {}", stream.transforms[rule].table.0),
+            help: Some("correct the pattern, or follow the table; a table that is made later is still caught".to_owned()),
+        };
+        found.push(of_sql(loaded, name, Severity::Warning, "transform_matches_nothing", &problem, None));
+    }
+    (landed, found)
+}
+
+fn of_sql(loaded: &Loaded, stream: &str, severity: Severity, code: &'static str, problem: &SqlProblem, table: Option<&Relation>) -> Found {
+    let message = match table {
+        Some(table) => format!("{}: {}", table.name(), problem.message),
+        None => problem.message.clone(),
+    };
+    let finding = Finding { severity, code, message, remedy: problem.help.clone().unwrap_or_default() };
+    let place = loaded.sql_place(stream, problem).map(|(line, column, shown)| FilePlace { file: loaded.name.clone(), line, column, shown });
+    Found { place, ..Found::new(stream, "transforms", finding) }
 }

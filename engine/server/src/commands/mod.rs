@@ -27,7 +27,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Run { config, streams, until_caught_up } => {
             let loaded = config::load(&config)?;
-            run::run(&loaded, &streams, until_caught_up, screen).await
+            run::run(loaded, &streams, until_caught_up, screen).await
         }
         Command::Check { config, format } => check::run(&config::load(&config)?, format).await,
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use logweir_core::{Error, Result};
@@ -63,7 +64,7 @@ pub(crate) async fn run(directory: &Path, screen: Screen) -> Result<ExitCode, Fa
     let directory = prepare(directory)?;
     let config = directory.join(CONFIG_FILE);
     let config = config.to_string_lossy();
-    let loaded = config::load(&config)?;
+    let loaded = Arc::new(config::load(&config)?);
     loaded.stream(STREAM).map_err(|error| {
         error.remedy(format!("the quickstart runs the stream `{STREAM}` of {config}; put it back, or choose another --dir"))
     })?;
@@ -76,7 +77,7 @@ pub(crate) async fn run(directory: &Path, screen: Screen) -> Result<ExitCode, Fa
     let began = Instant::now();
     let shutdown = Shutdown::new();
     tokio::spawn(heed_signals(shutdown.clone())?);
-    let mut streams = Streams::start(&loaded, &[STREAM.to_owned()], true, &shutdown)?;
+    let mut streams = Streams::start(&loaded, &[STREAM.to_owned()], true, &shutdown).await?;
     let end = Shutdown::new();
     let shown = tokio::spawn(progress::show(streams.progress.clone(), screen, end.clone()));
     let failed = streams.wait().await;

@@ -10,12 +10,14 @@ use tokio::task::JoinSet;
 
 use crate::config::{Loaded, nearest};
 use crate::failure::{Failure, WORK_FAILED};
+use crate::registry::Extra;
 use crate::screen::Screen;
-use crate::{http, progress};
+use crate::{http, progress, references};
 
 /// Runs the command.
-pub(crate) async fn run(loaded: &Loaded, names: &[String], until_caught_up: bool, screen: Screen) -> Result<ExitCode, Failure> {
-    let names = choose(loaded, names)?;
+pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool, screen: Screen) -> Result<ExitCode, Failure> {
+    let loaded = Arc::new(loaded);
+    let names = choose(&loaded, names)?;
     // Recorded only where they can be read: a histogram that nobody empties grows without end.
     let endpoint = match &loaded.config().http {
         Some(http) => Some((http::bind(http.listen).await?, http::record_metrics()?)),
@@ -24,7 +26,7 @@ pub(crate) async fn run(loaded: &Loaded, names: &[String], until_caught_up: bool
 
     let shutdown = Shutdown::new();
     tokio::spawn(heed_signals(shutdown.clone())?);
-    let mut streams = Streams::start(loaded, &names, until_caught_up, &shutdown)?;
+    let mut streams = Streams::start(&loaded, &names, until_caught_up, &shutdown).await?;
 
     let end = Shutdown::new();
     let shown = tokio::spawn(progress::show(streams.progress.clone(), screen, end.clone()));
@@ -58,17 +60,33 @@ pub(crate) fn choose(loaded: &Loaded, names: &[String]) -> Result<Vec<String>, F
 /// Streams that run, a task each.
 pub(crate) struct Streams {
     tasks: JoinSet<(String, Result<(), Error>)>,
+    /// They end with the streams.
+    _refreshing: JoinSet<()>,
     /// How they go, in their order.
     pub(crate) progress: Vec<Arc<StreamProgress>>,
 }
 
 impl Streams {
     /// Makes all of them, then starts them: a mistake in one starts none.
-    pub(crate) fn start(loaded: &Loaded, names: &[String], until_caught_up: bool, shutdown: &Shutdown) -> Result<Self, Error> {
+    pub(crate) async fn start(loaded: &Arc<Loaded>, names: &[String], until_caught_up: bool, shutdown: &Shutdown) -> Result<Self, Error> {
         let memory = usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / names.len().max(1);
-        let specs = names.iter().map(|name| loaded.spec(name, memory, until_caught_up)).collect::<Result<Vec<_>, _>>()?;
+        let mut specs = Vec::with_capacity(names.len());
+        let mut refreshing = JoinSet::new();
+        for name in names {
+            let extra =
+                async { Ok(Extra { references: references::load(loaded, name).await?, known: references::known(loaded, name).await? }) };
+            let extra = tokio::select! {
+                extra = extra => extra.map_err(|error: Error| error.context("stream", name))?,
+                () = shutdown.requested() => break,
+            };
+            references::refresh(loaded, name, loaded.stream(name)?, &extra.references, &mut refreshing);
+            specs.push(loaded.spec(name, memory, until_caught_up, &extra)?);
+        }
+        if shutdown.is_requested() {
+            specs.clear();
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mut streams = Streams { tasks: JoinSet::new(), progress: Vec::new() };
+        let mut streams = Streams { tasks: JoinSet::new(), _refreshing: refreshing, progress: Vec::new() };
         for spec in specs {
             let progress = Arc::new(StreamProgress::new(&spec.name));
             streams.progress.push(Arc::clone(&progress));

@@ -11,7 +11,7 @@ use arrow::json::LineDelimitedWriter;
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use futures::StreamExt as _;
-use logweir_core::{Error, RelationName, Result, Transform as _};
+use logweir_core::{Error, RelationName, Result};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, printable};
@@ -19,6 +19,7 @@ use logweir_sql::{LandedTable, QueryEngine, QueryResult, printable};
 use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded};
 use crate::failure::Failure;
+use crate::landed;
 
 /// Runs the command.
 pub(crate) async fn run(loaded: &Loaded, query: &str, format: SqlFormat) -> Result<ExitCode, Failure> {
@@ -39,30 +40,24 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-        let mut mask = loaded.mask(stream)?;
+        let landed = landed::relations(loaded, &name.0, stream, &document.relations).await?;
         for destination in &stream.destinations {
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            for source in &document.relations {
-                let landed = match &mut mask {
-                    Some(mask) => mask.output(source)?,
-                    None => vec![Arc::clone(source)],
+            for relation in &landed {
+                let table = LandedTable {
+                    stream: name.0.clone(),
+                    destination: destination.name().to_owned(),
+                    name: relation.name().clone(),
+                    store_url: store_url.clone(),
+                    store: Arc::clone(&store),
+                    prefix: prefix(&root, &name.0, relation.name(), destination)?,
+                    relation: Some((**relation).clone()),
                 };
-                for relation in landed {
-                    let table = LandedTable {
-                        stream: name.0.clone(),
-                        destination: destination.name().to_owned(),
-                        name: relation.name().clone(),
-                        store_url: store_url.clone(),
-                        store: Arc::clone(&store),
-                        prefix: prefix(&root, &name.0, relation.name(), destination)?,
-                        relation: Some((*relation).clone()),
-                    };
-                    // Of several versions the last is the newest.
-                    tables.retain(|other: &LandedTable| {
-                        (&other.stream, &other.destination, &other.name) != (&table.stream, &table.destination, &table.name)
-                    });
-                    tables.push(table);
-                }
+                // Of several versions the last is the newest.
+                tables.retain(|other: &LandedTable| {
+                    (&other.stream, &other.destination, &other.name) != (&table.stream, &table.destination, &table.name)
+                });
+                tables.push(table);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `logweir status`: what each stream has landed and how fresh it is, from its checkpoint and from a running process.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use logweir_core::{BackfillProgress, Clock as _, Result, SystemClock};
@@ -60,8 +61,9 @@ struct DestinationStatus {
 #[derive(Debug, Serialize)]
 struct TableStatus {
     table: String,
-    version: u32,
-    columns: usize,
+    /// Of a table of the source; `None`, like what follows, of one that a transform makes.
+    version: Option<u32>,
+    columns: Option<usize>,
     key: Vec<String>,
     /// Rows visible, by destination.
     rows_landed: std::collections::BTreeMap<String, u64>,
@@ -145,8 +147,8 @@ fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<Ta
         let rows =
             document.consumers.iter().map(|(consumer, checkpoint)| (consumer.clone(), checkpoint.rows.get(&name).copied().unwrap_or(0)));
         tables.push(TableStatus {
-            version: relation.version(),
-            columns: relation.columns().len(),
+            version: Some(relation.version()),
+            columns: Some(relation.columns().len()),
             key: match relation.key_declared() {
                 true => relation.key().iter().map(|&i| relation.columns()[i].name().to_owned()).collect(),
                 false => Vec::new(),
@@ -154,6 +156,14 @@ fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<Ta
             rows_landed: rows.collect(),
             table: name,
         });
+    }
+    let landed: BTreeSet<&String> = document.consumers.values().flat_map(|consumer| consumer.rows.keys()).collect();
+    for name in landed {
+        if tables.iter().all(|table| table.table != *name) {
+            let rows =
+                document.consumers.iter().map(|(consumer, checkpoint)| (consumer.clone(), checkpoint.rows.get(name).copied().unwrap_or(0)));
+            tables.push(TableStatus { table: name.clone(), version: None, columns: None, key: Vec::new(), rows_landed: rows.collect() });
+        }
     }
     tables.sort_by(|a, b| a.table.cmp(&b.table));
     (destinations, tables)
@@ -210,8 +220,8 @@ fn render(status: &Status, http: bool) -> String {
             };
             tables.add_row([
                 table.table.clone(),
-                table.version.to_string(),
-                table.columns.to_string(),
+                table.version.map(|version| version.to_string()).unwrap_or_default(),
+                table.columns.map(|columns| columns.to_string()).unwrap_or_default(),
                 table.key.join(", "),
                 rows.join(", "),
             ]);

@@ -40,18 +40,14 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Problems of a stream's transforms, shown where they stand in the file.
-    pub(crate) fn show_sql(&self, stream: &str, problems: &[SqlProblem]) -> Problems {
-        let hidden = clear::lines(&self.text);
-        let shown = match Node::parse(&self.text) {
-            Ok(root) => {
-                let rules = root.get("streams").and_then(|streams| streams.get(stream)).and_then(|stream| stream.get("transforms"));
-                let sql = |problem: &SqlProblem| rules.map(Node::items).unwrap_or_default().get(problem.rule).and_then(|rule| rule.get("sql"));
-                problems.iter().filter_map(|problem| Some(sql::shown(problem, sql(problem)?, &self.text))).collect()
-            }
-            Err(problem) => vec![problem],
-        };
-        Problems::new(&self.name, &self.text, shown, &hidden)
+    /// Where in the file the problem of a stream's transform lies: line, column, and the line itself with a caret under it.
+    pub(crate) fn sql_place(&self, stream: &str, problem: &SqlProblem) -> Option<(usize, usize, String)> {
+        let root = Node::parse(&self.text).ok()?;
+        let rule = root.get("streams")?.get(stream)?.get("transforms")?.items().get(problem.rule)?;
+        let shown = sql::shown(problem, rule.get("sql")?, &self.text);
+        let place = shown.place;
+        let problems = Problems::new(&self.name, &self.text, vec![shown], &clear::lines(&self.text));
+        Some((place.line, place.column, problems.render_place(place)))
     }
 }
 

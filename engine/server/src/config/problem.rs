@@ -89,9 +89,23 @@ impl Problems {
         text
     }
 
+    /// A line of the file with a caret under the place.
+    pub(crate) fn render_place(&self, place: Place) -> String {
+        let mut text = String::new();
+        self.write_place(place, &mut text);
+        text
+    }
+
     fn render_one(&self, problem: &Problem, text: &mut String) {
-        let Place { line, column, length } = problem.place;
         let _ = writeln!(text, "error: {}", problem.message);
+        self.write_place(problem.place, text);
+        if let Some(help) = &problem.help {
+            let _ = writeln!(text, " = {help}");
+        }
+        text.push('\n');
+    }
+
+    fn write_place(&self, Place { line, column, length }: Place, text: &mut String) {
         if let Some(source) = self.lines.get(line - 1) {
             let _ = writeln!(text, " --> {}:{line}:{column}", self.file);
             let number = line.to_string();
@@ -104,10 +118,6 @@ impl Problems {
         } else if !self.lines.is_empty() {
             let _ = writeln!(text, " --> {}:{line}:{column}", self.file);
         }
-        if let Some(help) = &problem.help {
-            let _ = writeln!(text, " = {help}");
-        }
-        text.push('\n');
     }
 }
 
