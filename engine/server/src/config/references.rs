@@ -87,6 +87,11 @@ fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Probl
         }
         places.push((profile_name, path));
     }
+    for (_, reference) in stream.get("references").map(Node::entries).unwrap_or_default() {
+        if let Some(profile) = reference.get("profile") {
+            check_profile(profile, profiles, true, problems);
+        }
+    }
     for rule in stream.get("mask").map(Node::items).unwrap_or_default() {
         let Some(with) = rule.get("with") else { continue };
         match (with.text(), rule.get("key")) {

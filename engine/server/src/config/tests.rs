@@ -195,8 +195,6 @@ streams:
     backfill: all
     start: { timestamp: "2026-01-01" }
     mask: [ { columns: ["*.email"], with: tokenize } ]
-    transforms: [ { table: shop.customers, sql: SELECT 1 } ]
-    on_bad_value: quarantine
     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
   other:
     source: db
@@ -253,43 +251,31 @@ streams:
             13 |     mask: [ { columns: ["*.email"], with: tokenize } ]
                |                                           ^^^^^^^^
 
-            error: SQL transforms are not available yet; `mask` and `tables.exclude_columns` are
-             --> logweir.yaml:14:5
-               |
-            14 |     transforms: [ { table: shop.customers, sql: SELECT 1 } ]
-               |     ^^^^^^^^^^
-
-            error: quarantine is not available yet; `fail` stops the stream and names the place
-             --> logweir.yaml:15:19
-               |
-            15 |     on_bad_value: quarantine
-               |                   ^^^^^^^^^^
-
             error: `mode: table` is not available yet; `changes` appends every change, and `logweir sql` shows the current state
-             --> logweir.yaml:16:44
+             --> logweir.yaml:14:44
                |
-            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            14 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                            ^^^^^
 
             error: Avro is not available yet; use `parquet`
-             --> logweir.yaml:16:59
+             --> logweir.yaml:14:59
                |
-            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            14 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                                           ^^^^
 
             error: `layout: datastream` is not available yet; use `flat`
-             --> logweir.yaml:16:73
+             --> logweir.yaml:14:73
                |
-            16 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
+            14 |     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
                |                                                                         ^^^^^^^^^^
 
             error: backfill is not available yet for MySQL: this version follows the log from `start` on; write `backfill: none`
-             --> logweir.yaml:19:17
+             --> logweir.yaml:17:17
                |
-            19 |     backfill: { exclude: ["shop.audit"] }
+            17 |     backfill: { exclude: ["shop.audit"] }
                |                 ^^^^^^^
 
-            14 mistakes in logweir.yaml
+            12 mistakes in logweir.yaml
         "#]],
     );
 }
@@ -719,7 +705,97 @@ fn the_published_schema_lists_what_is_taken_and_nothing_else() {
     };
     assert_eq!(properties("/properties"), ["connect_timeout", "http", "memory", "profiles", "state", "streams"]);
     // The keys of a stream, wherever the map of streams keeps its values.
-    assert!(text.contains("exclude_columns") && !text.contains("transforms") && !text.contains("quarantine") && !text.contains("tokenize"));
+    assert!(text.contains("exclude_columns") && text.contains("transforms") && text.contains("quarantine") && !text.contains("tokenize"));
+}
+
+/// Whatever way YAML has the SQL written, the caret stands under the word.
+#[test]
+fn mistakes_in_sql_are_shown_where_they_stand() {
+    check(
+        &with_stream(
+            r#"    references:
+      countries: { profile: nobody, query: SELECT 1 }
+    transforms:
+      - table: shop.a
+        sql: |
+          SELECT id,
+                 upper(name AS name
+          FROM a
+      - table: shop.b
+        sql: >-
+          SELECT id
+          FROM b
+
+          ORDER BY id
+      - { table: shop.c, sql: "SELECT \"id\" FROM c LIMIT 5" }
+      - { table: shop.d, sql: 'SELECT ''x'' AS x, id FROM d JOIN e ON d.id = e.id' }
+      - table: shop.f
+        sql: SELECT id FROM f
+          WHERE id IN (SELECT 1)
+      - table: shop.g
+        into: "{datbase}.g"
+        sql: "SELECT * FROM g"
+      - table: shop.h
+        sql: DELETE FROM h
+"#,
+        ),
+        expect![[r#"
+            error: there is no profile `nobody`
+             --> logweir.yaml:9:29
+              |
+            9 |       countries: { profile: nobody, query: SELECT 1 }
+              |                             ^^^^^^
+             = sources are: db
+
+            error: expected: ), found: AS
+             --> logweir.yaml:14:29
+               |
+            14 |                  upper(name AS name
+               |                             ^
+
+            error: ORDER BY has no place in a transform: a transform sees one change at a time, so what it says of a row cannot depend on other rows
+             --> logweir.yaml:21:20
+               |
+            21 |           ORDER BY id
+               |                    ^^
+             = changes keep the order of the log; sort when you query
+
+            error: LIMIT has no place in a transform: a transform sees one change at a time, so what it says of a row cannot depend on other rows
+             --> logweir.yaml:22:59
+               |
+            22 |       - { table: shop.c, sql: "SELECT \"id\" FROM c LIMIT 5" }
+               |                                                           ^
+
+            error: only LEFT JOIN has a place in a transform: with any other join a row without a match would be lost
+             --> logweir.yaml:23:66
+               |
+            23 |       - { table: shop.d, sql: 'SELECT ''x'' AS x, id FROM d JOIN e ON d.id = e.id' }
+               |                                                                  ^^^^^^^^^^^^^^^^
+             = write LEFT JOIN reference ON source_column = reference.column
+
+            error: a subquery has no place in a transform
+             --> logweir.yaml:26:24
+               |
+            26 |           WHERE id IN (SELECT 1)
+               |                        ^^^^^^^^
+             = make what it reads a reference table, and LEFT JOIN it
+
+            error: `into: {datbase}.g` has a placeholder that is not known
+             --> logweir.yaml:28:15
+               |
+            28 |         into: "{datbase}.g"
+               |               ^
+             = {schema} and {table} stand for the names of the source
+
+            error: a transform is one SELECT
+             --> logweir.yaml:31:14
+               |
+            31 |         sql: DELETE FROM h
+               |              ^
+
+            8 mistakes in logweir.yaml
+        "#]],
+    );
 }
 
 /// The published schema and the parser agree on files of both kinds: the schema, walked, refuses what was refused.
@@ -744,8 +820,13 @@ fn the_published_schema_takes_what_the_parser_takes() {
         ("    mask: [ { columns: [], with: email } ]\n", false),
         ("    mask: [ { columns: [\"*.x\"], with: date } ]\n", false),
         ("    on_bad_value: fail\n", true),
-        ("    on_bad_value: quarantine\n", false),
-        ("    transforms: []\n", false),
+        ("    on_bad_value: quarantine\n", true),
+        ("    transforms: []\n", true),
+        ("    transforms: [ { table: a.b, sql: SELECT * FROM b, into: c.d, key: [x], unresolved: keep, schema_change: \"null\" } ]\n", true),
+        ("    transforms: [ { table: a.b } ]\n", false),
+        ("    references: { c: { path: c.csv, refresh: 10m } }\n", true),
+        ("    references: { c: { file: c.csv } }\n", false),
+        ("    references: { c: { profile: db, query: SELECT 1, max_size: 1MiB } }\n", true),
         ("    tables: { include: [\"a.*\"] }\nhttp: { listen: \"127.0.0.1:1\" }\n", true),
         ("    tables: { included: [\"a.*\"] }\n", false),
         ("memory: 128MiB\nconnect_timeout: 1m\nstate: { dir: x }\n", true),
