@@ -822,7 +822,10 @@ fn the_published_schema_takes_what_the_parser_takes() {
         ("    on_bad_value: fail\n", true),
         ("    on_bad_value: quarantine\n", true),
         ("    transforms: []\n", true),
-        ("    transforms: [ { table: a.b, sql: SELECT * FROM b, into: c.d, key: [x], unresolved: keep, schema_change: \"null\" } ]\n", true),
+        (
+            "    transforms: [ { table: a.b, sql: SELECT * FROM b, into: c.d, key: [x], unresolved: keep, schema_change: \"null\" } ]\n",
+            true,
+        ),
         ("    transforms: [ { table: a.b } ]\n", false),
         ("    references: { c: { path: c.csv, refresh: 10m } }\n", true),
         ("    references: { c: { file: c.csv } }\n", false),

@@ -10,6 +10,9 @@ const LANDED: [(&str, i64); 4] = [
     ("payments", 4_294 + 6_080),
 ];
 
+/// Orders whose last status is that.
+const CANCELLED: i64 = 106;
+
 #[test]
 fn the_whole_job_with_nothing_installed() {
     let directory = tempfile::tempdir().unwrap();
@@ -30,6 +33,15 @@ fn the_whole_job_with_nothing_installed() {
     }
     assert_eq!(query("SELECT count(*) AS n FROM shop.customers"), format!("n\n{}\n", 2_702 - 139));
     assert_eq!(query("SELECT count(*) AS n FROM shop.order_lines"), format!("n\n{}\n", 10_177 - 416));
+    // What the filter keeps out is not there, and what it let through once is deleted.
+    assert_eq!(query("SELECT count(*) AS n FROM shop.orders WHERE status = 'cancelled'"), "n\n0\n");
+    assert_eq!(query("SELECT count(*) AS n FROM shop.orders"), format!("n\n{}\n", 4_294 - CANCELLED));
+    let deletes = "SELECT count(*) AS n FROM shop_changes.orders WHERE _metadata_change_type = 'DELETE' AND status IS NULL";
+    assert_eq!(query(deletes), format!("n\n{CANCELLED}\n"));
+    assert_eq!(
+        query("SELECT count(*) AS n FROM shop.orders WHERE placed_on = CAST(placed_at AS DATE)"),
+        format!("n\n{}\n", 4_294 - CANCELLED)
+    );
     assert_eq!(query("SELECT count(*) AS n FROM shop.customers WHERE email LIKE '%@%' OR length(email) <> 64"), "n\n0\n");
     let columns = query("SELECT column_name FROM information_schema.columns WHERE table_name = 'payments'");
     assert!(columns.contains("amount") && !columns.contains("card_number"), "{columns}");
