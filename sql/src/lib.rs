@@ -16,6 +16,6 @@ pub use display::printable;
 pub use mask::{MaskKind, MaskRule, MaskTransform};
 pub use query::{LandedTable, QueryEngine, QueryResult};
 pub use transform::{
-    BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Unresolved,
-    read_reference_file,
+    BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,
+    Unresolved, read_reference_file,
 };

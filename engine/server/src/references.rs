@@ -12,8 +12,6 @@ use tokio::task::JoinSet;
 use crate::config::{Loaded, Reference, SchemaChange, Stream};
 use crate::registry::table_filter;
 
-/// How long a query for a reference table may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much memory one may take unless the configuration says otherwise.
 const BYTES_MAX: u64 = 64 << 20;
 /// Between two tries at the start.
@@ -76,10 +74,7 @@ pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relatio
 
 async fn read(loaded: &Loaded, reference: &Reference) -> Result<RecordBatch> {
     match reference {
-        Reference::Query { profile, query, .. } => {
-            let _ = (profile, query, QUERY_TIMEOUT, loaded);
-            Err(Error::config("TEMP"))
-        }
+        Reference::Query { .. } => Err(Error::config("a query as a reference table is not available yet")),
         Reference::Path { .. } | Reference::Bucket { .. } => {
             let (store, path) =
                 loaded.reference_store(reference)?.ok_or_else(|| Error::internal("a reference table that is a file has no place"))?;

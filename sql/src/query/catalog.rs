@@ -97,7 +97,9 @@ impl StreamCatalog {
 
     /// The only source schema, if there is one only.
     pub(super) fn only_schema(&self) -> Option<&str> {
-        let mut states = self.schemas.iter().filter(|(_, schema)| schema.tables.values().any(|(face, _)| *face == Face::State));
+        let own = |name: &str| name == SYSTEM_SCHEMA;
+        let mut states =
+            self.schemas.iter().filter(|(name, schema)| !own(name) && schema.tables.values().any(|(face, _)| *face == Face::State));
         match (states.next(), states.next()) {
             (Some((name, _)), None) => Some(name),
             _ => None,
@@ -116,10 +118,8 @@ impl StreamCatalog {
 
     /// The table of this name; `Some(None)` for one of ours.
     pub(super) fn find(&self, schema: &str, table: &str) -> Option<Option<&Arc<Opened>>> {
-        match self.landed_schema(schema) {
-            Some(tables) => by_name(&tables.tables, table).map(|(_, table)| Some(table)),
-            None => (schema == SYSTEM_SCHEMA && table == TABLES).then_some(None),
-        }
+        let landed = self.landed_schema(schema).and_then(|tables| by_name(&tables.tables, table)).map(|(_, table)| Some(table));
+        landed.or((schema == SYSTEM_SCHEMA && table == TABLES).then_some(None))
     }
 }
 
@@ -144,10 +144,11 @@ impl CatalogProvider for StreamCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        match self.landed_schema(name) {
-            Some(schema) => Some(Arc::clone(schema) as Arc<dyn SchemaProvider>),
-            None => (name == SYSTEM_SCHEMA).then(|| Arc::clone(&self.system) as Arc<dyn SchemaProvider>),
+        let landed = self.landed_schema(name).map(Arc::clone);
+        if name == SYSTEM_SCHEMA {
+            return Some(Arc::new(OwnSchema { system: Arc::clone(&self.system), landed }));
         }
+        landed.map(|schema| schema as Arc<dyn SchemaProvider>)
     }
 }
 
@@ -178,6 +179,39 @@ impl SchemaProvider for StreamSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         by_name(&self.tables, name).is_some()
+    }
+}
+
+/// What the engine says about itself, and what it has landed under its own name: the quarantine.
+#[derive(Debug)]
+struct OwnSchema {
+    system: Arc<SystemSchema>,
+    landed: Option<Arc<StreamSchema>>,
+}
+
+#[async_trait]
+impl SchemaProvider for OwnSchema {
+    fn table_names(&self) -> Vec<String> {
+        let landed = self.landed.iter().flat_map(|landed| landed.table_names());
+        landed.chain(self.system.table_names()).collect()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        match &self.landed {
+            Some(landed) if landed.table_exist(name) => landed.table(name).await,
+            _ => self.system.table(name).await,
+        }
+    }
+
+    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
+        match &self.landed {
+            Some(landed) if landed.table_exist(name) => landed.table_type(name).await,
+            _ => self.system.table_type(name).await,
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.landed.as_ref().is_some_and(|landed| landed.table_exist(name)) || self.system.table_exist(name)
     }
 }
 

@@ -86,6 +86,9 @@ enum Plan {
     Rules(Vec<Planned>),
 }
 
+/// What a table becomes, and what is worth a warning about it.
+pub type Targets = (Vec<Arc<Relation>>, Vec<SqlProblem>);
+
 /// A target, and the versions of tables that go into it.
 #[derive(Default)]
 struct Target {
@@ -151,8 +154,8 @@ impl SqlTransform {
         (0..self.rules.len()).filter(|number| !self.matched[*number]).collect()
     }
 
-    /// Plans a table as [`Transform::output`] does, and tells all that is wrong, or else what is worth a warning.
-    pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<(Vec<Arc<Relation>>, Vec<SqlProblem>), Vec<SqlProblem>> {
+    /// Plans a table as [`Transform::output`] does, and tells all that is wrong, or else the targets and what is worth a warning.
+    pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<Targets, Vec<SqlProblem>> {
         let (mut planned, mut problems, mut warnings) = (Vec::<Planned>::new(), Vec::new(), Vec::new());
         let name = relation.name();
         for number in 0..self.rules.len() {

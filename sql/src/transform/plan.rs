@@ -635,7 +635,7 @@ fn key(
 }
 
 /// The arguments of a call of a function of one of these names.
-pub(super) fn call_of<'a>(expr: &'a Expr, is: impl Fn(&str) -> bool) -> Option<&'a ScalarFunction> {
+pub(super) fn call_of(expr: &Expr, is: impl Fn(&str) -> bool) -> Option<&ScalarFunction> {
     match expr {
         Expr::ScalarFunction(function) if is(function.func.name()) => Some(function),
         _ => None,

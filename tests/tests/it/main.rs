@@ -21,3 +21,4 @@ mod postgres_reader;
 mod reader_error;
 mod rigs;
 mod simulation;
+mod sql_stream;
