@@ -11,7 +11,9 @@
 //! row passes stays an update, and one whose row does not becomes a delete of its key, which does no harm to a target that
 //! never had it. Such a delete carries the key alone: the other values are those of a row that must not pass.
 //!
-//! A filter that names key columns alone says the same of a row before and after an update, so it needs no row before.
+//! A filter that names key columns alone says the same of a row before and after an update, so it needs no row before. Where it
+//! names the kind of a change (`_metadata_change_type <> 'DELETE'`), it is about the change, not the row: one that does not pass
+//! is as if it had not been. Other metadata and reference tables may have been others when the row passed.
 
 use arrow::array::{Array, AsArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -91,7 +93,7 @@ pub(super) fn any_unchanged(depends: &Depends, unchanged: Option<&Unchanged>) ->
 /// Rows in which the log left out every column that a value depends on, so that the value is the one before.
 pub(super) fn all_unchanged(depends: &Depends, unchanged: Option<&Unchanged>, rows: usize) -> BooleanBuffer {
     let none = || BooleanBuffer::new_unset(rows);
-    if depends.metadata || depends.sources.is_empty() {
+    if depends.kind || depends.metadata || depends.sources.is_empty() {
         return none();
     }
     let of = |index: &usize| {
@@ -114,16 +116,18 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
     };
     let relation = &batch.relation;
     let after = Passes::of(filter, &Rows::all(batch), batch.unchanged.as_ref(), lookups)?;
-    // A reference table may have been another one when the row passed.
+    // Metadata was other, and a reference table may have been, when the row passed.
+    let lasting = !filter.depends.metadata && !filter.depends.references;
     let before = match &batch.before {
-        Some(before) if !filter.depends.references => {
+        Some(before) if lasting => {
             let passes = Passes::of(filter, &Rows::over(batch, &before.columns), before.absent.as_ref(), lookups)?;
             Some((passes, &before.present))
         }
         _ => None,
     };
     let same_before = of_key_alone(&filter.depends, relation);
-    // Rows that are read again because the table was changed otherwise than by changes of its rows may have been landed.
+    // A table that was changed otherwise than by changes of its rows is read again. What was landed of it is not what the log says
+    // that a row was.
     let read_again = relation.version() > 1;
     let mut fates = Vec::with_capacity(codes.len());
     for row in 0..codes.len() {
@@ -135,7 +139,7 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
             (ChangeType::Delete | ChangeType::UpdateDelete, passed) => match passed {
                 _ if failed.is_some() => Fate::Key(change_type),
                 Passed::Yes => Fate::Whole(change_type),
-                Passed::No if !filter.depends.references => Fate::Dropped,
+                Passed::No if lasting && (same_before || !read_again) => Fate::Dropped,
                 Passed::No | Passed::Unknown => Fate::Key(change_type),
             },
             (_, passed) if failed.is_some() && passed != Passed::Unknown => Fate::Bad(failed.unwrap_or(NOT_COMPUTED)),
@@ -148,7 +152,11 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
                 let second_half = row > 0 && is_second_half(batch, codes, row);
                 let before = match &before {
                     _ if same_before && !second_half => passed,
+                    // Of both halves it is the first that says whether the row under its old key is let go.
+                    _ if second_half && filter.depends.kind => after.of_row(row - 1),
                     Some((before, present)) if present.value(row) && before.failed(row).is_none() => before.of_row(row),
+                    // The first half is the row before, too.
+                    _ if second_half && lasting && after.failed(row - 1).is_none() => after.of_row(row - 1),
                     _ => Passed::Unknown,
                 };
                 match (before, passed) {

@@ -57,7 +57,7 @@ impl Functions {
         self.simplify(planned, schema).map_err(|error| Fault::of_plan(&error, span))
     }
 
-    fn simplify(&self, expr: Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
+    pub(super) fn simplify(&self, expr: Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
         let context =
             SimplifyContext::builder().with_schema(Arc::clone(schema)).with_config_options(Arc::clone(self.state.config_options())).build();
         let simplifier = ExprSimplifier::new(context);

@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::{Column as PlanColumn, DFSchema, DFSchemaRef, TableReference};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column as PlanColumn, DFSchema, DFSchemaRef, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
@@ -18,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     SelectItemQualifiedWildcardKind, Spanned, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
-use logweir_core::{Column, Relation};
+use logweir_core::{Column, Relation, RelationName};
 
 use super::functions::Functions;
 use super::keys::keeps_apart;
@@ -53,7 +54,9 @@ pub(super) struct Computed {
 pub(super) struct Depends {
     /// Columns of the table, by index; ascending.
     pub(super) sources: Vec<usize>,
-    /// It also depends on what differs from change to change: metadata.
+    /// It also depends on whether the change is an insert, an update or a delete, so that what it says is of the change.
+    pub(super) kind: bool,
+    /// It also depends on what differs from change to change: other metadata.
     pub(super) metadata: bool,
     /// It also depends on a reference table, which may be another at the next look.
     pub(super) references: bool,
@@ -113,6 +116,8 @@ struct Scope {
     /// The columns of the changed table without metadata.
     source_columns: usize,
     schema: DFSchemaRef,
+    /// The changed table in the source.
+    name: RelationName,
 }
 
 pub(super) fn compile(
@@ -196,7 +201,12 @@ impl Scope {
     fn new(parsed: &Parsed, relation: &Relation) -> Result<Self, Fault> {
         let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
         let fields = columns.chain(PublicColumn::ALL.iter().map(|column| Arc::clone(column.field()))).collect();
-        let mut scope = Scope { tables: Vec::new(), source_columns: relation.columns().len(), schema: Arc::new(DFSchema::empty()) };
+        let mut scope = Scope {
+            tables: Vec::new(),
+            source_columns: relation.columns().len(),
+            schema: Arc::new(DFSchema::empty()),
+            name: relation.name().clone(),
+        };
         scope.push(&parsed.table.alias, fields, parsed.table.span)?;
         Ok(scope)
     }
@@ -289,7 +299,37 @@ impl Scope {
         let span = expr.span();
         let mut expr = expr.clone();
         let _ = VisitMut::visit(&mut expr, &mut Exact(self));
-        functions.plan(expr, &self.schema, span)
+        let planned = functions.plan(expr, &self.schema, span)?;
+        // The name of the table is the same in all its changes.
+        let named = planned.transform_up(|expr| {
+            Ok(match self.own_name(&expr) {
+                Some(name) => Transformed::yes(Expr::Literal(ScalarValue::Utf8(name), None)),
+                None => Transformed::no(expr),
+            })
+        });
+        match named {
+            Ok(Transformed { data, transformed: true, .. }) => functions.simplify(data, &self.schema),
+            named => named.map(|named| named.data),
+        }
+        .map_err(|error| Fault::of_plan(&error, span))
+    }
+
+    /// What `_metadata_source['table']` and the like are.
+    fn own_name(&self, expr: &Expr) -> Option<Option<String>> {
+        let [Expr::Column(column), Expr::Literal(ScalarValue::Utf8(Some(field)), _)] =
+            call_of(expr, |name| name == "get_field")?.args.as_slice()
+        else {
+            return None;
+        };
+        if self.input(column) != Some(Input::Metadata(PublicColumn::Source)) {
+            return None;
+        }
+        match field.as_str() {
+            "database" => Some(self.name.database.clone()),
+            "schema" => Some(Some(self.name.schema.clone())),
+            "table" => Some(Some(self.name.table.clone())),
+            _ => None,
+        }
     }
 
     /// Compiles an expression over just what it names.
@@ -328,11 +368,13 @@ impl Depends {
                 Input::Source(index) => {
                     sources.insert(*index);
                 }
+                Input::Metadata(PublicColumn::ChangeType | PublicColumn::Deleted) => depends.kind = true,
                 Input::Metadata(_) => depends.metadata = true,
                 Input::Reference(join, _) => {
                     depends.references = true;
                     for computed in lookups.get(*join).into_iter().flat_map(|lookup| &lookup.source) {
                         sources.extend(&computed.depends.sources);
+                        depends.kind |= computed.depends.kind;
                         depends.metadata |= computed.depends.metadata;
                     }
                 }

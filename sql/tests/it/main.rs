@@ -6,4 +6,5 @@ mod history;
 mod lake;
 mod masks;
 mod queries;
+mod transforms;
 mod types;
