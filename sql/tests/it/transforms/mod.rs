@@ -64,6 +64,7 @@ fn shown(problem: &SqlProblem, sql: &str) -> String {
 }
 
 /// What is said about a rule that does not fit a table.
+#[allow(dead_code, reason = "for the tests of refusals")]
 fn refused(rules: Vec<SqlRule>, context: SqlContext, relation: &Arc<Relation>) -> String {
     let sql: Vec<String> = rules.iter().map(|rule| rule.sql.clone()).collect();
     let problems = match SqlTransform::new(rules, context) {

@@ -515,9 +515,8 @@ fn check(workload: &Workload, condition: &str, projection: usize) -> Result<(usi
         match change.change_type {
             ChangeType::UpdateDelete => moved = Some((change.position.commit(), aside.contains(&id))),
             ChangeType::UpdateInsert => {
-                if moved.take().is_some_and(|(commit, tainted)| commit == change.position.commit() && tainted)
-                    || bad_places.contains(&change.position)
-                {
+                let follows = moved.take().is_some_and(|(commit, tainted)| commit == change.position.commit() && tainted);
+                if follows || bad_places.contains(&change.position) {
                     aside.insert(id);
                 }
             }
