@@ -12,7 +12,12 @@ use crate::value::charset::Charset;
 
 /// The relation that a table of this shape is carried as, before anything was logged of it.
 pub(crate) fn relation(name: &RelationName, shape: &TableShape, filter: &TableFilter) -> Result<Relation> {
-    let mut columns = Vec::new();
+    Ok(relation_of(name, shape, &plans(name, shape, filter)?))
+}
+
+/// How the columns of a table of this shape are carried, with their indexes in it.
+pub(crate) fn plans(name: &RelationName, shape: &TableShape, filter: &TableFilter) -> Result<Vec<(usize, ColumnPlan)>> {
+    let mut plans = Vec::new();
     for (ordinal, column) in shape.columns.iter().enumerate().filter(|(_, column)| filter.accepts_column(name, &column.name)) {
         let cannot = |problem: String| {
             Error::schema(problem).context("relation", name).context("column", &column.name).context("type", &column.column_type)
@@ -22,12 +27,18 @@ pub(crate) fn relation(name: &RelationName, shape: &TableShape, filter: &TableFi
             Some(remedy) => cannot(error.problem).remedy(remedy),
             None => cannot(error.problem),
         })?;
-        columns.push(plan.column(ordinal, None));
+        plans.push((ordinal, plan));
     }
+    Ok(plans)
+}
+
+/// The relation of a table of this shape whose columns are carried so.
+pub(crate) fn relation_of(name: &RelationName, shape: &TableShape, plans: &[(usize, ColumnPlan)]) -> Relation {
+    let columns: Vec<_> = plans.iter().map(|(ordinal, plan)| plan.column(*ordinal, None)).collect();
     let index = |key: &String| columns.iter().position(|column| column.name() == key);
     // A key with an excluded column identifies nothing.
     let key = shape.key.iter().map(index).collect::<Option<Vec<_>>>().unwrap_or_default();
-    Ok(Relation::new(name.clone(), 1, LogPosition::MIN, columns, key))
+    Relation::new(name.clone(), 1, LogPosition::MIN, columns, key)
 }
 
 /// How a column of this shape will be written in a table map; `None` for types that are not known.

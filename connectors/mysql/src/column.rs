@@ -161,7 +161,7 @@ pub(crate) fn fits(mapped: &MappedColumn, shape: &ColumnShape) -> bool {
         SET => name == "set",
         JSON => name == "json",
         VECTOR => name == "vector",
-        GEOMETRY => geometry_name(name).is_some() || name == "geomcollection",
+        GEOMETRY => geometry_name(name).is_some(),
         VARCHAR | VAR_STRING => matches!(name, "varchar" | "nvarchar" | "varbinary" | "vector"),
         VARCHAR_COMPRESSED => matches!(name, "varchar" | "varbinary"),
         STRING => match name {
@@ -179,6 +179,8 @@ const GEOMETRIES: [&str; 8] =
     ["geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon", "geometrycollection"];
 
 fn geometry_name(name: &str) -> Option<&'static str> {
+    // MySQL's name for it from 8.0 on.
+    let name = if name == "geomcollection" { "geometrycollection" } else { name };
     GEOMETRIES.into_iter().find(|known| *known == name)
 }
 

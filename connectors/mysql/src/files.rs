@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    ChangeBatch, Clock, Error, Finding, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Relation,
-    RelationName, Result, Severity, Source, SystemClock, TableFilter,
+    ChangeBatch, ChangeType, Clock, Error, Finding, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit,
+    Pattern, Relation, RelationName, Result, Severity, Source, SystemClock, TableFilter,
 };
 use object_store::ObjectStore;
 
@@ -49,6 +50,18 @@ impl BinlogFilesSource {
         Error::config("no binlog file fits the path of the recording")
             .context("path", &self.options.pattern)
             .remedy("check path: it names files such as mysql-bin.000001, with * and ?, compressed as .zst or .gz or not")
+    }
+}
+
+/// No rows of a relation.
+fn empty(relation: &Arc<Relation>) -> ChangeBatch {
+    ChangeBatch {
+        relation: Arc::clone(relation),
+        records: RecordBatch::new_empty(Arc::clone(relation.schema())),
+        unchanged: None,
+        before: None,
+        last: LogPosition::MIN,
+        memory: Arc::new(MemoryPermit::uncounted()),
     }
 }
 
@@ -99,6 +112,34 @@ impl Source for BinlogFilesSource {
         let mut relations: Vec<Relation> = relations.into_values().map(Arc::unwrap_or_clone).collect();
         relations.sort_by(|a, b| a.name().cmp(b.name()));
         Ok(relations)
+    }
+
+    /// A recording is not asked, it is read up to the first rows.
+    async fn sample(&self, tables: &TableFilter, table: &RelationName, rows_max: usize) -> Result<Option<ChangeBatch>> {
+        if !tables.accepts(table) {
+            return Ok(None);
+        }
+        let followed = TableFilter { include: vec![Pattern::new(table.to_string())], ..tables.clone() };
+        let memory = MemoryBudget::new(*FLUSH_BYTES.end());
+        let start = LogStart { resume: None, relations: Vec::new(), tables: followed, before_images: Vec::new(), memory };
+        let mut reader = self.open_log(start).await?;
+        let mut known = None;
+        while let Some(event) = reader.next().await? {
+            match event {
+                LogEvent::Relation(relation) if relation.name() == table => known = Some(relation),
+                // A truncate has no values to show.
+                LogEvent::Changes(batch)
+                    if batch.relation.name() == table
+                        && batch.change_type_codes().iter().any(|code| *code != ChangeType::Truncate.code()) =>
+                {
+                    let rows = batch.rows().min(rows_max);
+                    return Ok(Some(if rows == 0 { empty(&batch.relation) } else { batch.slice(0, rows) }));
+                }
+                _ => {}
+            }
+        }
+        // A table that is described and has no change.
+        Ok(known.map(|relation| empty(&relation)))
     }
 
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: the binlog, live or recorded, straight into Arrow.
 
+mod answer;
 mod before;
 mod buffer;
 mod carried;
@@ -21,6 +22,7 @@ pub mod options;
 mod payload;
 mod place;
 mod query;
+mod questions;
 mod reader;
 mod recording;
 mod rows;

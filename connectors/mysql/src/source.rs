@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use logweir_core::{Finding, LogMark, LogReader, LogStart, Relation, Result, Source, TableFilter};
+use logweir_core::{ChangeBatch, Finding, LogMark, LogReader, LogStart, QueryLimit, Relation, RelationName, Result, Source, TableFilter};
 
 use crate::live::LiveReader;
 use crate::options::MysqlOptions;
 use crate::server::Server;
 use crate::stream::Replica;
-use crate::{carried, catalog_query, check};
+use crate::{carried, catalog_query, check, questions};
 
 /// A live MySQL or MariaDB server.
 ///
@@ -46,6 +47,14 @@ impl Source for MysqlSource {
             }
         }
         Ok(relations)
+    }
+
+    async fn sample(&self, tables: &TableFilter, table: &RelationName, rows_max: usize) -> Result<Option<ChangeBatch>> {
+        questions::sample(&self.options, tables, table, rows_max).await
+    }
+
+    async fn query(&self, sql: &str, limit: QueryLimit) -> Result<RecordBatch> {
+        questions::query(&self.options, sql, limit).await
     }
 
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {

@@ -37,7 +37,6 @@ pub(crate) fn column(name: &str, type_oid: Oid, typmod: i32, flags: u8, column_t
 }
 
 /// What a column was made of: type, modifier, flags, decision. `None` if it was not made by [`column`].
-#[allow(dead_code, reason = "for whoever goes on from a checkpoint")]
 pub(crate) fn column_type_of(column: &Column) -> Option<(Oid, i32, u8, ColumnType)> {
     let Detail { oid, typmod, flags, column_type } = Detail::<ColumnType>::deserialize(&column.detail).ok()?;
     Some((oid, typmod, flags, column_type))

@@ -17,6 +17,7 @@ mod offset;
 mod opening;
 pub mod options;
 mod publication;
+mod questions;
 mod quote;
 mod server;
 mod session;

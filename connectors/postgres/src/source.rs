@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use logweir_core::{Error, Finding, LogMark, LogReader, LogStart, Relation, Result, Source, TableFilter};
+use logweir_core::{
+    ChangeBatch, Error, Finding, LogMark, LogReader, LogStart, QueryLimit, Relation, RelationName, Result, Source, TableFilter,
+};
 
 use crate::catalog::ask;
 use crate::live::LiveReader;
@@ -13,7 +16,7 @@ use crate::quote::literal;
 use crate::slots::Slot;
 use crate::watch::Watcher;
 use crate::wire::{Connection, Mode};
-use crate::{catalog, check};
+use crate::{catalog, check, questions};
 
 /// A live PostgreSQL server, or one that speaks its protocol.
 #[derive(Debug)]
@@ -117,6 +120,14 @@ impl Source for PostgresSource {
         let relations = catalog::relations(&mut connection, &self.options, tables).await?;
         connection.close().await;
         Ok(relations)
+    }
+
+    async fn sample(&self, tables: &TableFilter, table: &RelationName, rows_max: usize) -> Result<Option<ChangeBatch>> {
+        questions::sample(&self.options, tables, table, rows_max).await
+    }
+
+    async fn query(&self, sql: &str, limit: QueryLimit) -> Result<RecordBatch> {
+        questions::query(&self.options, sql, limit).await
     }
 
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>> {

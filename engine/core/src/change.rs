@@ -161,7 +161,7 @@ impl ChangeBatch {
             relation: Arc::clone(&self.relation),
             records: self.records.slice(offset, length),
             unchanged: self.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
-            before: self.before.as_ref().map(|before| before.slice(offset, length)),
+            before: self.before.as_ref().map(|before| before.slice(offset, length)).filter(|before| before.present.count_set_bits() > 0),
             last: self.last,
             memory: Arc::clone(&self.memory),
         };

@@ -1,15 +1,17 @@
 //! Sources: where changes come from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::change::LogEvent;
+use crate::change::{ChangeBatch, LogEvent};
 use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
 use crate::position::{LogMark, LogPosition};
-use crate::relation::Relation;
+use crate::relation::{Relation, RelationName};
 use crate::tables::{Pattern, TableFilter};
 
 /// How bad a finding is.
@@ -102,6 +104,17 @@ pub struct LogStart {
     pub memory: MemoryBudget,
 }
 
+/// How much the answer to a query may hold, and how long the query may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryLimit {
+    /// Bytes of all values.
+    pub bytes_max: usize,
+    /// Rows.
+    pub rows_max: usize,
+    /// Time that the server may take over it.
+    pub timeout: Duration,
+}
+
 /// A database, or a recording of one. Cheap to make: nothing is opened until a method asks for it.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -112,6 +125,23 @@ pub trait Source: Send + Sync {
 
     /// The tables there are now, with the types they would be carried as.
     async fn relations(&self, tables: &TableFilter) -> Result<Vec<Relation>>;
+
+    /// Up to `rows_max` rows of a followed table, as `READ` changes of the relation that it is carried as: the very values that the log
+    /// gives. Any rows will do, and no more is read for them than must be, however large the table is. A recording gives the
+    /// first changes that it holds of the table, whatever their type. `None` if there is no such table, or it is not followed. For
+    /// eyes: positions and times of such rows mean nothing.
+    async fn sample(&self, tables: &TableFilter, table: &RelationName, rows_max: usize) -> Result<Option<ChangeBatch>> {
+        let _ = (tables, rows_max);
+        Err(Error::config("this kind of source cannot be asked for rows").context("table", table))
+    }
+
+    /// The answer to a query in the source's own SQL, of the types that its tables are carried as. It changes nothing: the query runs in
+    /// a transaction that may only read, and several statements are refused. An error of kind `Config` if the answer is larger
+    /// than the limit, or the query is wrong; then with the server's words, as far as they hold no values of rows.
+    async fn query(&self, sql: &str, limit: QueryLimit) -> Result<RecordBatch> {
+        let _ = (sql, limit);
+        Err(Error::config("this kind of source cannot be asked").remedy("ask a database, or read files"))
+    }
 
     /// Opens the log. Only one reader of a stream is open at a time.
     async fn open_log(&self, start: LogStart) -> Result<Box<dyn LogReader>>;

@@ -18,6 +18,7 @@ mod pg_schema;
 mod postgres;
 mod postgres_check;
 mod postgres_reader;
+mod questions;
 mod reader_error;
 mod rigs;
 mod simulation;

@@ -119,7 +119,7 @@ pub(crate) fn year(byte: u8) -> i16 {
 }
 
 /// Days since 1970-01-01 of a day that exists.
-fn days(year: u32, month: u32, day: u32) -> ValueResult<i32> {
+pub(crate) fn days(year: u32, month: u32, day: u32) -> ValueResult<i32> {
     const LENGTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     if month == 0 || day == 0 {
         return Err(if year == 0 && month == 0 && day == 0 { ZERO_DATE } else { PARTIAL_DATE });
@@ -137,6 +137,19 @@ fn days(year: u32, month: u32, day: u32) -> ValueResult<i32> {
     Ok(days as i32 - 719_468 - 146_097)
 }
 
+/// Microseconds since 1970-01-01 00:00:00 of a `DATETIME` by its fields.
+pub(crate) fn datetime([year, month, day]: [u32; 3], [hour, minute, second]: [u32; 3], micros: u32) -> ValueResult<i64> {
+    if i64::from(micros) >= SECOND {
+        return Err(NOT_A_TIME);
+    }
+    Ok(i64::from(days(year, month, day)?) * DAY + time_of_day(hour, minute, second)? + i64::from(micros))
+}
+
+/// The same of a `TIMESTAMP` in UTC.
+pub(crate) fn timestamp(date: [u32; 3], time: [u32; 3], micros: u32) -> ValueResult<i64> {
+    if date == [0; 3] { Err(ZERO_TIMESTAMP) } else { datetime(date, time, micros) }
+}
+
 /// Microseconds since midnight.
 fn time_of_day(hour: u32, minute: u32, second: u32) -> ValueResult<i64> {
     if hour > 23 || minute > 59 || second > 59 {
@@ -146,7 +159,7 @@ fn time_of_day(hour: u32, minute: u32, second: u32) -> ValueResult<i64> {
 }
 
 /// Microseconds of a `TIME` without its sign.
-fn duration(hours: u32, minutes: u32, seconds: u32, fraction: i64) -> ValueResult<i64> {
+pub(crate) fn duration(hours: u32, minutes: u32, seconds: u32, fraction: i64) -> ValueResult<i64> {
     if hours > 838 || minutes > 59 || seconds > 59 || fraction >= SECOND {
         return Err(NOT_A_DURATION);
     }

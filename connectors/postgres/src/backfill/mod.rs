@@ -25,8 +25,9 @@ mod standing;
 mod state;
 mod wave;
 
+pub(crate) use copy::{CopyDecoder, CopyError};
 pub(crate) use key::KeyPlace;
-pub(crate) use plan::{Shapes, Survey, Surveyed, TablePlan, Way, look_up, plan_tables, primary_key, survey};
+pub(crate) use plan::{Shapes, Survey, Surveyed, TablePlan, Way, copied, look_up, plan_tables, primary_key, survey};
 pub(crate) use progress::PartProgress;
 pub use progress::backfill_progress;
 pub(crate) use standing::Parts;

@@ -250,6 +250,17 @@ pub(crate) struct TableShape {
     pub(crate) filter: Option<String>,
 }
 
+/// A column of a COPY in binary format, in a form that can be read.
+pub(crate) fn copied(column: &str, column_type: &ColumnType) -> String {
+    let name = identifier(column);
+    // As the type's own output function writes it, which a cast may not be. Of a row of NULLs `IS NULL` says yes.
+    if column_type.is_binary() {
+        name
+    } else {
+        format!("CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END")
+    }
+}
+
 /// Where the rows of a part lie.
 #[derive(Debug)]
 pub(crate) struct PartShape {
@@ -318,20 +329,8 @@ impl TablePlan {
         exact: bool,
         chunk_rows: u64,
     ) -> Self {
-        let columns: Vec<String> = relation
-            .columns()
-            .iter()
-            .zip(&types)
-            .map(|(column, column_type)| {
-                let name = identifier(column.name());
-                // As the type's own output function writes it, which a cast may not be. Of a row of NULLs `IS NULL` says yes.
-                if column_type.is_binary() {
-                    name
-                } else {
-                    format!("CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.format('%s', {name}) END")
-                }
-            })
-            .collect();
+        let columns: Vec<String> =
+            relation.columns().iter().zip(&types).map(|(column, column_type)| copied(column.name(), column_type)).collect();
         let blocks = (chunk_rows as f64 / part.rows_per_block) as u64;
         let each = blocks.clamp(*CHUNK_BLOCKS.start(), *CHUNK_BLOCKS.end());
         // Whole rows in the log leave nothing out.

@@ -109,10 +109,15 @@ impl Connection {
 
     /// Sends a statement or command.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<()> {
+        self.put(|outbox| frontend::query(sql, outbox)).await
+    }
+
+    /// Sends messages that the server answers until it is ready for the next.
+    pub(super) async fn put(&mut self, write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<()> {
         if self.busy {
             return Err(Error::transient("the connection was left in the middle of an answer"));
         }
-        let put = frontend::query(sql, &mut self.channel.outbox);
+        let put = write(&mut self.channel.outbox);
         put.map_err(|error| Error::internal("a statement cannot be sent").source(error))?;
         self.busy = true;
         match self.channel.send().await {

@@ -16,6 +16,9 @@ pub(super) const COPY_OUT_RESPONSE: u8 = b'H';
 pub(super) const DATA_ROW: u8 = b'D';
 pub(super) const EMPTY_QUERY_RESPONSE: u8 = b'I';
 pub(super) const ERROR_RESPONSE: u8 = b'E';
+pub(super) const NO_DATA: u8 = b'n';
+pub(super) const PARAMETER_DESCRIPTION: u8 = b't';
+pub(super) const PARSE_COMPLETE: u8 = b'1';
 pub(super) const NEGOTIATE_PROTOCOL_VERSION: u8 = b'v';
 pub(super) const NOTICE_RESPONSE: u8 = b'N';
 pub(super) const NOTIFICATION_RESPONSE: u8 = b'A';
@@ -124,17 +127,43 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The names of the columns that a RowDescription describes.
-pub(super) fn column_names(frame: Frame<'_>) -> Result<Vec<String>> {
+/// A column of a statement's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnDescription {
+    /// Its name.
+    pub name: String,
+    /// The number of its type; of a domain, of the type below.
+    pub type_oid: u32,
+    /// The modifier of the type, -1 if it has none.
+    pub typmod: i32,
+}
+
+/// The columns that a RowDescription describes.
+pub(super) fn columns(frame: Frame<'_>) -> Result<Vec<ColumnDescription>> {
     let mut fields = Fields::new(frame);
     let count = fields.u16()?;
-    let mut names = Vec::with_capacity(count.into());
+    let mut columns = Vec::with_capacity(count.into());
     for _ in 0..count {
-        names.push(fields.text()?);
-        // Table, column number, type, size, modifier, format.
-        fields.bytes(4 + 2 + 4 + 2 + 4 + 2)?;
+        let name = fields.text()?;
+        // Table and column number; size; format.
+        fields.bytes(4 + 2)?;
+        let type_oid = fields.array().map(u32::from_be_bytes)?;
+        fields.bytes(2)?;
+        let typmod = fields.i32()?;
+        fields.bytes(2)?;
+        columns.push(ColumnDescription { name, type_oid, typmod });
     }
-    Ok(names)
+    Ok(columns)
+}
+
+/// The names of the columns that a RowDescription describes.
+pub(super) fn column_names(frame: Frame<'_>) -> Result<Vec<String>> {
+    Ok(columns(frame)?.into_iter().map(|column| column.name).collect())
+}
+
+/// True if a ParameterDescription describes any.
+pub(super) fn has_parameters(frame: Frame<'_>) -> Result<bool> {
+    Ok(Fields::new(frame).u16()? > 0)
 }
 
 /// The values of a DataRow, as text.

@@ -12,6 +12,7 @@ mod certificate;
 mod channel;
 mod connection;
 mod copy;
+mod describe;
 mod failure;
 mod frame;
 mod message;
@@ -25,6 +26,7 @@ mod tls;
 pub use connection::{CancelKey, Connection, Mode};
 pub use copy::CopyOut;
 pub use failure::{ServerError, sqlstate};
+pub use message::ColumnDescription;
 pub use query::Rows;
 pub use replication::CopyBoth;
 
