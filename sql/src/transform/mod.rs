@@ -276,7 +276,7 @@ impl SqlTransform {
             let reason = |bad: &apply::BadRow| format!("{}: {}", column(bad).unwrap_or("WHERE"), bad.reason.0);
             let mut aside: Vec<SetAside> = applied.bad.iter().map(|bad| SetAside { row: bad.row, reason: reason(bad) }).collect();
             aside.dedup_by_key(|change| change.row);
-            out.push(quarantine::set_aside(batch, &rule, &aside)?);
+            out.push(quarantine::set_aside(batch, &rule, &planned.plan.passed(), &aside)?);
         }
         out.extend(applied.batch);
         Ok(())

@@ -97,6 +97,17 @@ pub(super) struct RulePlan {
     pub(super) warnings: Vec<String>,
 }
 
+impl RulePlan {
+    /// The columns of the table that the target has as they are, by index.
+    pub(super) fn passed(&self) -> Vec<usize> {
+        let passed = self.outputs.iter().filter_map(|output| match output {
+            Output::Pass(index) => Some(*index),
+            Output::Computed(..) => None,
+        });
+        passed.collect()
+    }
+}
+
 /// What a rule says beside its SQL that bears on its plan.
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a [String],

@@ -1,7 +1,8 @@
 //! The quarantine: changes that a rule could not carry, kept with the reason.
 //!
 //! They land like any other change, exactly once, in the table `logweir.quarantine` of every destination. What they hold has
-//! been through the masks. The row is kept as JSON, so that one table takes those of every other.
+//! been through the masks, and of what a rule is given only what it takes as it is: what it leaves out, or makes something else
+//! of, may be what must not be seen. The row is kept as JSON, so that one table takes those of every other.
 
 use std::sync::{Arc, LazyLock};
 
@@ -36,18 +37,19 @@ pub(crate) fn relation() -> &'static Arc<Relation> {
     &RELATION
 }
 
-/// Sets changes of a batch aside, by row, ascending.
-pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, changes: &[SetAside]) -> Result<ChangeBatch> {
+/// Sets changes of a batch aside, by row, ascending. `columns` are those whose values may be kept, by index.
+pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], changes: &[SetAside]) -> Result<ChangeBatch> {
     let rows: Vec<usize> = changes.iter().map(|change| change.row).collect();
     let RelationName { database, schema, table } = batch.relation.name();
     let same = |text: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows.len()])) };
+    let kept = json(batch, columns, &rows)?;
     let mut columns = vec![
         same(database.as_deref()),
         same(Some(schema)),
         same(Some(table)),
         same(Some(rule)),
         Arc::new(StringArray::from_iter_values(changes.iter().map(|change| &change.reason))),
-        Arc::new(StringArray::from(json(batch, &rows)?)),
+        Arc::new(StringArray::from(kept)),
     ];
     for column in 0..MetadataColumn::COUNT {
         columns.push(rows_of(batch.records.column(batch.relation.columns().len() + column), &rows)?);
@@ -67,12 +69,15 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, changes: &[SetAside]) -
 }
 
 /// The rows as JSON objects. What the log left out is not there; NULL is.
-fn json(batch: &ChangeBatch, rows: &[usize]) -> Result<Vec<String>> {
+fn json(batch: &ChangeBatch, wanted: &[usize], rows: &[usize]) -> Result<Vec<String>> {
     let mut texts = Vec::with_capacity(rows.len());
     for &row in rows {
         let mut fields = Vec::new();
         let mut columns = Vec::new();
         for (index, column) in batch.relation.columns().iter().enumerate() {
+            if !wanted.contains(&index) {
+                continue;
+            }
             if batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(index, row)) {
                 continue;
             }

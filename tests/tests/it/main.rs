@@ -7,6 +7,7 @@ mod before_images;
 mod conformance;
 mod faults;
 mod kill;
+mod leak;
 mod live;
 mod mariadb;
 mod mysql;

@@ -1,0 +1,176 @@
+//! What is masked leaves nothing behind: every byte that a run wrote anywhere is searched for the values that were planted.
+//!
+//! The values go through everything that could let them out: rows before and after updates, key changes, deletes, transactions that are
+//! sent before they are whole and spilt, changes that are set aside, errors that stop the stream, debug logs, status and queries.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arrow_cast::display::array_value_to_string;
+use logweir_tests::engine::{Engine, Finished};
+use logweir_tests::servers::{DatabaseServer, PostgresServer};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::json;
+
+const SCHEMA: &str = "shop";
+const A_MINUTE: Duration = Duration::from_secs(60);
+/// What is planted holds one of these: in text, and as a number.
+const PLANTED: [&str; 2] = ["planted-", "7391746"];
+
+/// The file and what it says must not hold what was planted.
+fn clean(what: &str, bytes: &[u8]) {
+    for planted in PLANTED {
+        let found = bytes.windows(planted.len()).position(|window| window.eq_ignore_ascii_case(planted.as_bytes()));
+        assert!(found.is_none(), "{what} holds {planted:?} at byte {found:?}");
+    }
+}
+
+fn said_clean(what: &str, finished: &Finished) {
+    clean(what, finished.stdout.as_bytes());
+    clean(what, finished.stderr.as_bytes());
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending = vec![directory.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in std::fs::read_dir(folder).expect("a directory can be read") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { pending.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+/// Every file below the installation: as it is, and what it holds where it is compressed. The rows that there are.
+fn files_clean(directory: &Path) -> usize {
+    let mut rows = 0;
+    for path in files(directory) {
+        let shown = path.display().to_string();
+        clean(&shown, &std::fs::read(&path).expect("a file can be read"));
+        if path.extension().is_none_or(|extension| extension != "parquet") {
+            continue;
+        }
+        let file = std::fs::File::open(&path).expect("a file can be opened");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("it is Parquet").build().expect("it can be read");
+        for batch in reader {
+            let batch = batch.expect("a batch");
+            rows += batch.num_rows();
+            for column in batch.columns() {
+                for row in 0..batch.num_rows() {
+                    clean(&shown, array_value_to_string(column, row).expect("a value has a text").as_bytes());
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// Masks on every way that a value could take.
+fn masked(engine: Engine) -> Engine {
+    engine
+        .set("/keys", json!({ "pii": { "env": "WEIR_TEST_MASK_KEY" } }))
+        .set(
+            "/streams/shop/mask",
+            json!([
+                { "columns": ["*.people.login"], "with": "hash", "key": "pii" },
+                { "columns": ["*.people.email"], "with": "email" },
+                { "columns": ["*.people.card"], "with": "partial" },
+                { "columns": ["*.people.notes", "*.broken.secret"], "with": "null" },
+            ]),
+        )
+        .set(
+            "/streams/shop/transforms",
+            json!([
+                { "table": "shop.people",
+                  "sql": "SELECT login, email, card, notes, mask_hash(phone) AS phone, mask_null(salary) AS salary, length(nick) AS nick_length FROM people WHERE active = 1" },
+                { "table": "shop.broken", "sql": "SELECT id, secret, CAST(mask_partial(amount) AS BIGINT) AS amount, 100 / zero AS share FROM broken" },
+            ]),
+        )
+        .set("/streams/shop/on_bad_value", json!("quarantine"))
+        .environment("WEIR_TEST_MASK_KEY", "0123456789abcdef0123456789abcdef")
+        .environment("LOGWEIR_LOG", "debug")
+}
+
+fn statements() -> Vec<String> {
+    let mut statements = Vec::new();
+    for i in 0..40 {
+        statements.push(format!(
+            "INSERT INTO shop.people VALUES ('planted-login-{i}', 'planted-{i}@example.com', '7391746{i:05}99', 'planted note {i}', 'planted-phone-{i}', 7391746{i:03}, 'planted-nick-{i}', {})",
+            i % 2
+        ));
+        statements.push(format!("INSERT INTO shop.broken VALUES ({i}, 'planted-secret-{i}', 'planted-amount-{i}', {})", i % 3));
+    }
+    statements.push("UPDATE shop.people SET notes = 'planted again', active = 1 - active".to_owned());
+    statements.push("UPDATE shop.people SET login = CONCAT(login, '-planted-new') WHERE active = 1".to_owned());
+    statements.push("DELETE FROM shop.people WHERE active = 0".to_owned());
+    statements.push("UPDATE shop.broken SET secret = 'planted-other', zero = 0".to_owned());
+    statements
+}
+
+const TABLES: [&str; 2] = [
+    "CREATE TABLE shop.people (login varchar(80) PRIMARY KEY, email varchar(80), card varchar(40), notes varchar(200), phone varchar(40), salary bigint, nick varchar(40), active int)",
+    "CREATE TABLE shop.broken (id int PRIMARY KEY, secret varchar(80), amount varchar(40), zero int)",
+];
+
+/// Lands it all, asks for it, and breaks the stream on it.
+fn searched(engine: Engine) {
+    let checked = engine.run(&["check"], A_MINUTE);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);
+    said_clean("check", &checked);
+    said_clean("run", &engine.catch_up());
+    let rows = files_clean(engine.directory());
+    assert!(rows > 100, "{rows} rows have landed");
+    for query in [
+        "SELECT * FROM shop.people",
+        "SELECT * FROM shop_changes.people",
+        "SELECT * FROM shop_changes.broken",
+        "SELECT * FROM logweir.quarantine",
+    ] {
+        let answer = engine.run(&["sql", query, "--format", "json"], A_MINUTE);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert!(!answer.stdout.is_empty(), "{query} has an answer");
+        said_clean(query, &answer);
+    }
+    said_clean("status", &engine.run(&["status"], A_MINUTE));
+}
+
+/// A stream that stops at what it cannot carry says why, and not what.
+fn stopped(engine: Engine) {
+    let engine = engine.set("/streams/shop/on_bad_value", json!("fail"));
+    let finished = engine.run(&["run", "--until-caught-up"], A_MINUTE);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert!(finished.stderr.contains("a change cannot be carried by a transform"), "{}", finished.stderr);
+    said_clean("run", &finished);
+    files_clean(engine.directory());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_masked_is_left_anywhere_from_mariadb() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    server.execute("CREATE DATABASE shop").await;
+    for sql in TABLES.iter().map(|sql| (*sql).to_owned()).chain(statements()) {
+        server.execute(&sql).await;
+    }
+    searched(masked(Engine::new(&server, SCHEMA)));
+    stopped(masked(Engine::new(&server, SCHEMA)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_masked_is_left_anywhere_from_postgres() {
+    let server = PostgresServer::start(17, &["logical_decoding_work_mem = 64kB"]).await;
+    server.execute("CREATE SCHEMA shop").await;
+    for sql in TABLES {
+        server.execute(sql).await;
+    }
+    server.execute("ALTER TABLE shop.people REPLICA IDENTITY FULL").await;
+    server.execute("CREATE PUBLICATION weir FOR ALL TABLES").await;
+    server.execute("SELECT pg_create_logical_replication_slot('weir', 'pgoutput')").await;
+    for sql in statements() {
+        server.execute(&sql).await;
+    }
+    // Large enough to be sent, and spilt, before it is whole.
+    server.execute("INSERT INTO shop.people SELECT 'planted-many-' || i, 'planted@example.com', '739174600000', repeat('planted ', 20), 'planted-phone', 7391746, 'planted-nick', 1 FROM generate_series(1, 20000) AS i").await;
+    let streaming = |engine: Engine| engine.set("/profiles/source/postgres/streaming", json!("on"));
+    searched(streaming(masked(Engine::postgres(&server, SCHEMA))));
+}
