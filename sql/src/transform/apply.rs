@@ -13,7 +13,7 @@ use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Error, MetadataColumn,
 
 use super::cases::{Fate, all_unchanged, any_unchanged, fates};
 use super::evaluate::Reason;
-use super::plan::{Depends, Output, RulePlan};
+use super::plan::{Output, RulePlan};
 use super::rows::{Rows, unexpected};
 use super::rule::Unresolved;
 
@@ -80,12 +80,9 @@ impl LeftOut {
     fn of(plan: &RulePlan, batch: &ChangeBatch) -> Self {
         let unchanged = batch.unchanged.as_ref();
         let column = |output: &Output| {
-            let depends = match output {
-                Output::Pass(index) => &Depends { sources: vec![*index], ..Depends::default() },
-                Output::Computed(computed, _) => &computed.depends,
-            };
-            let any = any_unchanged(depends, unchanged)?;
-            let unchanged = all_unchanged(depends, unchanged, batch.rows());
+            let depends = output.depends();
+            let any = any_unchanged(&depends, unchanged)?;
+            let unchanged = all_unchanged(&depends, unchanged, batch.rows());
             let partly = &any & &!&unchanged;
             Some(LeftOutColumn { unchanged, partly })
         };

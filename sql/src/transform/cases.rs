@@ -17,7 +17,7 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use logweir_core::{ChangeBatch, ChangeType, LogPosition, Relation, Result, Unchanged};
+use logweir_core::{ChangeBatch, ChangeType, LogPosition, Result, Unchanged};
 
 use super::evaluate::Reason;
 use super::plan::{Computed, Depends, Lookup};
@@ -125,7 +125,7 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
         }
         _ => None,
     };
-    let same_before = of_key_alone(&filter.depends, relation);
+    let same_before = filter.depends.of_key_alone(relation);
     // A table that was changed otherwise than by changes of its rows is read again. What was landed of it is not what the log says
     // that a row was.
     let read_again = relation.version() > 1;
@@ -175,14 +175,6 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
 }
 
 const NOT_COMPUTED: Reason = Reason("the condition cannot be computed");
-
-/// True if a value depends on nothing but the key, which an update that is not in two halves leaves alone.
-fn of_key_alone(depends: &Depends, relation: &Relation) -> bool {
-    relation.key_declared()
-        && !depends.metadata
-        && !depends.references
-        && depends.sources.iter().all(|index| relation.key().contains(index))
-}
 
 /// True for the insert of a key change whose delete stands before it.
 fn is_second_half(batch: &ChangeBatch, codes: &[i8], row: usize) -> bool {

@@ -3,25 +3,31 @@
 //! All of DataFusion's functions over single rows, those for JSON, and the masks. Not those whose result differs from one
 //! call to the next: after a restart a change is read again, and must become the same again.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result as PlanResult};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ScalarUDF, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, Function as Call, Spanned, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::problem::Fault;
 
 /// Functions whose result is that of the moment at which a statement is planned: for a stream, that of its start.
-const OF_THE_MOMENT: [&str; 6] = ["now", "current_timestamp", "current_date", "current_time", "today", "version"];
+const OF_THE_MOMENT: [&str; 5] = ["now", "current_timestamp", "current_date", "current_time", "today"];
+
+const SAME_AGAIN: &str = "a change that is read again must become the same again";
+const MANY_ROWS: &str = "it looks at many rows, and a transform sees one change at a time";
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -51,10 +57,53 @@ impl Functions {
 
     /// Plans an expression that stands at `span` over `schema`.
     pub(super) fn plan(&self, expr: SqlExpr, schema: &DFSchemaRef, span: Span) -> Result<Expr, Fault> {
+        self.own_place(&expr)?;
         let planned = self.state.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, schema);
         let planned = planned.map_err(|error| Fault::of_plan(&error, span))?;
         row_by_row(&planned, span)?;
         self.simplify(planned, schema).map_err(|error| Fault::of_plan(&error, span))
+    }
+
+    /// Refuses a function that has no place in a rule, at the place where it is called.
+    fn own_place(&self, expr: &SqlExpr) -> Result<(), Fault> {
+        struct Calls<'a>(&'a Functions);
+        impl Visitor for Calls<'_> {
+            type Break = Fault;
+
+            fn pre_visit_expr(&mut self, expr: &SqlExpr) -> ControlFlow<Fault> {
+                let fault = match expr {
+                    SqlExpr::Function(call) => self.0.refused(call),
+                    SqlExpr::Identifier(name) if name.quote_style.is_none() && name.value.starts_with('@') => {
+                        Some(Fault::at("a transform has no variables", name.span))
+                    }
+                    _ => None,
+                };
+                fault.map_or(ControlFlow::Continue(()), ControlFlow::Break)
+            }
+        }
+        match expr.visit(&mut Calls(self)) {
+            ControlFlow::Break(fault) => Err(fault),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
+    fn refused(&self, call: &Call) -> Option<Fault> {
+        let written = call.name.to_string();
+        let name = written.to_lowercase();
+        let fault = |why: &str| Fault::at(format!("{written} has no place in a transform: {why}"), call.name.span());
+        if name == "unnest" {
+            return Some(fault("it makes many rows of one, and a change stays one change"));
+        }
+        if let Ok(function) = self.state.udf(&name) {
+            if OF_THE_MOMENT.contains(&function.name()) {
+                return Some(fault(SAME_AGAIN).help("use _metadata_read_timestamp or _metadata_timestamp"));
+            }
+            return (function.signature().volatility == Volatility::Volatile || function.name() == "version").then(|| fault(SAME_AGAIN));
+        }
+        if call.over.is_some() || self.state.udwf(&name).is_ok() {
+            return Some(fault(MANY_ROWS).help("number and compare rows when you query what was landed"));
+        }
+        self.state.udaf(&name).is_ok().then(|| fault(MANY_ROWS).help("aggregate when you query what was landed"))
     }
 
     pub(super) fn simplify(&self, expr: Expr, schema: &DFSchemaRef) -> PlanResult<Expr> {
@@ -71,47 +120,29 @@ impl Functions {
 
     /// What evaluates an expression over batches of `schema`.
     pub(super) fn compile(&self, expr: Expr, schema: &DFSchema) -> PlanResult<Arc<dyn PhysicalExpr>> {
-        self.state.create_physical_expr(expr, schema)
+        // Arithmetic of DataFusion wraps around where a number becomes too large: a wrong value that nobody would notice.
+        let strict = |expr: Arc<dyn PhysicalExpr>| match expr.downcast_ref::<BinaryExpr>() {
+            Some(binary) => Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>)),
+            None => Ok(Transformed::no(expr)),
+        };
+        Ok(self.state.create_physical_expr(expr, schema)?.transform_up(strict)?.data)
     }
 }
 
-/// Refuses what looks at other rows, and what is another at every call.
+/// Refuses what looks at other rows, and what is another at every call, by whatever name it was called.
 fn row_by_row(expr: &Expr, span: Span) -> Result<(), Fault> {
     let mut found = None;
+    let fault = |name: &str, why: &str| Some(Fault::at(format!("{name} has no place in a transform: {why}"), span));
     // The closure never fails.
     let _ = expr.apply(|expr| {
         found = match expr {
-            Expr::AggregateFunction(function) => Some(
-                Fault::at(
-                    format!(
-                        "{} has no place in a transform: it looks at many rows, and a transform sees one change at a time",
-                        function.func.name()
-                    ),
-                    span,
-                )
-                .help("aggregate when you query what was landed"),
-            ),
-            Expr::WindowFunction(function) => Some(Fault::at(
-                format!(
-                    "{} has no place in a transform: it looks at many rows, and a transform sees one change at a time",
-                    function.fun.name()
-                ),
-                span,
-            )),
-            Expr::ScalarFunction(function) if OF_THE_MOMENT.contains(&function.func.name()) => Some(
-                Fault::at(
-                    format!(
-                        "{}() has no place in a transform: a change that is read again must become the same again",
-                        function.func.name()
-                    ),
-                    span,
-                )
-                .help("use _metadata_read_timestamp or _metadata_timestamp"),
-            ),
-            Expr::ScalarFunction(function) if function.func.signature().volatility == Volatility::Volatile => Some(Fault::at(
-                format!("{}() has no place in a transform: a change that is read again must become the same again", function.func.name()),
-                span,
-            )),
+            Expr::AggregateFunction(function) => fault(function.func.name(), MANY_ROWS),
+            Expr::WindowFunction(function) => fault(function.fun.name(), MANY_ROWS),
+            Expr::ScalarFunction(ScalarFunction { func, .. })
+                if OF_THE_MOMENT.contains(&func.name()) || func.signature().volatility == Volatility::Volatile =>
+            {
+                fault(func.name(), SAME_AGAIN)
+            }
             Expr::Placeholder(_) => Some(Fault::at("a transform has no parameters", span)),
             _ => None,
         };

@@ -24,6 +24,7 @@ mod reference;
 mod reference_file;
 mod rows;
 mod rule;
+mod spelling;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -323,13 +324,19 @@ fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<
 
 /// The name of a target: `schema.table` with placeholders.
 fn target_name(into: &str, source: &RelationName) -> std::result::Result<RelationName, Fault> {
-    let text = into.replace("{schema}", &source.schema).replace("{table}", &source.table);
-    if text.contains(['{', '}']) {
+    let filled = |text: &str| text.replace("{schema}", &source.schema).replace("{table}", &source.table);
+    let known = into.replace("{schema}", "schema").replace("{table}", "table");
+    if known.contains(['{', '}']) {
         return Err(Fault::new(format!("`into: {into}` has a placeholder that is not known"))
             .help("{schema} and {table} stand for the names of the source"));
     }
-    match text.split_once('.') {
-        Some((schema, table)) if !schema.is_empty() && !table.is_empty() => Ok(RelationName::new(schema, table)),
+    match into.split('.').map(filled).collect::<Vec<_>>().as_slice() {
+        [schema, table] if !schema.is_empty() && !table.is_empty() => {
+            if *schema == quarantine::relation().name().schema {
+                return Err(Fault::new(format!("`into: {into}` is in the schema of logweir's own tables")).help("choose another schema"));
+            }
+            Ok(RelationName::new(schema, table))
+        }
         _ => Err(Fault::new(format!("`into: {into}` is not schema.table"))),
     }
 }

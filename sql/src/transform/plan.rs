@@ -3,6 +3,7 @@
 //! Names become columns, expressions become what evaluates them over batches of just the columns they name. What a filter and
 //! each column of the target depend on is kept beside it: a value that the log left out makes what depends on it unknown.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -394,6 +395,21 @@ impl Depends {
         depends.sources = sources.into_iter().collect();
         depends
     }
+
+    /// True for what depends on nothing but the declared key, which an update that is not in two halves leaves alone.
+    pub(super) fn of_key_alone(&self, relation: &Relation) -> bool {
+        relation.key_declared() && !self.metadata && !self.references && self.sources.iter().all(|index| relation.key().contains(index))
+    }
+}
+
+impl Output {
+    /// What the column depends on.
+    pub(super) fn depends(&self) -> Cow<'_, Depends> {
+        match self {
+            Output::Pass(index) => Cow::Owned(Depends { sources: vec![*index], ..Depends::default() }),
+            Output::Computed(computed, _) => Cow::Borrowed(&computed.depends),
+        }
+    }
 }
 
 fn filter(selection: &SqlExpr, scope: &Scope, functions: &Functions, lookups: &[Lookup]) -> Result<Computed, Fault> {
@@ -589,7 +605,9 @@ fn target(
     if columns.is_empty() && faults.is_empty() {
         faults.push(Fault::new("the SELECT names no column of the table").help("write SELECT *, or the columns wanted"));
     }
-    let key = key(relation, &columns, &stands_for, wanted, &mut faults, &mut warnings);
+    let of_key_alone: Vec<bool> =
+        outputs.iter().map(|output| output.depends()).map(|depends| depends.of_key_alone(relation) && !depends.kind).collect();
+    let key = key(relation, &columns, &stands_for, &of_key_alone, wanted, &mut faults, &mut warnings);
     if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, warnings }) } else { Err(faults) }
 }
 
@@ -615,12 +633,36 @@ fn output(
         DataType::Null => {
             return Err(Fault::at(format!("the type of {name} is not known"), span).help("say it: CAST(NULL AS VARCHAR)"));
         }
+        other if !lands(other) => {
+            let (what, help) = match other {
+                DataType::Union(..) => {
+                    ("a JSON value of any type", "say which: ->> or json_get_str, json_get_int, …, or json_get_json for its text")
+                }
+                _ => ("of a type that cannot be landed", "make it another one with CAST"),
+            };
+            return Err(Fault::at(format!("{name} is {what}"), span).help(help));
+        }
         other => landed_type(other),
     };
     let cast = (data_type != *made.data_type()).then(|| data_type.clone());
     let field = Field::new(name, data_type.clone(), true).with_metadata(made.metadata().clone());
     let column = Column { field: Arc::new(field), source_type: format!("sql({data_type})"), detail: Default::default() };
     Ok((Output::Computed(computed, cast), column))
+}
+
+/// False for types that no file has.
+fn lands(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) | DataType::RunEndEncoded(..) | DataType::Interval(_) | DataType::ListView(_) | DataType::LargeListView(_) => {
+            false
+        }
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
+            lands(item.data_type())
+        }
+        DataType::Struct(fields) => fields.iter().all(|field| lands(field.data_type())),
+        DataType::Dictionary(_, value) => lands(value),
+        _ => true,
+    }
 }
 
 /// Views are a form of memory, not of data.
@@ -637,21 +679,26 @@ fn key(
     relation: &Relation,
     columns: &[Column],
     stands_for: &[Option<usize>],
+    of_key_alone: &[bool],
     wanted: &Wanted<'_>,
     faults: &mut Vec<Fault>,
     warnings: &mut Vec<String>,
 ) -> Vec<usize> {
-    let named: Vec<usize> = wanted
-        .key
-        .iter()
-        .filter_map(|name| {
-            let found = columns.iter().position(|column| column.name() == name);
-            if found.is_none() && faults.is_empty() {
-                faults.push(Fault::new(format!("`key` names {name}, which is no column of the target")));
+    let mut named: Vec<usize> = Vec::new();
+    for name in wanted.key {
+        match columns.iter().position(|column| column.name() == name) {
+            Some(index) if !named.contains(&index) => named.push(index),
+            Some(_) => {}
+            None if faults.is_empty() => {
+                let names: Vec<&str> = columns.iter().map(Column::name).collect();
+                faults.push(
+                    Fault::new(format!("`key` names {name}, which is no column of the target"))
+                        .help(format!("its columns are {}", names.join(", "))),
+                );
             }
-            found
-        })
-        .collect();
+            None => {}
+        }
+    }
     if !relation.key_declared() {
         let kept = |index: usize| stands_for.contains(&Some(index));
         if let Some(lost) = (0..relation.columns().len()).find(|index| !kept(*index)) {
@@ -671,7 +718,7 @@ fn key(
         match found {
             Some(output) if named.is_empty() || named.contains(&output) => key.push(output),
             Some(output) => faults.push(Fault::new(format!(
-                "`key` must hold {}, which stands for the table's key column {}",
+                "`key` must hold {}, which is what becomes of the table's key column {}",
                 columns[output].name(),
                 relation.columns()[index].name()
             ))),
@@ -682,6 +729,19 @@ fn key(
                 )));
             }
             None => {}
+        }
+    }
+    // Any other column may change while the key of the table does not, and is in no delete that the log has the key of alone.
+    let beside = named.iter().filter(|output| !key.contains(output));
+    for output in beside.filter(|output| !of_key_alone[**output]) {
+        if faults.is_empty() {
+            faults.push(
+                Fault::new(format!(
+                    "`key` names {}, which may change while the table's key does not: updates and deletes would not find their rows",
+                    columns[*output].name()
+                ))
+                .help("name what the table's key becomes, and beside it only what is the same for all rows of the table or is made of its key"),
+            );
         }
     }
     if named.is_empty() { key } else { named }

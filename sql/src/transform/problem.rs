@@ -69,7 +69,7 @@ impl Fault {
                 let mut fault = Fault::new(without_full_stop(&diagnostic.message));
                 fault.place = diagnostic.span.and_then(plan_place);
                 let hints = diagnostic.helps.iter().map(|help| &help.message).chain(diagnostic.notes.iter().map(|note| &note.message));
-                fault.help = Some(hints.map(String::as_str).collect::<Vec<_>>().join("; ")).filter(|hints| !hints.is_empty());
+                fault.help = hint(&hints.map(String::as_str).collect::<Vec<_>>());
                 fault
             }
             None => Fault::new(words(error)),
@@ -79,15 +79,25 @@ impl Fault {
     }
 
     /// What the parser says; it names places in words.
-    pub(super) fn of_parser(error: &DataFusionError) -> Self {
+    pub(super) fn of_parser(error: &DataFusionError, sql: &str) -> Self {
         let words = words(error);
-        let Some((message, at)) = words.rsplit_once(" at Line: ") else { return Fault::new(words) };
+        if words.contains("single SQL statement") || words.contains("no SQL statements") {
+            return Fault::new("a transform is one SELECT");
+        }
+        let Some((message, at)) = words.rsplit_once(" at Line: ") else {
+            // It ended too early.
+            let mut fault = Fault::new(words);
+            let line = sql.lines().count().max(1);
+            let column = sql.lines().last().unwrap_or_default().chars().count() + 1;
+            fault.place = Some(SqlPlace { line, column, length: 1 });
+            return fault;
+        };
         let mut numbers = at.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).map(str::parse);
         let place = match (numbers.next(), numbers.next()) {
             (Some(Ok(line)), Some(Ok(column))) => Some(SqlPlace { line, column, length: 1 }),
             _ => None,
         };
-        Fault { place, message: message.to_owned(), help: None }
+        Fault { place, message: without_full_stop(message), help: None }
     }
 
     pub(super) fn problem(self, rule: usize) -> SqlProblem {
@@ -98,14 +108,54 @@ impl Fault {
 /// What DataFusion says, without the name of its error: the root alone, for the way there repeats it.
 fn words(error: &DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
-    let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
-    let text = text.strip_prefix("SQL error: ParserError(\"").and_then(|rest| rest.strip_suffix("\")")).unwrap_or(text);
-    let text = text.strip_prefix("SQL error: TokenizerError(\"").and_then(|rest| rest.strip_suffix("\")")).unwrap_or(text);
-    without_full_stop(text.lines().next().unwrap_or_default()).replace("\\\"", "\"")
+    let mut text = text.as_str();
+    while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
+        text = rest;
+    }
+    let text = text.strip_prefix("ParserError(\"").or_else(|| text.strip_prefix("TokenizerError(\"")).unwrap_or(text);
+    let text = text.strip_suffix("\")").unwrap_or(text).replace("\\\"", "\"");
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    // What the parser made of the SQL is shown by its place.
+    let first = if first.contains("Span(") {
+        first.split_once(" {").and_then(|(said, _)| said.rsplit_once(' ')).map_or(first, |(said, _)| said)
+    } else {
+        first
+    };
+    // A pattern is shown with marks under it, and then what is wrong with it.
+    match lines.next_back().and_then(|last| last.strip_prefix("error: ")) {
+        Some(last) => format!("{} {}", without_full_stop(first), without_full_stop(last)),
+        None => without_full_stop(first),
+    }
+}
+
+/// What errors say of themselves before they say what is wrong.
+const KINDS: [&str; 7] = [
+    "Error during planning: ",
+    "This feature is not implemented: ",
+    "Execution error: ",
+    "External error: ",
+    "Arrow error: ",
+    "Cast error: ",
+    "SQL error: ",
+];
+
+/// What DataFusion suggests, as a sentence.
+fn hint(hints: &[&str]) -> Option<String> {
+    /// More than these are no help.
+    const HINTS_MAX: usize = 8;
+    let after = |start: &str| hints.iter().filter_map(|hint| hint.strip_prefix(start)).take(HINTS_MAX).collect::<Vec<_>>();
+    let (columns, functions, types) = (after("possible column "), after("Possible function "), after("has type "));
+    let names: Vec<String> = columns.iter().chain(&functions).map(|name| name.trim_matches('\'').to_owned()).collect();
+    match (names.as_slice(), types.as_slice()) {
+        ([.., _], _) => Some(format!("did you mean {}?", names.join(" or "))),
+        ([], [one, other]) => Some(format!("one is {one}, the other {other}: make them of one type with CAST")),
+        _ => Some(hints.join("; ")).filter(|hints| !hints.is_empty()),
+    }
 }
 
 fn without_full_stop(text: &str) -> String {
-    let text = text.trim().trim_end_matches('.');
+    let text = text.trim().trim_end_matches('.').trim_end();
     let mut characters = text.chars();
     match characters.next() {
         // A sentence of ours goes on after a name, so it begins small; an abbreviation stays.

@@ -9,11 +9,14 @@ use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr,
     Spanned, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
-use datafusion::sql::sqlparser::tokenizer::Span;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 use logweir_core::Pattern;
 
 use super::functions::Functions;
 use super::problem::Fault;
+use super::spelling::as_meant;
 
 /// What the changes of a table become.
 #[derive(Debug, Clone)]
@@ -111,7 +114,7 @@ pub(super) const ANY_TABLE: &str = "source";
 
 impl Parsed {
     pub(super) fn new(sql: &str, functions: &Functions) -> Result<Self, Fault> {
-        let statement = functions.parse(sql).map_err(|error: DataFusionError| Fault::of_parser(&error))?;
+        let statement = functions.parse(sql).map_err(|error: DataFusionError| Fault::of_parser(&error, sql))?;
         let query = match statement {
             Statement::Statement(statement) => match *statement {
                 SqlStatement::Query(query) => query,
@@ -119,13 +122,18 @@ impl Parsed {
             },
             _ => return Err(Fault::new("a transform is one SELECT")),
         };
-        let select = select(*query)?;
+        let mut select = select(*query, &Keywords::of(sql))?;
+        as_meant(&mut select);
         let mut from = select.from.into_iter();
-        let (Some(table), None) = (from.next(), from.next()) else {
+        let Some(table) = from.next() else {
             return Err(
-                Fault::new("a transform selects FROM one table, the changed one").help("join a reference table with LEFT JOIN … ON …")
+                Fault::new("a transform selects FROM the changed table").help(format!("write FROM and its name, or FROM {ANY_TABLE}"))
             );
         };
+        if let Some(second) = from.next() {
+            return Err(Fault::at("a transform selects FROM one table, the changed one", second.span())
+                .help("join a reference table with LEFT JOIN … ON …"));
+        }
         let joins = table.joins.into_iter().map(join).collect::<Result<Vec<_>, _>>()?;
         let parsed = Parsed { table: table_name(table.relation)?, projection: select.projection, selection: select.selection, joins };
         for item in &parsed.projection {
@@ -140,52 +148,91 @@ impl Parsed {
 
 const ROW_BY_ROW: &str = "a transform sees one change at a time, so what it says of a row cannot depend on other rows";
 
-fn select(query: Query) -> Result<Select, Fault> {
-    if let Some(with) = &query.with {
-        return Err(Fault::at("WITH has no place in a transform", with.span()).help("write one SELECT over the table"));
+/// Where the words of a statement stand that are in no parentheses.
+struct Keywords(Vec<(Keyword, Span)>);
+
+impl Keywords {
+    fn of(sql: &str) -> Self {
+        let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap_or_default();
+        let mut depth = 0_usize;
+        let mut words = Vec::new();
+        for TokenWithSpan { token, span } in tokens {
+            match token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth = depth.saturating_sub(1),
+                Token::Word(word) if depth == 0 && word.quote_style.is_none() => words.push((word.keyword, span)),
+                _ => {}
+            }
+        }
+        Keywords(words)
     }
-    let refused = |what: &str, span: Span| Fault::at(format!("{what} has no place in a transform: {ROW_BY_ROW}"), span);
-    if let Some(order_by) = &query.order_by {
-        return Err(refused("ORDER BY", order_by.span()).help("changes keep the order of the log; sort when you query"));
+
+    /// The first place of the first of these words that is there, and the word.
+    fn find(&self, words: &[Keyword]) -> Option<(String, Span)> {
+        let found = words.iter().find_map(|word| self.0.iter().find(|(other, _)| other == word));
+        found.map(|(word, span)| (format!("{word:?}"), *span))
     }
-    if let Some(limit) = &query.limit_clause {
-        return Err(refused("LIMIT", limit.span()));
+
+    /// Refuses what one of these words begins.
+    fn refuse(&self, words: &[Keyword], suffix: &str, why: &str) -> Fault {
+        let (word, span) = self.find(words).unwrap_or_else(|| ("this".to_owned(), Span::empty()));
+        Fault::at(format!("{word}{suffix} has no place in a transform{why}"), span)
     }
-    if query.fetch.is_some() {
-        return Err(refused("FETCH", query.span()));
+}
+
+fn select(query: Query, keywords: &Keywords) -> Result<Select, Fault> {
+    use Keyword::*;
+    let refused = |words: &[Keyword]| {
+        let suffix = if words == [GROUP] || words == [ORDER] { " BY" } else { "" };
+        keywords.refuse(words, suffix, &format!(": {ROW_BY_ROW}"))
+    };
+    if query.with.is_some() {
+        return Err(keywords.refuse(&[WITH], "", "").help("write one SELECT over the table"));
     }
-    if !query.locks.is_empty() || query.for_clause.is_some() || query.settings.is_some() || query.format_clause.is_some() {
-        return Err(Fault::at("only SELECT, FROM, LEFT JOIN and WHERE have a place in a transform", query.span()));
+    if query.order_by.is_some() {
+        return Err(refused(&[ORDER]).help("changes keep the order of the log; sort when you query"));
     }
-    if !query.pipe_operators.is_empty() {
-        return Err(Fault::at("only SELECT, FROM, LEFT JOIN and WHERE have a place in a transform", query.span()));
+    if query.limit_clause.is_some() || query.fetch.is_some() {
+        return Err(refused(&[LIMIT, OFFSET, FETCH]));
+    }
+    let only = "only SELECT, FROM, LEFT JOIN and WHERE have a place in a transform";
+    if !query.locks.is_empty()
+        || query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+        || !query.pipe_operators.is_empty()
+    {
+        return Err(Fault::at(only, keywords.find(&[FOR]).map_or_else(|| query.span(), |(_, span)| span)));
     }
     let select = match *query.body {
         SetExpr::Select(select) => *select,
         SetExpr::SetOperation { .. } => {
-            return Err(Fault::at("UNION has no place in a transform", query.body.span())
-                .help("write a rule for each SELECT, with the same `into`"));
+            return Err(keywords
+                .refuse(&[UNION, EXCEPT, INTERSECT, MINUS], "", "")
+                .help("a transform is one SELECT; several rules with the same `into` bring several tables together"));
         }
         ref other => return Err(Fault::at("a transform is one SELECT", other.span())),
     };
     if select.distinct.is_some() {
-        return Err(refused("DISTINCT", select.span()));
+        return Err(refused(&[DISTINCT]));
     }
     match &select.group_by {
         GroupByExpr::Expressions(expressions, modifiers) if expressions.is_empty() && modifiers.is_empty() => {}
-        group_by => return Err(refused("GROUP BY", group_by.span()).help("aggregate when you query what was landed")),
+        _ => return Err(refused(&[GROUP]).help("aggregate when you query what was landed")),
     }
-    if let Some(having) = &select.having {
-        return Err(refused("HAVING", having.span()));
+    if select.having.is_some() {
+        return Err(refused(&[HAVING]));
     }
-    if let Some(qualify) = &select.qualify {
-        return Err(refused("QUALIFY", qualify.span()));
+    if select.qualify.is_some() {
+        return Err(refused(&[QUALIFY]));
     }
     if !select.named_window.is_empty() {
-        return Err(refused("WINDOW", select.span()));
+        return Err(refused(&[WINDOW]));
     }
-    let other = select.top.is_some()
-        || select.exclude.is_some()
+    if select.top.is_some() {
+        return Err(refused(&[TOP]));
+    }
+    let other = select.exclude.is_some()
         || select.into.is_some()
         || !select.lateral_views.is_empty()
         || select.prewhere.is_some()
@@ -196,7 +243,7 @@ fn select(query: Query) -> Result<Select, Fault> {
         || select.value_table_mode.is_some()
         || select.flavor != SelectFlavor::Standard;
     if other {
-        return Err(Fault::at("only SELECT, FROM, LEFT JOIN and WHERE have a place in a transform", select.span()));
+        return Err(Fault::at(only, keywords.find(&[INTO]).map_or_else(|| select.span(), |(_, span)| span)));
     }
     Ok(select)
 }
@@ -204,7 +251,9 @@ fn select(query: Query) -> Result<Select, Fault> {
 fn table_name(factor: TableFactor) -> Result<TableName, Fault> {
     let span = factor.span();
     let TableFactor::Table { name, alias, args: None, .. } = factor else {
-        return Err(Fault::at("a transform selects FROM the changed table itself", span).help("write one SELECT over the table"));
+        return Err(
+            Fault::at("a transform reads tables by their names", span).help("make what this reads a reference table, and LEFT JOIN it")
+        );
     };
     let parts = idents(&name).ok_or_else(|| Fault::at("this is not the name of a table", span))?;
     let own = parts.last().map(normalized).unwrap_or_default();

@@ -2,7 +2,9 @@
 
 mod cases;
 pub(crate) mod changes;
+mod columns;
 mod random;
+mod refusals;
 
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ fn made(transform: &SqlTransform, relation: &Arc<Relation>, changes: &[Change]) 
 
 /// What rules make of changes of a table, or why they do not.
 fn applied(rules: Vec<SqlRule>, context: SqlContext, relation: &Arc<Relation>, text: &str) -> String {
+    let sql: Vec<String> = rules.iter().map(|rule| rule.sql.clone()).collect();
     let mut transform = transform(rules, context);
     match transform.plan(relation) {
         Ok((_, warnings)) => {
@@ -41,7 +44,7 @@ fn applied(rules: Vec<SqlRule>, context: SqlContext, relation: &Arc<Relation>, t
             out += &made(&transform, relation, &changes(text)).unwrap_or_else(|error| format!("{}\n", error.report()));
             out
         }
-        Err(problems) => problems.iter().map(|problem| shown(problem, "")).collect(),
+        Err(problems) => problems.iter().map(|problem| shown(problem, &sql[problem.rule])).collect(),
     }
 }
 
