@@ -110,6 +110,117 @@ pub(crate) fn write_time(text: &mut Vec<u8>, value: i64, unit: TimeUnit) {
     write_fraction(text, (value % per_second).abs(), digits);
 }
 
+/// The day counted from 1970-01-01; `None` if the calendar has no such day.
+fn days_of(year: i64, month: u8, day: u8) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        2 => 28 + u8::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if day == 0 || day > length {
+        return None;
+    }
+    // As in `date_of`: years begin in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = (i64::from(month) + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(year.div_euclid(400) * 146_097 + day_of_era - 719_468)
+}
+
+/// A number of digits and nothing else.
+fn digits(text: &str, count: usize) -> Option<i64> {
+    let all = text.len() == count && text.bytes().all(|c| c.is_ascii_digit());
+    if all { text.parse().ok() } else { None }
+}
+
+/// What [`write_iso_date`] writes, and years of any more digits behind a sign, as the day counted from 1970-01-01.
+pub(crate) fn parse_date(text: &str) -> Option<i64> {
+    let (text, month_and_day) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let year = match text.as_bytes().first()? {
+        b'+' | b'-' if (5..=12).contains(&text.len()) => {
+            let year = digits(&text[1..], text.len() - 1)?;
+            if text.starts_with('-') { -year } else { year }
+        }
+        _ => digits(text, 4)?,
+    };
+    let mut parts = month_and_day.strip_prefix('-')?.split('-');
+    let (month, day) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
+    if parts.next().is_some() {
+        return None;
+    }
+    days_of(year, u8::try_from(month).ok()?, u8::try_from(day).ok()?)
+}
+
+/// Digits behind a point, in the unit; `None` if it has no place for all of them.
+fn parse_fraction(text: &str, unit: TimeUnit) -> Option<i64> {
+    let (_, places) = resolution(unit);
+    let (kept, cut) = text.split_at_checked(text.len().min(places))?;
+    if text.is_empty() || !cut.bytes().all(|c| c == b'0') {
+        return None;
+    }
+    let value = if kept.is_empty() { 0 } else { digits(kept, kept.len())? };
+    Some(value * 10_i64.pow(u32::try_from(places - kept.len()).ok()?))
+}
+
+/// `12:30`, `12:30:00.25`: seconds and the fraction in the unit. Hours have two digits at least.
+fn parse_clock(text: &str, unit: TimeUnit) -> Option<(i64, i64)> {
+    let (clock, fraction) = match text.split_once('.') {
+        Some((clock, fraction)) => (clock, parse_fraction(fraction, unit)?),
+        None => (text, 0),
+    };
+    let mut parts = clock.split(':');
+    let hours = parts.next()?;
+    let hours = if (2..=16).contains(&hours.len()) { digits(hours, hours.len())? } else { return None };
+    let minutes = digits(parts.next()?, 2)?;
+    let seconds = parts.next().map_or(Some(0), |text| digits(text, 2))?;
+    if minutes > 59 || seconds > 59 || parts.next().is_some() {
+        return None;
+    }
+    Some((hours.checked_mul(3600)?.checked_add(minutes * 60 + seconds)?, fraction))
+}
+
+/// What [`write_time`] writes.
+pub(crate) fn parse_time(text: &str, unit: TimeUnit) -> Option<i64> {
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text),
+    };
+    let (seconds, fraction) = parse_clock(text, unit)?;
+    // Towards the side it lies on, because the smallest integer has no positive one.
+    let sign = if negative { -1 } else { 1 };
+    (sign * seconds).checked_mul(resolution(unit).0)?.checked_add(sign * fraction)
+}
+
+/// What [`write_iso_timestamp`] and [`write_timestamp`] write, and a date alone. A point in time may have an offset from UTC; a
+/// reading of a calendar no other than `Z`. What has none is taken as UTC.
+pub(crate) fn parse_timestamp(text: &str, unit: TimeUnit, utc: bool) -> Option<i64> {
+    let Some(at) = text.find(['T', ' ']) else {
+        return parse_date(text)?.checked_mul(SECONDS_PER_DAY)?.checked_mul(resolution(unit).0);
+    };
+    let days = parse_date(&text[..at])?;
+    let clock = &text[at + 1..];
+    let (clock, offset) = match clock.find(['Z', '+', '-']) {
+        Some(at) if &clock[at..] == "Z" => (&clock[..at], 0),
+        Some(at) if utc => {
+            let (hours, minutes) = clock[at + 1..].split_once(':').unwrap_or((&clock[at + 1..], "00"));
+            let offset = digits(hours, 2)? * 3600 + digits(minutes, 2).filter(|minutes| *minutes < 60)? * 60;
+            (&clock[..at], if clock[at..].starts_with('-') { -offset } else { offset })
+        }
+        Some(_) => return None,
+        None => (clock, 0),
+    };
+    let (seconds, fraction) = parse_clock(clock, unit)?;
+    if seconds >= SECONDS_PER_DAY {
+        return None;
+    }
+    let seconds = i128::from(days) * i128::from(SECONDS_PER_DAY) + i128::from(seconds - offset);
+    i64::try_from(seconds * i128::from(resolution(unit).0) + i128::from(fraction)).ok()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -152,5 +263,56 @@ mod tests {
         assert_eq!(text(|t| write_time(t, i64::MIN, TimeUnit::Nanosecond)), "-2562047:47:16.854775808");
         assert!(text(|t| write_timestamp(t, i64::MIN, TimeUnit::Second, false)).ends_with("08:29:52"));
         assert_eq!(text(|t| write_time(t, i64::MIN + 1, TimeUnit::Second)), "-2562047788015215:30:07");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for days in [0, -1, 11_016, 20_777, -719_528, -719_529, 2_932_896, 2_932_897, -25_508, 2_145_042_905, i64::from(i32::MIN)] {
+            let written = text(|t| write_iso_date(t, days));
+            assert_eq!(parse_date(&written), Some(days), "{written}");
+        }
+        for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+            let least = if unit == TimeUnit::Second { i64::MIN + 1 } else { i64::MIN };
+            for value in [0, 1, -1, 1_500, i64::MAX, least, -3_020_399_000_000, 1_700_000_000_250_000] {
+                let written = text(|t| write_time(t, value, unit));
+                assert_eq!(parse_time(&written, unit), Some(value), "{written}");
+                // Years of 292 billion are beyond what is read.
+                if unit != TimeUnit::Second || value.abs() < 1 << 50 {
+                    let written = text(|t| write_iso_timestamp(t, value, unit, true));
+                    assert_eq!(parse_timestamp(&written, unit, true), Some(value), "{written}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_or_time_is_not_read() {
+        for text in [
+            "",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-1-01",
+            "26-01-01",
+            "2026-00-10",
+            "2026-01-01 ",
+            "+2026-01-01-01",
+            "x026-01-01",
+            "äöü-01-01",
+        ] {
+            assert_eq!(parse_date(text), None, "{text}");
+        }
+        for text in ["", "1:00", "12:60", "12:00:60", "12:00:00.", "12:00:00.0000001", "--12:00", "12", "12:00:00:00", "12:00:00.1x"] {
+            assert_eq!(parse_time(text, TimeUnit::Microsecond), None, "{text}");
+        }
+        let micros = |text, utc| parse_timestamp(text, TimeUnit::Microsecond, utc);
+        assert_eq!(micros("1970-01-01T01:00:00+01:00", true), Some(0));
+        assert_eq!(micros("1970-01-01 00:00:01.50", true), Some(1_500_000));
+        assert_eq!(micros("1970-01-02", false), Some(86_400_000_000));
+        assert_eq!(micros("1970-01-01T00:00:00.000Z", false), Some(0));
+        for text in
+            ["1970-01-01T01:00:00+01:00", "1970-01-01T24:00:00", "1970-01-01T", "1970-01-01T00:00:00z", "1970-01-01T00:00:00.0000001"]
+        {
+            assert_eq!(micros(text, false), None, "{text}");
+        }
     }
 }

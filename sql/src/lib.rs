@@ -11,6 +11,7 @@ mod display;
 mod mask;
 mod query;
 mod transform;
+mod udf;
 
 pub use display::printable;
 pub use mask::{MaskKind, MaskRule, MaskTransform};
@@ -19,3 +20,4 @@ pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,
     Unresolved, read_reference_file,
 };
+pub use udf::{UdfLimits, UdfRule, UdfTransform, UdfType};

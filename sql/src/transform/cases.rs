@@ -177,13 +177,13 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
 const NOT_COMPUTED: Reason = Reason("the condition cannot be computed");
 
 /// True for the insert of a key change whose delete stands before it.
-fn is_second_half(batch: &ChangeBatch, codes: &[i8], row: usize) -> bool {
+pub(crate) fn is_second_half(batch: &ChangeBatch, codes: &[i8], row: usize) -> bool {
     let change = |position: LogPosition| (position.incarnation(), position.file(), position.commit(), position.ordinal());
     codes[row - 1] == ChangeType::UpdateDelete.code() && change(batch.position(row - 1)) == change(batch.position(row))
 }
 
 /// Fills what the log left out from the rows before, as far as these hold it.
-pub(super) fn resolve(batch: ChangeBatch) -> Result<ChangeBatch> {
+pub(crate) fn resolve(batch: ChangeBatch) -> Result<ChangeBatch> {
     use arrow::compute::kernels::zip::zip;
     let (Some(unchanged), Some(before)) = (&batch.unchanged, &batch.before) else { return Ok(batch) };
     let mut columns = batch.records.columns().to_vec();

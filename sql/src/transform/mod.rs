@@ -12,7 +12,7 @@
 //! where that cannot be told from NULL downstream, the change is a bad value.
 
 mod apply;
-mod cases;
+pub(crate) mod cases;
 mod evaluate;
 mod functions;
 mod keys;
@@ -22,7 +22,7 @@ mod problem;
 pub(crate) mod quarantine;
 mod reference;
 mod reference_file;
-mod rows;
+pub(crate) mod rows;
 mod rule;
 mod spelling;
 

@@ -121,6 +121,6 @@ impl<'a> Rows<'a> {
 }
 
 /// Arrow refuses what was planned: our mistake. Its own words are left out, for they may quote a value.
-pub(super) fn unexpected(_: ArrowError) -> Error {
+pub(crate) fn unexpected(_: ArrowError) -> Error {
     Error::internal("the columns of a batch do not fit the rule that they were planned for")
 }

@@ -8,3 +8,4 @@ mod masks;
 mod queries;
 mod transforms;
 mod types;
+mod udf;
