@@ -260,8 +260,8 @@ impl Scope {
         })
     }
 
-    /// The same name for what is unquoted and differs in case alone, where that is one column.
-    fn exact(&self, ident: &mut Ident) {
+    /// The same name for what is unquoted and differs in case alone, where that is one column: of `table`, or of any.
+    fn exact(&self, ident: &mut Ident, table: Option<usize>) {
         let lower = ident.value.to_lowercase();
         if ident.quote_style.is_some() {
             return;
@@ -269,7 +269,9 @@ impl Scope {
         let mut names: Vec<&str> = self
             .tables
             .iter()
-            .flat_map(|(_, fields)| fields)
+            .enumerate()
+            .filter(|(number, _)| table.is_none_or(|table| table == *number))
+            .flat_map(|(_, (_, fields))| fields)
             .map(|field| field.name().as_str())
             .filter(|name| name.to_lowercase() == lower)
             .collect();
@@ -293,14 +295,17 @@ impl Scope {
 
             fn pre_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<()> {
                 match expr {
-                    SqlExpr::Identifier(ident) => self.0.exact(ident),
+                    SqlExpr::Identifier(ident) => self.0.exact(ident, None),
                     SqlExpr::CompoundIdentifier(idents) => {
                         // The first may be a table, and what follows the column a field.
+                        let mut table = None;
                         for ident in idents {
-                            if !self.0.tables.iter().any(|(table, _)| table.table() == normalized(ident)) {
-                                self.0.exact(ident);
+                            let named = self.0.tables.iter().position(|(name, _)| name.table() == normalized(ident));
+                            if table.is_some() || named.is_none() {
+                                self.0.exact(ident, table);
                                 break;
                             }
+                            table = named;
                         }
                     }
                     _ => {}

@@ -152,7 +152,11 @@ impl Lookup {
 
     fn build(&self, generation: u64, rows: RecordBatch) -> Result<Index> {
         let name = self.reference.name();
-        let failed = |_| Error::data("the join of a reference table cannot be computed over its rows").context("reference", name);
+        let failed = |_| {
+            Error::data("the join of a reference table cannot be computed over its rows")
+                .context("reference", name)
+                .remedy("text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST")
+        };
         let rows = match &self.filter {
             Some(filter) => {
                 let wanted = evaluate(filter, &rows).map_err(failed)?;

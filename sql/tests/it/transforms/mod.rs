@@ -3,8 +3,11 @@
 mod cases;
 pub(crate) mod changes;
 mod columns;
+mod quarantine;
 mod random;
+mod references;
 mod refusals;
+mod targets;
 
 use std::sync::Arc;
 

@@ -1,0 +1,201 @@
+//! Changes that are set aside: what is kept of them.
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::*;
+use expect_test::expect;
+use logweir_core::{ChangeBatch, Column, LogPosition, MetadataColumn, Relation, RelationName, Transform};
+use logweir_sql::{BadValue, SqlContext};
+
+use super::changes::{batch, changes, table, unbatched};
+use super::{applied, customers, rule, transform};
+
+fn context() -> SqlContext {
+    SqlContext { bad_value: BadValue::Quarantine, ..SqlContext::default() }
+}
+
+#[test]
+fn the_row_is_kept_with_the_reason() {
+    let rows = "
+        insert 1 | a\"b\\ü | 0
+        update 2 | ~ | 0
+        update 3 | old | 1 -> 3 | ~ | 0
+        insert 4 | d | 5
+        rekey 5 | e | 1 -> 6 | NULL | 0
+        read 7 | g | 0
+        delete 8 | h | 0
+    ";
+    expect![[r#"
+        logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
+        INSERT NULL | shop | customers | 1 shop.* | x: division by zero | {"id":1,"name":"a\"b\\ü","age":0} @1
+        UPDATE-INSERT NULL | shop | customers | 1 shop.* | x: division by zero | {"id":2,"age":0} @2
+        UPDATE-INSERT NULL | shop | customers | 1 shop.* | x: division by zero | {"id":3,"name":"old","age":0} @3
+        UPDATE-INSERT NULL | shop | customers | 1 shop.* | x: division by zero | {"id":6,"name":null,"age":0} @5
+        READ NULL | shop | customers | 1 shop.* | x: division by zero | {"id":7,"name":"g","age":0} @6
+        shop.customers: id* Int32, name Utf8, x Int64
+        INSERT 4 | d | 2
+        UPDATE-DELETE 5 | e | 10
+        DELETE 8 | h | ~
+    "#]]
+    .assert_eq(&applied(vec![rule("SELECT id, name, 10 / age AS x FROM customers")], context(), &customers(), rows));
+    let rows = "insert 1 | a | 0\n update 1 | ~ | 2\n insert 2 | b | 5";
+    let two = vec![
+        rule("SELECT id, name || age AS x, 10 / age AS y FROM customers WHERE 10 / age > 1"),
+        super::SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id, 1 / age AS z FROM customers") },
+    ];
+    expect![[r#"
+        logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
+        INSERT NULL | shop | customers | 1 shop.* | WHERE: division by zero | {"id":1,"name":"a","age":0} @1
+        UPDATE-INSERT NULL | shop | customers | 1 shop.* | x: the log left out one of the values that it is made of, because that one did not change | {"id":1,"age":2} @2
+        shop.customers: id* Int32, x Utf8, y Int64
+        INSERT 2 | b5 | 2
+        logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
+        INSERT NULL | shop | customers | 2 shop.* | z: division by zero | {"id":1,"name":"a","age":0} @1
+        x.y: id* Int32, z Int64
+        UPDATE-INSERT 1 | 0
+        INSERT 2 | 0
+    "#]].assert_eq(&applied(two, context(), &customers(), rows));
+}
+
+#[test]
+fn it_keeps_its_place_in_the_log() {
+    let mut transform = transform(vec![rule("SELECT id, 10 / age AS x FROM customers")], context());
+    let relation = customers();
+    transform.output(&relation).unwrap();
+    let source = batch(&relation, &changes("insert 1 | a | 1\n insert 2 | b | 0\n insert 3 | c | 3\n update 4 | d | 0\n insert 5 | e | 5"));
+    let (positions, timestamps): (Vec<LogPosition>, ArrayRef) =
+        ((0..5).map(|row| source.position(row)).collect(), Arc::clone(source.metadata(MetadataColumn::Timestamp)));
+    let made = transform.apply(source).unwrap();
+    assert_eq!(made.len(), 2);
+    let of = |batch: &ChangeBatch| unbatched(batch).iter().map(|change| change.position).collect::<Vec<_>>();
+    assert_eq!(of(&made[0]), [positions[1], positions[3]]);
+    assert_eq!(of(&made[1]), [positions[0], positions[2], positions[4]]);
+    assert_eq!(made[0].last, positions[3]);
+    let timestamps = timestamps.as_primitive::<TimestampMicrosecondType>();
+    let aside = made[0].metadata(MetadataColumn::Timestamp).as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(aside.values().as_ref(), [timestamps.value(1), timestamps.value(3)]);
+}
+
+#[test]
+fn a_value_of_any_type_has_a_form() {
+    let list = |values: ArrayRef| -> ArrayRef {
+        Arc::new(ListArray::new(
+            Arc::new(Field::new_list_field(values.data_type().clone(), true)),
+            OffsetBuffer::from_lengths([2]),
+            values,
+            None,
+        ))
+    };
+    let structure: ArrayRef = Arc::new(StructArray::from(vec![
+        (Arc::new(Field::new("x", DataType::Int32, true)), Arc::new(Int32Array::from(vec![1])) as ArrayRef),
+        (
+            Arc::new(Field::new("d", DataType::Decimal128(10, 2), true)),
+            Arc::new(Decimal128Array::from(vec![125]).with_precision_and_scale(10, 2).unwrap()) as ArrayRef,
+        ),
+        (
+            Arc::new(Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true)),
+            Arc::new(TimestampMicrosecondArray::from(vec![1])) as ArrayRef,
+        ),
+    ]));
+    let mut map = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    map.keys().append_value("k");
+    map.values().append_value(7);
+    map.append(true).unwrap();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("i8", Arc::new(Int8Array::from(vec![-8]))),
+        ("u64", Arc::new(UInt64Array::from(vec![u64::MAX]))),
+        ("f32", Arc::new(Float32Array::from(vec![0.1]))),
+        ("f64", Arc::new(Float64Array::from(vec![1e300]))),
+        ("nan", Arc::new(Float64Array::from(vec![f64::NAN]))),
+        ("inf", Arc::new(Float64Array::from(vec![f64::NEG_INFINITY]))),
+        ("bool", Arc::new(BooleanArray::from(vec![true]))),
+        ("text", Arc::new(StringArray::from(vec!["a\"\n\u{1}ü"]))),
+        ("large", Arc::new(LargeStringArray::from(vec!["l"]))),
+        ("view", Arc::new(StringViewArray::from(vec!["v"]))),
+        ("bytes", Arc::new(BinaryArray::from_vec(vec![b"\x00\xff"]))),
+        ("fixed", Arc::new(FixedSizeBinaryArray::try_from_iter([[1_u8, 254]].into_iter()).unwrap())),
+        ("decimal", Arc::new(Decimal128Array::from(vec![-1]).with_precision_and_scale(38, 2).unwrap())),
+        ("wide", Arc::new(Decimal256Array::from(vec![i256::from_i128(12345)]).with_precision_and_scale(76, 3).unwrap())),
+        ("date", Arc::new(Date32Array::from(vec![20_000]))),
+        ("late", Arc::new(Date32Array::from(vec![i32::MAX]))),
+        ("time", Arc::new(Time64MicrosecondArray::from(vec![3_600_000_001]))),
+        ("stamp", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000]))),
+        ("zoned", Arc::new(TimestampMicrosecondArray::from(vec![1_500_000]).with_timezone("UTC"))),
+        ("far", Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]))),
+        ("span", Arc::new(DurationMicrosecondArray::from(vec![-1_000_000]))),
+        ("interval", Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3)]))),
+        ("word", Arc::new(DictionaryArray::<Int32Type>::from_iter(["w"]))),
+        ("list", list(Arc::new(StringArray::from(vec![Some("a"), None])))),
+        ("prices", list(Arc::new(Decimal128Array::from(vec![1, 2]).with_precision_and_scale(5, 2).unwrap()))),
+        ("blobs", list(Arc::new(BinaryArray::from_vec(vec![b"\xff", b""])))),
+        ("structure", structure),
+        ("map", Arc::new(map.finish())),
+        ("null", Arc::new(NullArray::new(1))),
+        ("none", Arc::new(Int32Array::from(vec![None]))),
+        (
+            "nolist",
+            Arc::new(ListArray::new(
+                Arc::new(Field::new_list_field(DataType::Int32, true)),
+                OffsetBuffer::from_lengths([0]),
+                Arc::new(Int32Array::from(Vec::<i32>::new())),
+                Some(NullBuffer::new_null(1)),
+            )),
+        ),
+    ];
+    let mut all: Vec<Column> =
+        vec![Column { field: Arc::new(Field::new("id", DataType::Int32, true)), source_type: "int".into(), detail: Default::default() }];
+    all.extend(columns.iter().map(|(name, column)| Column {
+        field: Arc::new(Field::new(*name, column.data_type().clone(), true)),
+        source_type: "any".into(),
+        detail: Default::default(),
+    }));
+    let relation = Arc::new(Relation::new(RelationName::new("shop", "everything"), 1, LogPosition::MIN, all, vec![0]));
+    let mut transform = transform(vec![rule("SELECT id, 1 / (id - 1) AS x FROM everything")], context());
+    transform.output(&relation).unwrap();
+    let one = batch(&table("shop.everything", 1, &[("id", DataType::Int32)], &["id"]), &changes("insert 1"));
+    let mut arrays = vec![Arc::clone(one.records.column(0))];
+    arrays.extend(columns.iter().map(|(_, column)| Arc::clone(column)));
+    arrays.extend(one.records.columns()[1..].iter().cloned());
+    let records = RecordBatch::try_new(Arc::clone(relation.schema()), arrays).unwrap();
+    let made = transform.apply(ChangeBatch { relation, records, ..one }).unwrap();
+    let row = unbatched(&made[0])[0].values[5].clone().unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&row).unwrap();
+    let lines: Vec<String> = parsed.as_object().unwrap().iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    expect![[r#"
+        blobs: ["ff",""]
+        bool: true
+        bytes: "00ff"
+        date: "2024-10-04"
+        decimal: "-0.01"
+        f32: 0.1
+        f64: 1e+300
+        far: null
+        fixed: "01fe"
+        i8: -8
+        id: 1
+        inf: null
+        interval: "1 mons 2 days 0.000000003 secs"
+        large: "l"
+        late: null
+        list: ["a",null]
+        map: {"k":7}
+        nan: null
+        nolist: null
+        none: null
+        null: null
+        prices: [0.01,0.02]
+        span: "-PT1S"
+        stamp: "1970-01-01T00:00:01.500"
+        structure: {"at":"1970-01-01T00:00:00.000001","d":1.25,"x":1}
+        text: "a\"\n\u0001ü"
+        time: "01:00:00.000001"
+        u64: 18446744073709551615
+        view: "v"
+        wide: "12.345"
+        word: "w"
+        zoned: "1970-01-01T00:00:01.500Z"
+    "#]]
+    .assert_eq(&lines.concat());
+}
