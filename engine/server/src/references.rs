@@ -57,7 +57,7 @@ pub(crate) async fn load(loaded: &Loaded, name: &str) -> Result<References> {
 /// at now is no reason to stop: the log tells what tables were.
 pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relation>>> {
     let stream = loaded.stream(name)?;
-    if stream.transforms.iter().all(|rule| !matches!(rule.schema_change, SchemaChange::Null)) {
+    if stream.transforms.iter().all(|rule| !matches!(rule.schema_change, SchemaChange::Null) && rule.into.is_none()) {
         return Ok(Vec::new());
     }
     let Ok(relations) = loaded.source(name)?.relations(&table_filter(stream)).await else { return Ok(Vec::new()) };

@@ -26,7 +26,7 @@ pub(crate) mod rows;
 mod rule;
 mod spelling;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,7 +61,8 @@ pub struct SqlContext {
     pub functions: Vec<Arc<ScalarUDF>>,
     /// Tables to look values up in.
     pub references: References,
-    /// Tables as they are now: what a column is that a version of a table does not have, for rules with [`SchemaChange::Null`].
+    /// Tables as they are now, for what cannot be told from those that have come so far: what a column is that a version of a table
+    /// does not have, for rules with [`SchemaChange::Null`], and which tables share a target.
     pub known: Vec<Arc<Relation>>,
     /// What happens to a change that a rule cannot carry.
     pub bad_value: BadValue,
@@ -95,8 +96,8 @@ pub type Targets = (Vec<Arc<Relation>>, Vec<SqlProblem>);
 struct Target {
     /// By the target's version.
     versions: HashMap<u32, (RelationName, u32)>,
-    /// True if a table goes into it that no rule sends there.
-    unruled: bool,
+    /// The tables, with the rules that send them there; `None` for one that has no rule.
+    sources: BTreeMap<RelationName, Option<usize>>,
 }
 
 /// The [`Transform`] that applies SQL rules.
@@ -132,6 +133,7 @@ impl SqlTransform {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let targets = known_targets(&parsed_rules, &context.known);
         Ok(SqlTransform {
             matched: vec![false; parsed_rules.len()],
             rules: parsed_rules,
@@ -139,7 +141,7 @@ impl SqlTransform {
             references: context.references,
             bad_value: context.bad_value,
             plans: HashMap::new(),
-            targets: HashMap::new(),
+            targets,
             seen: context.known.iter().map(|relation| (relation.name().clone(), relation.columns().to_vec())).collect(),
         })
     }
@@ -189,18 +191,20 @@ impl SqlTransform {
         let ruled = !planned.is_empty();
         let mut targets: Vec<Arc<Relation>> =
             if ruled { planned.iter().map(|planned| Arc::clone(&planned.target)).collect() } else { vec![Arc::clone(relation)] };
-        for target in &targets {
+        for (number, target) in targets.iter().enumerate() {
             let entry = self.targets.entry(target.name().clone()).or_default();
-            entry.versions.insert(target.version(), (name.clone(), relation.version()));
-            entry.unruled |= !ruled;
-            if entry.unruled && entry.versions.values().any(|(source, _)| source != name) {
-                let number = planned.first().map_or(0, |planned| planned.rule);
+            let rule = planned.get(number).map(|planned| planned.rule);
+            let other = entry.sources.iter().find(|(source, other)| *source != name && (other.is_none() || rule.is_none()));
+            if let Some((other, others)) = other {
+                let (own, sent) = if rule.is_none() { (name, other) } else { (other, name) };
                 return Err(vec![
-                    Fault::new(format!("{} is a table of the stream itself, and a rule sends another one there", target.name()))
+                    Fault::new(format!("the rule sends {sent} to {own}, which is a table of the stream itself"))
                         .help("give the rule another `into`")
-                        .problem(number),
+                        .problem(rule.or(*others).unwrap_or_default()),
                 ]);
             }
+            entry.sources.insert(name.clone(), rule);
+            entry.versions.insert(target.version(), (name.clone(), relation.version()));
         }
         if ruled && self.bad_value == BadValue::Quarantine {
             targets.push(Arc::clone(quarantine::relation()));
@@ -233,7 +237,7 @@ impl SqlTransform {
         }
         let plan = plan?;
         for lookup in &plan.lookups {
-            lookup.prepare().map_err(|error| vec![Fault { place: None, message: error.report(), help: None }])?;
+            lookup.prepare().map_err(|error| vec![Fault::of(&error)])?;
         }
         let name = match &rule.settings.into {
             Some(into) => target_name(into, relation.name()).map_err(|fault| vec![fault])?,
@@ -285,11 +289,7 @@ impl SqlTransform {
 
     /// A truncate empties its table, not those that share its target.
     fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
-        let shared = self.targets.get(planned.target.name()).is_some_and(|target| {
-            let mut sources = target.versions.values().map(|(name, _)| name);
-            let first = sources.next();
-            sources.any(|other| Some(other) != first)
-        });
+        let shared = self.targets.get(planned.target.name()).is_some_and(|target| target.sources.len() > 1);
         let truncates = |code: &i8| *code == ChangeType::Truncate.code();
         if !shared || !batch.change_type_codes().iter().any(truncates) {
             return Ok(None);
@@ -320,6 +320,26 @@ fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<
     let names = gone.iter().map(|column| column.name().to_owned()).collect();
     let key = if relation.key_declared() { relation.key().to_vec() } else { Vec::new() };
     (relation.with_columns(relation.columns().iter().cloned().chain(gone).collect(), key), names)
+}
+
+/// The targets of tables that are known before their first change.
+fn known_targets(rules: &[Rule], known: &[Arc<Relation>]) -> HashMap<RelationName, Target> {
+    let mut targets: HashMap<RelationName, Target> = HashMap::new();
+    for name in known.iter().map(|relation| relation.name()) {
+        let mut send = |target: RelationName, rule| targets.entry(target).or_default().sources.insert(name.clone(), rule);
+        let mut ruled = false;
+        for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.settings.table.matches(&name.to_string())) {
+            ruled = true;
+            let target = rule.settings.into.as_ref().map_or_else(|| Ok(name.clone()), |into| target_name(into, name));
+            if let Ok(target) = target {
+                send(target, Some(number));
+            }
+        }
+        if !ruled {
+            send(name.clone(), None);
+        }
+    }
+    targets
 }
 
 /// The name of a target: `schema.table` with placeholders.

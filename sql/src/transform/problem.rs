@@ -4,6 +4,7 @@ use std::fmt;
 
 use datafusion::common::{DataFusionError, Span as PlanSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
+use logweir_core::Error;
 
 /// A place in the SQL of a rule: line and column from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +55,14 @@ impl Fault {
 
     pub(super) fn at(message: impl Into<String>, span: Span) -> Self {
         Fault { place: place(span), message: message.into(), help: None }
+    }
+
+    /// What an error says, about the rule as a whole.
+    pub(super) fn of(error: &Error) -> Self {
+        let report = error.report();
+        let help = error.get_remedy().map(str::to_owned);
+        let message = help.as_ref().and_then(|help| report.strip_suffix(&format!("; {help}"))).unwrap_or(&report).to_owned();
+        Fault { place: None, message, help }
     }
 
     #[must_use]

@@ -6,13 +6,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int8Type, Schema};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
-use logweir_core::{ChangeBatch, Column, Error, LogPosition, MetadataColumn, Relation, RelationName, Result};
+use logweir_core::{ChangeBatch, ChangeType, Column, Error, LogPosition, MetadataColumn, Relation, RelationName, Result};
 
 use super::apply::rows_of;
+use super::rows::unexpected;
 
 /// A change that is set aside.
 #[derive(Debug, Clone)]
@@ -40,6 +41,11 @@ pub(crate) fn relation() -> &'static Arc<Relation> {
 /// Sets changes of a batch aside, by row, ascending. `columns` are those whose values may be kept, by index.
 pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], changes: &[SetAside]) -> Result<ChangeBatch> {
     let rows: Vec<usize> = changes.iter().map(|change| change.row).collect();
+    let change_type = |row: usize| ChangeType::from_code(batch.change_type_codes()[row]).unwrap_or(ChangeType::Insert);
+    let reason = |change: &SetAside| match change_type(change.row) {
+        gone if gone.deletes() => format!("{} ({})", change.reason, gone.name()),
+        _ => change.reason.clone(),
+    };
     let RelationName { database, schema, table } = batch.relation.name();
     let same = |text: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows.len()])) };
     let kept = json(batch, columns, &rows)?;
@@ -48,11 +54,19 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], chan
         same(Some(schema)),
         same(Some(table)),
         same(Some(rule)),
-        Arc::new(StringArray::from_iter_values(changes.iter().map(|change| &change.reason))),
+        Arc::new(StringArray::from_iter_values(changes.iter().map(reason))),
         Arc::new(StringArray::from(kept)),
     ];
     for column in 0..MetadataColumn::COUNT {
-        columns.push(rows_of(batch.records.column(batch.relation.columns().len() + column), &rows)?);
+        let source = rows_of(batch.records.column(batch.relation.columns().len() + column), &rows)?;
+        columns.push(if column == MetadataColumn::ChangeType as usize {
+            // A row that is set aside is there, even if it is one that should have gone.
+            let kept = |row: &usize| Some(change_type(*row)).filter(|kept| !kept.deletes()).unwrap_or(ChangeType::Insert).code();
+            let names = Arc::clone(source.as_dictionary::<Int8Type>().values());
+            Arc::new(DictionaryArray::<Int8Type>::try_new(rows.iter().map(kept).collect(), names).map_err(unexpected)?)
+        } else {
+            source
+        });
     }
     let records = RecordBatch::try_new(Arc::clone(RELATION.schema()), columns)
         .map_err(|_| Error::internal("changes that are set aside do not fit their table"))?;
@@ -97,8 +111,18 @@ fn shown(value: &ArrayRef) -> ArrayRef {
         other => other,
     };
     let text = own.is_decimal() || own.is_temporal() || matches!(own, DataType::Interval(_) | DataType::Duration(_));
-    let to = if text { DataType::Utf8 } else { own.clone() };
-    cast(value, &to).unwrap_or_else(|_| arrow::array::new_null_array(&DataType::Utf8, value.len()))
+    let infinite = match own {
+        DataType::Float64 => value.as_primitive_opt::<Float64Type>().is_some_and(|values| !values.value(0).is_finite()),
+        DataType::Float32 => value.as_primitive_opt::<Float32Type>().is_some_and(|values| !values.value(0).is_finite()),
+        _ => false,
+    };
+    let to = if text || infinite { DataType::Utf8 } else { own.clone() };
+    let as_number = || cast(value, &DataType::Int64).unwrap_or_else(|_| new_null_array(&DataType::Utf8, value.len()));
+    match cast(value, &to) {
+        Ok(shown) if shown.null_count() == value.null_count() => shown,
+        // Days and moments that have no date are numbers since 1970.
+        _ => as_number(),
+    }
 }
 
 fn row_json(fields: Vec<Field>, columns: Vec<ArrayRef>) -> Option<String> {

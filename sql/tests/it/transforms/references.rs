@@ -265,13 +265,15 @@ fn types_of_keys_may_differ() {
         INSERT 1 | found
         INSERT 2 | found
         INSERT 3 | NULL
-        the join of a reference table cannot be computed over its rows (reference: names); text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
+        the join of a reference table cannot be computed over its rows (reference: names)
+        help: text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
         dictionary
         shop.orders: id* Int32, found Utf8
         INSERT 1 | found
         INSERT 2 | found
         INSERT 3 | NULL
-        the join of a reference table cannot be computed over its rows (reference: names); text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
+        the join of a reference table cannot be computed over its rows (reference: names)
+        help: text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
         decimal
         shop.orders: id* Int32, found Utf8
         INSERT 1 | found
@@ -290,7 +292,8 @@ fn types_of_keys_may_differ() {
         INSERT 1 | found
         INSERT 2 | NULL
         INSERT 3 | NULL
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]
@@ -443,11 +446,15 @@ fn a_condition_on_the_match() {
 fn several_rows_for_one_key_are_refused() {
     let refused = |sql: &str| refused(vec![rule(sql)], context(), &orders());
     expect![[r#"
-        a reference table has several rows for one key, so that one change would become several (reference: regions); join by all columns of its key, or make its rows unique with a query: SELECT DISTINCT ON …
-    "#]].assert_eq(&refused("SELECT o.id, boss FROM orders o LEFT JOIN regions r ON o.country = r.country"));
+        a reference table has several rows for one key, so that one change would become several (reference: regions)
+        help: join by all columns of its key, or make its rows unique with a query: SELECT DISTINCT ON …
+    "#]]
+    .assert_eq(&refused("SELECT o.id, boss FROM orders o LEFT JOIN regions r ON o.country = r.country"));
     expect![[r#"
-        a reference table has several rows for one key, so that one change would become several (reference: countries); join by all columns of its key, or make its rows unique with a query: SELECT DISTINCT ON …
-    "#]].assert_eq(&refused("SELECT o.id, r.code FROM orders o LEFT JOIN countries r ON o.country = left(r.code, 0)"));
+        a reference table has several rows for one key, so that one change would become several (reference: countries)
+        help: join by all columns of its key, or make its rows unique with a query: SELECT DISTINCT ON …
+    "#]]
+    .assert_eq(&refused("SELECT o.id, r.code FROM orders o LEFT JOIN countries r ON o.country = left(r.code, 0)"));
     // NULL equals nothing, so it is not there twice.
     let references = References::from_iter([Reference::new(
         "r",

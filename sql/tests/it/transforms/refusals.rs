@@ -1181,7 +1181,8 @@ fn joins() {
     check(
         "SELECT c.* FROM customers c LEFT JOIN countries n ON c.name = n.code AND n.label = 3",
         expect![[r#"
-            the join of a reference table cannot be computed over its rows (reference: countries); text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
+            the join of a reference table cannot be computed over its rows (reference: countries)
+            help: text is compared with a number as a number: CAST the number to VARCHAR, or use TRY_CAST
         "#]],
     );
     check(
