@@ -153,13 +153,15 @@ fn condition() -> impl Strategy<Value = String> {
         Just("true".to_owned()),
         Just("NULL".to_owned()),
     ];
-    leaf.prop_recursive(3, 8, 2, |inner| {
+    let of_key = (0..5_i32, any::<bool>()).prop_map(|(id, not)| format!("{}(id < {id})", if not { "NOT " } else { "" }));
+    let any = leaf.prop_recursive(3, 8, 2, |inner| {
         prop_oneof![
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} AND {b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} OR {b})")),
             inner.prop_map(|a| format!("NOT ({a})")),
         ]
-    })
+    });
+    prop_oneof![3 => any, 1 => of_key]
 }
 
 /// What is selected, and which columns of it are the key.
