@@ -236,7 +236,10 @@ impl Walk {
                     if let Some((key, old)) = self.last.remove_entry(key) {
                         self.bytes -= held_bytes(&key, &old);
                     }
-                    self.rekeyed = (change_type == ChangeType::UpdateDelete).then(|| (place, Arc::clone(&values)));
+                    // Where nothing is known of the row under its old key, its values may stand under the new one: rows that were read
+                    // while the key changed stand in front of the change.
+                    let known = previous.is_some() || names.is_none();
+                    self.rekeyed = (change_type == ChangeType::UpdateDelete && known).then(|| (place, Arc::clone(&values)));
                 }
                 ChangeType::Insert | ChangeType::UpdateInsert | ChangeType::Read => {
                     self.bytes += held_bytes(key, &values);

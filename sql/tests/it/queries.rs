@@ -101,6 +101,27 @@ async fn a_key_change_moves_the_row() {
 }
 
 #[tokio::test]
+async fn a_key_change_while_rows_are_read_loses_no_value() {
+    let version = Version::new(1, &[("id", Int32), ("note", Utf8), ("body", Utf8)], &["id"]);
+    let changes = [
+        // Read after the change, at a place before it.
+        change(1, Read, [Some("2"), Some("b"), Some("long")]),
+        change(2, UpdateDelete, [Some("1"), None, None]).unchanged(&["note", "body"]),
+        change(2, UpdateInsert, [Some("2"), Some("b"), None]).unchanged(&["body"]),
+    ];
+    let lake = lake(&[("a", &version, &changes)]).await;
+    check(
+        &lake.engine(&["orders"]),
+        "select * from orders",
+        expect![[r#"
+            id | note | body
+            2 | b | long
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_truncate_is_a_floor() {
     let files: [&[Change]; 3] = [
         &[change(1, Insert, [Some("1"), Some("a")]), change(2, Insert, [Some("2"), Some("a")])],
