@@ -495,7 +495,7 @@ fn what_cannot_be_computed_is_bad() {
         "SELECT id, CAST(age AS DECIMAL(3, 2)) AS n FROM customers",
         "SELECT id, 10 % (age - 5) AS n FROM customers",
         "SELECT id, sqrt(age) AS n, power(age, 40) AS p FROM customers",
-        "SELECT id, chr(age) AS n FROM customers",
+        "SELECT id, chr(age + 60) AS n FROM customers",
         "SELECT id, decode(name, 'hex') AS n FROM customers",
         "SELECT id, date_trunc(name, TIMESTAMP '2024-01-01') AS n FROM customers",
         "SELECT id, CAST(name AS INT) AS a, 1 / (age - 5) AS b FROM customers",
@@ -535,9 +535,9 @@ fn what_cannot_be_computed_is_bad() {
         SELECT id, sqrt(age) AS n, power(age, 40) AS p FROM customers
           n: the expression cannot be computed
           INSERT 1 | 46340.950001051984 | inf, INSERT 2 | 2.23606797749979 | 9.094947017729283e27, INSERT 4 | 1.4142135623730951 | 1099511627776.0
-        SELECT id, chr(age) AS n FROM customers
-          n: the expression cannot be computed, n: the expression cannot be computed
-          INSERT 2 | , INSERT 4 | 
+        SELECT id, chr(age + 60) AS n FROM customers
+          n: the expression cannot be computed
+          INSERT 2 | A, INSERT 3 | ;, INSERT 4 | >
         SELECT id, decode(name, 'hex') AS n FROM customers
           n: the expression cannot be computed
           INSERT 1 | 12, INSERT 3 | NULL, INSERT 4 | 999999999999

@@ -173,12 +173,12 @@ fn a_table_of_the_stream_keeps_its_name_to_itself() {
         shop.a v1 -> shop.b: id* Int32 of shop.a
         shop.b v1 config: a transform does not fit a table (table: shop.b, rule: 2, problem: the rule sends shop.a to shop.b, which is a table of the stream itself); give the rule another `into`
     "#]]
-    .assert_eq(&planned(&mut transform(rules(), SqlContext::default()), &[a.clone(), b.clone()]));
+    .assert_eq(&planned(&mut transform(rules(), SqlContext::default()), &[Arc::clone(&a), Arc::clone(&b)]));
     expect![[r#"
         shop.b v1 -> shop.b: id* Int32 of shop.b
         shop.a v1 config: a transform does not fit a table (table: shop.a, rule: 2, problem: the rule sends shop.a to shop.b, which is a table of the stream itself); give the rule another `into`
-    "#]].assert_eq(&planned(&mut transform(rules(), SqlContext::default()), &[b.clone(), a.clone()]));
-    let context = SqlContext { known: vec![b, a.clone()], ..SqlContext::default() };
+    "#]].assert_eq(&planned(&mut transform(rules(), SqlContext::default()), &[Arc::clone(&b), Arc::clone(&a)]));
+    let context = SqlContext { known: vec![b, Arc::clone(&a)], ..SqlContext::default() };
     expect![[r#"
         shop.a v1 config: a transform does not fit a table (table: shop.a, rule: 2, problem: the rule sends shop.a to shop.b, which is a table of the stream itself); give the rule another `into`
     "#]].assert_eq(&planned(&mut transform(rules(), context), &[a]));
@@ -267,7 +267,7 @@ fn a_column_that_is_gone_is_null() {
     let null = |sql: &str| vec![SqlRule { schema_change: SchemaChange::Null, ..rule(sql) }];
     let of = |sql: &str| {
         let mut transform = transform(null(sql), SqlContext::default());
-        let mut out = planned(&mut transform, &[v1.clone(), v2.clone(), v3.clone()]);
+        let mut out = planned(&mut transform, &[Arc::clone(&v1), Arc::clone(&v2), Arc::clone(&v3)]);
         for (relation, rows) in
             [(&v2, "insert 1 | ada\n update 1 | ada -> 1 | ~\n update 1 | ~\n delete 1 | ~\n truncate"), (&v3, "insert 1 | ada | x")]
         {
@@ -318,7 +318,7 @@ fn a_column_that_is_gone_is_null() {
         a batch came before its relation (table: shop.customers, version: 3)
     "#]].assert_eq(&of("SELECT id, *, age AS old FROM customers"));
     // A table as it is now tells what a column is that an earlier version does not have.
-    let context = SqlContext { known: vec![v1.clone()], ..SqlContext::default() };
+    let context = SqlContext { known: vec![Arc::clone(&v1)], ..SqlContext::default() };
     let mut earlier = transform(null("SELECT id, age FROM customers"), context);
     expect![[r#"
         shop.customers v2 -> shop.customers v2: id* Int32, age Int32 of shop.customers
