@@ -13,6 +13,7 @@
 
 mod apply;
 pub(crate) mod cases;
+mod depth;
 mod evaluate;
 mod functions;
 mod keys;
@@ -38,6 +39,7 @@ pub use reference::{Reference, References};
 pub use reference_file::read_reference_file;
 pub use rule::{SchemaChange, SharedTruncate, SqlRule, Unresolved};
 
+use depth::on_large_stack;
 use functions::Functions;
 use plan::{RulePlan, Wanted, compile};
 use problem::Fault;
@@ -125,7 +127,7 @@ impl SqlTransform {
             {
                 problems.push(fault.problem(number));
             }
-            match Parsed::new(&settings.sql, &functions) {
+            match on_large_stack(|| Parsed::new(&settings.sql, &functions)).and_then(|parsed| parsed) {
                 Ok(parsed) => parsed_rules.push(Rule { settings, parsed }),
                 Err(fault) => problems.push(fault.problem(number)),
             }
@@ -224,11 +226,15 @@ impl SqlTransform {
 
     fn plan_rule(&self, number: usize, rule: &Rule, relation: &Arc<Relation>) -> std::result::Result<(RulePlan, RelationName), Vec<Fault>> {
         let wanted = Wanted { key: &rule.settings.key };
-        let mut plan = compile(&rule.parsed, relation, &self.references, &self.functions, &wanted);
+        let compile = |relation: &Relation| {
+            let compiled = on_large_stack(|| compile(&rule.parsed, relation, &self.references, &self.functions, &wanted));
+            compiled.unwrap_or_else(|fault| Err(vec![fault]))
+        };
+        let mut plan = compile(relation);
         if let (Err(_), SchemaChange::Null, Some(earlier)) = (&plan, rule.settings.schema_change, self.seen.get(relation.name())) {
             let (with_gone, gone) = with_gone_columns(relation, earlier);
             if !gone.is_empty()
-                && let Ok(nulls) = compile(&rule.parsed, &with_gone, &self.references, &self.functions, &wanted)
+                && let Ok(nulls) = compile(&with_gone)
             {
                 let table = relation.name();
                 tracing::warn!(%table, rule = number + 1, columns = gone.join(", "), "columns that a transform may name are not in this version of the table: they are NULL");

@@ -93,6 +93,9 @@ impl Fault {
         if words.contains("single SQL statement") || words.contains("no SQL statements") {
             return Fault::new("a transform is one SELECT");
         }
+        if words.contains("ecursionLimitExceeded") {
+            return Fault::new("parentheses or calls are nested too deep");
+        }
         let Some((message, at)) = words.rsplit_once(" at Line: ") else {
             // It ended too early.
             let mut fault = Fault::new(words);

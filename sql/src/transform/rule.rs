@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 use logweir_core::Pattern;
 
+use super::depth::{WORDS_MAX, not_too_deep};
 use super::functions::Functions;
 use super::problem::Fault;
 use super::spelling::as_meant;
@@ -114,6 +115,10 @@ pub(super) const ANY_TABLE: &str = "source";
 
 impl Parsed {
     pub(super) fn new(sql: &str, functions: &Functions) -> Result<Self, Fault> {
+        let keywords = Keywords::of(sql);
+        if keywords.words > WORDS_MAX {
+            return Err(Fault::new(format!("a transform has more than {WORDS_MAX} words")).help("look many values up in a reference table"));
+        }
         let statement = functions.parse(sql).map_err(|error: DataFusionError| Fault::of_parser(&error, sql))?;
         let query = match statement {
             Statement::Statement(statement) => match *statement {
@@ -122,7 +127,8 @@ impl Parsed {
             },
             _ => return Err(Fault::new("a transform is one SELECT")),
         };
-        let mut select = select(*query, &Keywords::of(sql))?;
+        let mut select = select(*query, &keywords)?;
+        not_too_deep(&select)?;
         as_meant(&mut select);
         let mut from = select.from.into_iter();
         let Some(table) = from.next() else {
@@ -149,27 +155,32 @@ impl Parsed {
 const ROW_BY_ROW: &str = "a transform sees one change at a time, so what it says of a row cannot depend on other rows";
 
 /// Where the words of a statement stand that are in no parentheses.
-struct Keywords(Vec<(Keyword, Span)>);
+struct Keywords {
+    found: Vec<(Keyword, Span)>,
+    /// How many words there are, marks and numbers included.
+    words: usize,
+}
 
 impl Keywords {
     fn of(sql: &str) -> Self {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap_or_default();
         let mut depth = 0_usize;
-        let mut words = Vec::new();
+        let (mut found, mut words) = (Vec::new(), 0);
         for TokenWithSpan { token, span } in tokens {
+            words += usize::from(!matches!(token, Token::Whitespace(_)));
             match token {
                 Token::LParen => depth += 1,
                 Token::RParen => depth = depth.saturating_sub(1),
-                Token::Word(word) if depth == 0 && word.quote_style.is_none() => words.push((word.keyword, span)),
+                Token::Word(word) if depth == 0 && word.quote_style.is_none() => found.push((word.keyword, span)),
                 _ => {}
             }
         }
-        Keywords(words)
+        Keywords { found, words }
     }
 
     /// The first place of the first of these words that is there, and the word.
     fn find(&self, words: &[Keyword]) -> Option<(String, Span)> {
-        let found = words.iter().find_map(|word| self.0.iter().find(|(other, _)| other == word));
+        let found = words.iter().find_map(|word| self.found.iter().find(|(other, _)| other == word));
         found.map(|(word, span)| (format!("{word:?}"), *span))
     }
 

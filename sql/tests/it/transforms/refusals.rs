@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 use logweir_core::Pattern;
 use logweir_sql::{Reference, References, SqlContext, SqlRule};
 
-use super::{customers, refused, rule};
+use super::{customers, customers_under, refused, rule};
 
 fn countries() -> References {
     let rows = RecordBatch::try_from_iter([
@@ -491,7 +491,7 @@ fn names_that_are_not_there() {
             invalid function 'mask_hush'
               SELECT id, mask_hush(name) AS name FROM customers
                          ^^^^^^^^^
-            help: did you mean list_has?
+            help: did you mean make_list?
         "#]],
     );
     check(
@@ -1364,4 +1364,48 @@ fn targets() {
                  ^^^
     "#]],
     );
+}
+
+/// `with` says what stands for number `i`; the numbers go up to `count`.
+fn chain(count: usize, operator: &str, with: fn(usize) -> String) -> String {
+    (0..count).map(with).collect::<Vec<_>>().join(operator)
+}
+
+#[test]
+fn what_is_too_deep_for_the_stack() {
+    let cut = |text: String| text.lines().map(|line| format!("{}\n", line.chars().take(90).collect::<String>())).collect::<String>();
+    let said = |sql: String| cut(refused(vec![rule(&sql)], SqlContext::default(), &customers()));
+    expect![[r#"
+        an expression is more than 400 deep
+          SELECT id FROM customers WHERE name <> 'x0' AND name <> 'x1' AND name <> 'x2' AND name <
+                                         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        help: write IN (…) for many comparisons with one column, or look the values up in a refere
+    "#]]
+    .assert_eq(&said(format!("SELECT id FROM customers WHERE {}", chain(2000, " AND ", |i| format!("name <> 'x{i}'")))));
+    expect![[r#"
+        parentheses or calls are nested too deep
+    "#]]
+    .assert_eq(&said(format!("SELECT id FROM customers WHERE {}age{} > 3", "(".repeat(100), ")".repeat(100))));
+    expect![[r#"
+        a transform has more than 20000 words
+        help: look many values up in a reference table
+    "#]]
+    .assert_eq(&said(format!("SELECT id FROM customers WHERE {}", chain(9000, " OR ", |i| format!("age = {i}")))));
+    // What is wide is not deep.
+    expect![[r#"
+        shop.customers: id* Int32
+    "#]]
+    .assert_eq(&said(format!("SELECT id FROM customers WHERE age IN ({})", chain(5000, ", ", |i| i.to_string()))));
+    expect![[r#"
+        shop.customers: id* Int32, x Utf8
+    "#]]
+    .assert_eq(&said(format!("SELECT id, CASE {} END AS x FROM customers", chain(900, " ", |i| format!("WHEN age = {i} THEN 'x{i}'")))));
+    // The deepest that is taken is planned and evaluated.
+    let deepest = format!(
+        "SELECT id, {} AS x FROM customers WHERE {}",
+        vec!["name"; 390].join(" || "),
+        chain(390, " AND ", |i| format!("name <> 'x{i}'"))
+    );
+    let made = customers_under(&deepest, "insert 1 | a | 3\n insert 2 | x7 | 3\n insert 3 | NULL | 3");
+    assert_eq!(made, format!("shop.customers: id* Int32, x Utf8\nINSERT 1 | {}\n", "a".repeat(390)));
 }

@@ -1,0 +1,59 @@
+//! How deep an expression goes.
+//!
+//! Whatever walks an expression calls itself as often as the expression is deep: `a OR b OR c` is one deep in the other. The parser,
+//! the planner and what evaluates rows all do, and a stack that runs out ends the process. So SQL is read and planned on a stack of
+//! its own, and what is deeper than every other stack bears is refused.
+
+use std::ops::ControlFlow;
+use std::panic::resume_unwind;
+use std::thread::{Builder, scope};
+
+use datafusion::sql::sqlparser::ast::{Expr, Spanned, Visit, Visitor};
+
+use super::problem::Fault;
+
+/// Planning takes some tens of KiB for each step down in a debug build. Memory that is not used is not taken.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Evaluating takes about a KiB for each step down, and is done on stacks of 2 MiB.
+pub(super) const DEPTH_MAX: usize = 400;
+
+/// More than these cannot be read on the stack, were each a step down.
+pub(super) const WORDS_MAX: usize = 20_000;
+
+/// Does something on a large stack.
+pub(super) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Fault> {
+    scope(|scope| {
+        let thread = Builder::new().name("sql-plan".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let thread = thread.map_err(|_| Fault::new("could not start a thread to plan a transform"))?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+/// Refuses what is too deep.
+pub(super) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
+    struct Depth(usize);
+    impl Visitor for Depth {
+        type Break = Fault;
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
+            self.0 += 1;
+            if self.0 <= DEPTH_MAX {
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(
+                Fault::at(format!("an expression is more than {DEPTH_MAX} deep"), expr.span())
+                    .help("write IN (…) for many comparisons with one column, or look the values up in a reference table"),
+            )
+        }
+
+        fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<Fault> {
+            self.0 -= 1;
+            ControlFlow::Continue(())
+        }
+    }
+    match node.visit(&mut Depth(0)) {
+        ControlFlow::Break(fault) => Err(fault),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
