@@ -10,7 +10,7 @@ mod inventory;
 mod keys;
 mod plan;
 mod scan;
-mod suggest;
+pub(crate) mod suggest;
 mod unchanged;
 mod unify;
 

@@ -22,6 +22,7 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, Function a
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::problem::Fault;
+use crate::query::suggest::nearest;
 
 /// Functions whose result is that of the moment at which a statement is planned: for a stream, that of its start.
 const OF_THE_MOMENT: [&str; 5] = ["now", "current_timestamp", "current_date", "current_time", "today"];
@@ -59,7 +60,7 @@ impl Functions {
     pub(super) fn plan(&self, expr: SqlExpr, schema: &DFSchemaRef, span: Span) -> Result<Expr, Fault> {
         self.own_place(&expr)?;
         let planned = self.state.create_logical_expr_from_sql_expr(ExprWithAlias { expr, alias: None }, schema);
-        let planned = planned.map_err(|error| Fault::of_plan(&error, span))?;
+        let planned = planned.map_err(|error| self.suggest(Fault::of_plan(&error, span)))?;
         row_by_row(&planned, span)?;
         self.simplify(planned, schema).map_err(|error| Fault::of_plan(&error, span))
     }
@@ -85,6 +86,14 @@ impl Functions {
             ControlFlow::Break(fault) => Err(fault),
             ControlFlow::Continue(()) => Ok(()),
         }
+    }
+
+    /// Names the function that was probably meant: of DataFusion's suggestions, one is made for whatever is asked.
+    fn suggest(&self, fault: Fault) -> Fault {
+        let Some(name) = fault.message.strip_prefix("invalid function '").and_then(|rest| rest.strip_suffix('\'')) else { return fault };
+        let names = self.state.udfs();
+        let help = nearest(name, names.iter().map(String::as_str)).map(|near| format!("did you mean {near}?"));
+        Fault { message: format!("there is no function {name}"), help, place: fault.place }
     }
 
     fn refused(&self, call: &Call) -> Option<Fault> {

@@ -157,10 +157,9 @@ fn hint(hints: &[&str]) -> Option<String> {
     /// More than these are no help.
     const HINTS_MAX: usize = 8;
     let after = |start: &str| hints.iter().filter_map(|hint| hint.strip_prefix(start)).take(HINTS_MAX).collect::<Vec<_>>();
-    let (columns, functions, types) = (after("possible column "), after("Possible function "), after("has type "));
-    let names: Vec<String> = columns.iter().chain(&functions).map(|name| name.trim_matches('\'').to_owned()).collect();
-    match (names.as_slice(), types.as_slice()) {
-        ([.., _], _) => Some(format!("did you mean {}?", names.join(" or "))),
+    let (columns, types) = (after("possible column "), after("has type "));
+    match (columns.as_slice(), types.as_slice()) {
+        ([.., _], _) => Some(format!("did you mean {}?", columns.join(" or "))),
         ([], [one, other]) => Some(format!("one is {one}, the other {other}: make them of one type with CAST")),
         _ => Some(hints.join("; ")).filter(|hints| !hints.is_empty()),
     }
