@@ -8,10 +8,10 @@ use std::io::Write;
 
 use arrow::datatypes::TimeUnit;
 
-const SECONDS_PER_DAY: i64 = 86_400;
+pub(crate) const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Units in a second, and the number of digits of a fraction.
-fn resolution(unit: TimeUnit) -> (i64, usize) {
+pub(crate) fn resolution(unit: TimeUnit) -> (i64, usize) {
     match unit {
         TimeUnit::Second => (1, 0),
         TimeUnit::Millisecond => (1_000, 3),
@@ -21,7 +21,7 @@ fn resolution(unit: TimeUnit) -> (i64, usize) {
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
-fn date_of(days: i64) -> (i64, u8, u8) {
+pub(crate) fn date_of(days: i64) -> (i64, u8, u8) {
     // Counted from 0000-03-01 in eras of 400 years, so that the leap day is the last day of a year.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -32,6 +32,16 @@ fn date_of(days: i64) -> (i64, u8, u8) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month as u8, day as u8)
+}
+
+/// The day on which a month begins, counted from 1970-01-01.
+pub(crate) fn first_of_month(year: i64, month: u8) -> i64 {
+    // Counted as above: March is the first month of its year.
+    let year = year - i64::from(month <= 2);
+    let month_from_march = i64::from((month + 9) % 12);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month_from_march + 2) / 5;
+    era * 146_097 + day_of_era - 719_468
 }
 
 fn write_fraction(text: &mut Vec<u8>, fraction: i64, digits: usize) {
@@ -122,13 +132,7 @@ fn days_of(year: i64, month: u8, day: u8) -> Option<i64> {
     if day == 0 || day > length {
         return None;
     }
-    // As in `date_of`: years begin in March.
-    let year = if month <= 2 { year - 1 } else { year };
-    let year_of_era = year.rem_euclid(400);
-    let month_from_march = (i64::from(month) + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    Some(year.div_euclid(400) * 146_097 + day_of_era - 719_468)
+    Some(first_of_month(year, month) + i64::from(day) - 1)
 }
 
 /// A number of digits and nothing else.
@@ -245,6 +249,14 @@ mod tests {
             (-25_509, "1900-02-28"),
         ] {
             assert_eq!(text(|t| write_date(t, days)), expected);
+        }
+    }
+
+    #[test]
+    fn months_begin_on_their_first_day() {
+        for days in (-1_000_000..1_000_000).step_by(13) {
+            let (year, month, day) = date_of(days);
+            assert_eq!(first_of_month(year, month), days + 1 - i64::from(day));
         }
     }
 

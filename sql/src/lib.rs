@@ -14,7 +14,7 @@ mod transform;
 mod udf;
 
 pub use display::printable;
-pub use mask::{MaskKind, MaskRule, MaskTransform};
+pub use mask::{ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{LandedTable, QueryEngine, QueryResult};
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,

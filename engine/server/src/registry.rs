@@ -17,8 +17,8 @@ use logweir_postgres::source::PostgresSource;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{StreamSpec, TransformFactory};
 use logweir_sql::{
-    BadValue, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate, SqlContext, SqlProblem, SqlRule, SqlTransform,
-    Unresolved,
+    BadValue, ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate,
+    SqlContext, SqlProblem, SqlRule, SqlTransform, Unresolved, mask_functions,
 };
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -155,36 +155,63 @@ impl Loaded {
     /// The mask of a stream, if it has rules.
     pub(crate) fn mask(&self, stream: &Stream) -> Result<Option<MaskTransform>> {
         let rules = self.mask_rules(stream)?;
-        if rules.is_empty() { Ok(None) } else { MaskTransform::new(rules).map(Some) }
+        if rules.is_empty() && !refuses_unlisted(stream) {
+            return Ok(None);
+        }
+        mask_transform(rules, refuses_unlisted(stream)).map(Some)
     }
 
     fn mask_rules(&self, stream: &Stream) -> Result<Vec<MaskRule>> {
+        let key = |mask: &config::Mask| match &mask.key {
+            Some(config::MaskKey::Secret(secret)) => Ok(MaskKey::from(self.secret(secret)?)),
+            Some(config::MaskKey::Named(id)) => {
+                let (name, secret) = self.config.keys.iter().find(|(name, _)| name.0 == *id).ok_or_else(|| {
+                    // Not repeated: somebody may have written the key itself.
+                    Error::config("there is no key of the id that a mask names").remedy("add it to `keys`")
+                })?;
+                Ok(MaskKey { id: Some(name.0.clone()), secret: self.secret(secret)? })
+            }
+            None => Err(Error::config("a mask needs a key").context("mask", mask.with.name())),
+        };
         let rule = |mask: &config::Mask| {
             let with = match mask.with {
-                MaskWith::Hash => {
-                    let key = mask.key.as_ref().ok_or_else(|| Error::config("masking with hash needs a key"))?;
-                    MaskKind::Hash { key: self.secret(key)? }
-                }
+                MaskWith::Hash => MaskKind::Hash { key: key(mask)? },
                 MaskWith::Partial => MaskKind::Partial,
                 MaskWith::Email => MaskKind::Email,
                 MaskWith::Null => MaskKind::Null,
-                MaskWith::Tokenize | MaskWith::Date | MaskWith::Number => {
-                    return Err(Error::config("this mask is not available yet"));
+                MaskWith::Keep => MaskKind::Keep,
+                MaskWith::Tokenize => MaskKind::Tokenize { key: key(mask)? },
+                MaskWith::Date => {
+                    let to = mask.to.ok_or_else(|| Error::config("masking with date needs to"))?;
+                    MaskKind::Date { to: date_unit(to) }
                 }
+                MaskWith::Number => match (mask.round, mask.noise) {
+                    (Some(step), None) => MaskKind::Round { step: step.to_string().parse().map_err(Error::config)? },
+                    (None, Some(share)) => MaskKind::Noise { share, key: key(mask)? },
+                    _ => return Err(Error::config("masking with number needs either round or noise")),
+                },
             };
-            Ok(MaskRule { columns: mask.columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect(), with })
+            let names = mask.names.as_deref().map(ColumnNames::new).transpose().map_err(Error::config)?;
+            let columns = mask.columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect();
+            Ok(MaskRule { columns, names, types: mask.types.iter().map(Pattern::new).collect(), with })
         };
-        stream.mask.iter().map(rule).collect()
+        stream.mask.rules().iter().map(rule).collect()
+    }
+
+    /// The keys that masks in SQL may name.
+    pub(crate) fn mask_keys(&self) -> Result<MaskKeys> {
+        let keys = self.config.keys.iter().map(|(id, secret)| Ok((id.0.clone(), self.secret(secret)?)));
+        MaskKeys::new(keys.collect::<Result<Vec<_>>>()?)
     }
 
     /// The SQL of a stream, if it has rules. What is wrong with a rule on its face was found when the file was read.
     /// `known` are tables as they are now, after the masks.
     pub(crate) fn sql(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.sql_rules(stream, references, known);
+        let (rules, context) = self.sql_rules(stream, references, known)?;
         if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
     }
 
-    fn sql_rules(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> (Vec<SqlRule>, SqlContext) {
+    fn sql_rules(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<(Vec<SqlRule>, SqlContext)> {
         let rule = |rule: &config::SqlRule| SqlRule {
             table: Pattern::new(&rule.table.0),
             sql: rule.sql.clone(),
@@ -207,8 +234,9 @@ impl Loaded {
             OnBadValue::Fail => BadValue::Fail,
             OnBadValue::Quarantine => BadValue::Quarantine,
         };
-        let context = SqlContext { functions: Vec::new(), references: references.clone(), known: known.to_vec(), bad_value };
-        (stream.transforms.iter().map(rule).collect(), context)
+        let context =
+            SqlContext { functions: mask_functions(&self.mask_keys()?), references: references.clone(), known: known.to_vec(), bad_value };
+        Ok((stream.transforms.iter().map(rule).collect(), context))
     }
 
     /// Where a reference table that is a file lies.
@@ -229,13 +257,13 @@ impl Loaded {
     /// Everything that the runtime needs to run a stream.
     pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool, extra: &Extra) -> Result<StreamSpec> {
         let stream = self.stream(name)?;
-        let masks = self.mask_rules(stream)?;
-        let (rules, context) = self.sql_rules(stream, &extra.references, &extra.known);
+        let (masks, refuses_unlisted) = (self.mask_rules(stream)?, refuses_unlisted(stream));
+        let (rules, context) = self.sql_rules(stream, &extra.references, &extra.known)?;
         let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
-            if !masks.is_empty() {
-                transforms.push(Box::new(MaskTransform::new(masks.clone())?));
+            if !masks.is_empty() || refuses_unlisted {
+                transforms.push(Box::new(mask_transform(masks.clone(), refuses_unlisted)?));
             }
             if !rules.is_empty() {
                 transforms.push(Box::new(sql_transform(rules.clone(), context.clone())?));
@@ -409,6 +437,25 @@ impl Loaded {
 
     fn secret(&self, secret: &Secret) -> Result<SecretString> {
         secret.resolve(&self.directory).map_err(Error::config)
+    }
+}
+
+fn refuses_unlisted(stream: &Stream) -> bool {
+    stream.mask.unlisted() == config::Unlisted::Fail
+}
+
+fn mask_transform(rules: Vec<MaskRule>, refuses_unlisted: bool) -> Result<MaskTransform> {
+    let transform = MaskTransform::new(rules)?;
+    Ok(if refuses_unlisted { transform.refusing_unlisted() } else { transform })
+}
+
+fn date_unit(unit: config::DateUnit) -> DateUnit {
+    match unit {
+        config::DateUnit::Year => DateUnit::Year,
+        config::DateUnit::Quarter => DateUnit::Quarter,
+        config::DateUnit::Month => DateUnit::Month,
+        config::DateUnit::Day => DateUnit::Day,
+        config::DateUnit::Hour => DateUnit::Hour,
     }
 }
 

@@ -1,34 +1,36 @@
 //! Masks: columns that leave the database unreadable, or not at all.
 //!
-//! A rule names columns by pattern, so it also catches a column that is added tomorrow. The transform plans a relation
-//! once per schema version and then maps whole arrays; columns without a mask pass by reference. What a masked column
-//! is declared as changes too: its source type, which for an ENUM spells out every value, and its field's metadata are
-//! taken away with the values.
+//! A kind of mask maps whole arrays, in a file of its own; [`transform`] says which columns have which, and [`functions`] are the
+//! same masks in SQL.
 
 mod canonical;
+mod date;
 mod email;
+mod functions;
 mod hash;
+mod keys;
 mod null;
+mod number;
 mod partial;
+mod rules;
+mod tokenize;
+mod transform;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, new_null_array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field};
-use logweir_core::{ChangeBatch, Column, Error, Pattern, Relation, RelationName, Result, Transform};
-use secrecy::SecretString;
+use arrow::datatypes::DataType;
+use logweir_core::{Error, Result};
 
-/// Columns, and what becomes of them. Of several rules that match a column the first holds.
-#[derive(Debug, Clone)]
-pub struct MaskRule {
-    /// Patterns over `schema.table.column`; the rule holds for a column that any of them matches.
-    pub columns: Vec<Pattern>,
-    /// What becomes of the values. NULL stays NULL under every mask.
-    pub with: MaskKind,
-}
+pub use date::DateUnit;
+pub use functions::mask_functions;
+pub(crate) use functions::query_functions;
+pub use keys::{MaskKey, MaskKeys};
+pub use number::Step;
+pub use rules::{ColumnNames, MaskRule};
+pub use transform::MaskTransform;
+
+use keys::Prepared;
+use tokenize::Direction;
 
 /// What becomes of the values of a masked column.
 #[derive(Debug, Clone)]
@@ -36,15 +38,40 @@ pub enum MaskKind {
     /// HMAC-SHA-256 of the value's text under a key, as 64 lower-case hexadecimal digits. The same value has the same hash in every
     /// column and table under the key, so hashes can be joined and grouped. For every type but lists and structs.
     Hash {
-        /// The key: a secret of at least 32 random bytes. Who has it can try values.
-        key: SecretString,
+        /// The key. Who has it can try values.
+        key: MaskKey,
     },
     /// `****` and the last four characters of a value that has eight or more, else `****`. For text and whole numbers.
     Partial,
     /// The first character and the domain of an e-mail address, `a***@example.com`; `***` for anything else. For text.
     Email,
+    /// Another value of the same form, which the holder of the key can turn back. The same value has the same token under the key. For
+    /// text, and whole numbers of 32 bits or more.
+    Tokenize {
+        /// The key. Who has it can turn tokens back.
+        key: MaskKey,
+    },
+    /// The beginning of the year, quarter, month, day or hour. For dates and moments.
+    Date {
+        /// What is left.
+        to: DateUnit,
+    },
+    /// The nearest multiple of a step. For numbers.
+    Round {
+        /// The step.
+        step: Step,
+    },
+    /// At most a share of a number more or less; how much depends on the number and a key alone. For numbers.
+    Noise {
+        /// The share, more than 0 and at most 1.
+        share: f64,
+        /// The key. Who has it can try values.
+        key: MaskKey,
+    },
     /// NULL. For every type.
     Null,
+    /// The value as it is: somebody decided that it may be seen.
+    Keep,
 }
 
 impl MaskKind {
@@ -54,7 +81,19 @@ impl MaskKind {
             MaskKind::Hash { .. } => "hash",
             MaskKind::Partial => "partial",
             MaskKind::Email => "email",
+            MaskKind::Tokenize { .. } => "tokenize",
+            MaskKind::Date { .. } => "date",
+            MaskKind::Round { .. } | MaskKind::Noise { .. } => "number",
             MaskKind::Null => "null",
+            MaskKind::Keep => "keep",
+        }
+    }
+
+    /// The name of the key, if it has one.
+    fn key_id(&self) -> Option<&str> {
+        match self {
+            MaskKind::Hash { key } | MaskKind::Tokenize { key } | MaskKind::Noise { key, .. } => key.id.as_deref(),
+            _ => None,
         }
     }
 }
@@ -65,26 +104,86 @@ enum Mask {
     Hash(hash::KeyedHash),
     Partial,
     Email,
+    Tokens(tokenize::Tokens, Direction),
+    Date(DateUnit),
+    Round(Step),
+    Noise(number::Noise),
     Null,
 }
 
 impl Mask {
+    /// The mask of a kind; `None` for the kind that is none.
+    fn new(kind: &MaskKind) -> Result<Option<Self>> {
+        let prepared = |key: &MaskKey| Prepared::new(&key.secret);
+        Ok(Some(match kind {
+            MaskKind::Hash { key } => Mask::Hash(prepared(key)?.hash),
+            MaskKind::Partial => Mask::Partial,
+            MaskKind::Email => Mask::Email,
+            MaskKind::Tokenize { key } => Mask::Tokens(prepared(key)?.tokens, Direction::Encrypt),
+            MaskKind::Date { to } => Mask::Date(*to),
+            MaskKind::Round { step } => Mask::Round(*step),
+            MaskKind::Noise { share, key } if number::Noise::is_share(*share) => {
+                Mask::Noise(number::Noise::new(prepared(key)?.noise, *share))
+            }
+            MaskKind::Noise { .. } => {
+                return Err(Error::config("the noise of a mask is a share, more than 0 and at most 1").remedy("write 0.1 for a tenth"));
+            }
+            MaskKind::Null => Mask::Null,
+            MaskKind::Keep => return Ok(None),
+        }))
+    }
+
     /// The type of the masked column, or `None` if the mask cannot hide values of this type.
     fn output_type(&self, input: &DataType) -> Option<DataType> {
         let value_type = match input {
             DataType::Dictionary(_, value_type) => value_type,
             other => other,
         };
-        let possible = match self {
-            Mask::Hash(_) => canonical::has_text(value_type),
-            Mask::Partial => partial::masks(value_type),
-            Mask::Email => email::masks(value_type),
+        let same = || if canonical::is_text(value_type) { DataType::Utf8 } else { value_type.clone() };
+        let (possible, output) = match self {
+            Mask::Hash(_) => (canonical::has_text(value_type), DataType::Utf8),
+            Mask::Partial => (partial::masks(value_type), DataType::Utf8),
+            Mask::Email => (email::masks(value_type), DataType::Utf8),
+            Mask::Tokens(..) => (tokenize::masks(value_type), same()),
+            Mask::Date(to) => (date::masks(value_type, *to), same()),
+            Mask::Round(step) => (step.masks(value_type), same()),
+            Mask::Noise(_) => (number::Noise::masks(value_type), same()),
             Mask::Null => return Some(input.clone()),
         };
-        possible.then_some(DataType::Utf8)
+        (possible || value_type.is_null()).then_some(output)
+    }
+
+    /// Why the mask cannot hide values of a type, and what can be done.
+    fn refusal(&self) -> (&'static str, &'static str) {
+        match self {
+            Mask::Partial => ("a partial mask is for text and whole numbers", "mask the column with hash or null"),
+            Mask::Email => ("an email mask is for text", "mask the column with hash or null"),
+            Mask::Tokens(..) => (
+                "tokens are for text, and for whole numbers of types with a million values and more: fewer are soon tried",
+                "mask the column with hash or null",
+            ),
+            Mask::Date(_) => (
+                "a date mask is for timestamps and, from month on, for dates",
+                "mask a date to year, quarter or month, and other columns with hash or null",
+            ),
+            Mask::Round(_) => (
+                "rounding is for numbers, and its step for some that are finer",
+                "round to more than the last digit of the column, or mask it with hash or null",
+            ),
+            Mask::Noise(_) => ("noise is for numbers", "mask the column with hash or null"),
+            Mask::Hash(_) | Mask::Null => ("a hash is for single values", "mask the column with null or exclude it"),
+        }
+    }
+
+    /// True if different values stay different, so that a key remains one.
+    fn keeps_apart(&self) -> bool {
+        matches!(self, Mask::Hash(_) | Mask::Tokens(..))
     }
 
     fn apply(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        if array.data_type().is_null() {
+            return Ok(new_null_array(&self.output_type(&DataType::Null).unwrap_or(DataType::Null), array.len()));
+        }
         match array.as_any_dictionary_opt() {
             // Each distinct value once, unless the dictionary is shared with far more rows than this batch has.
             Some(dictionary) if !matches!(self, Mask::Null) && dictionary.values().len() <= array.len() => {
@@ -98,6 +197,10 @@ impl Mask {
                 Mask::Hash(hash) => hash.apply(array),
                 Mask::Partial => partial::apply(array),
                 Mask::Email => email::apply(array),
+                Mask::Tokens(tokens, direction) => tokens.apply(array, *direction),
+                Mask::Date(to) => date::apply(array, *to),
+                Mask::Round(step) => step.apply(array),
+                Mask::Noise(noise) => noise.apply(array),
                 Mask::Null => Ok(null::apply(array)),
             },
         }
@@ -108,163 +211,4 @@ impl Mask {
 /// they may quote a value.
 fn unexpected(_: arrow::error::ArrowError) -> Error {
     Error::internal("could not mask an array")
-}
-
-struct Rule {
-    columns: Vec<(Pattern, bool)>,
-    kind: &'static str,
-    mask: Mask,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (pattern, _)) in self.columns.iter().enumerate() {
-            write!(f, "{}{pattern}", if i == 0 { "" } else { " " })?;
-        }
-        write!(f, " with {}", self.kind)
-    }
-}
-
-/// What becomes of the columns of a relation at a schema version.
-struct Plan {
-    output: Arc<Relation>,
-    /// Index of a column and its mask; empty if the relation has none.
-    masks: Vec<(usize, Mask)>,
-}
-
-impl Plan {
-    /// Puts masked columns in the place of clear ones.
-    fn hide(&self, columns: &mut [ArrayRef]) -> Result<()> {
-        for (i, mask) in &self.masks {
-            let column = columns.get_mut(*i).ok_or_else(|| Error::internal("a batch has fewer columns than its relation"));
-            let masked = column.and_then(|column| mask.apply(column).map(|masked| *column = masked));
-            masked.map_err(|error| error.context("table", self.output.name()))?;
-        }
-        Ok(())
-    }
-}
-
-/// The [`Transform`] that applies mask rules.
-///
-/// Positions, keys, change types and the order of columns stay as they are; a masked key column is still a key column, so only
-/// `hash`, which keeps different keys different, may stand on one.
-pub struct MaskTransform {
-    rules: Vec<Rule>,
-    plans: HashMap<RelationName, HashMap<u32, Plan>>,
-}
-
-impl MaskTransform {
-    /// A transform that applies `rules`. An error of kind `Config` if a key is empty or a rule names no column.
-    pub fn new(rules: Vec<MaskRule>) -> Result<Self> {
-        let rules = rules
-            .into_iter()
-            .map(|MaskRule { columns, with }| {
-                if columns.is_empty() {
-                    return Err(Error::config("a mask rule must name columns").context("mask", with.name()));
-                }
-                let kind = with.name();
-                let mask = match with {
-                    MaskKind::Hash { key } => Mask::Hash(hash::KeyedHash::new(&key)?),
-                    MaskKind::Partial => Mask::Partial,
-                    MaskKind::Email => Mask::Email,
-                    MaskKind::Null => Mask::Null,
-                };
-                Ok(Rule { columns: columns.into_iter().map(|pattern| (pattern, false)).collect(), kind, mask })
-            })
-            .collect::<Result<Vec<Rule>>>()?;
-        Ok(MaskTransform { rules, plans: HashMap::new() })
-    }
-
-    /// Patterns that have matched no column of any relation so far: worth a warning once the relations are known, for a
-    /// pattern with a slip of the pen hides nothing.
-    pub fn unmatched(&self) -> Vec<&Pattern> {
-        self.rules.iter().flat_map(|rule| &rule.columns).filter(|(_, matched)| !matched).map(|(pattern, _)| pattern).collect()
-    }
-
-    /// The first rule that matches; every pattern that does is marked.
-    fn rule_for(&mut self, column: &str) -> Option<&Rule> {
-        let mut first = None;
-        for (i, rule) in self.rules.iter_mut().enumerate() {
-            for (pattern, matched) in &mut rule.columns {
-                if pattern.matches(column) {
-                    *matched = true;
-                    first = first.or(Some(i));
-                }
-            }
-        }
-        first.map(|i| &self.rules[i])
-    }
-
-    fn plan(&mut self, relation: &Arc<Relation>) -> Result<Plan> {
-        let mut columns = relation.columns().to_vec();
-        let mut masks = Vec::new();
-        for (i, column) in columns.iter_mut().enumerate() {
-            let Some(rule) = self.rule_for(&format!("{}.{}", relation.name(), column.name())) else { continue };
-            let refuse = |message: &'static str, remedy: &'static str| {
-                Error::config(message)
-                    .context("mask", rule)
-                    .context("table", relation.name())
-                    .context("column", column.name())
-                    .context("type", column.field.data_type())
-                    .remedy(remedy)
-            };
-            let data_type = rule.mask.output_type(column.field.data_type()).ok_or_else(|| match rule.mask {
-                Mask::Partial => refuse("a partial mask is for text and whole numbers", "mask the column with hash or null"),
-                Mask::Email => refuse("an email mask is for text", "mask the column with hash or null"),
-                Mask::Hash(_) | Mask::Null => refuse("a hash is for single values", "mask the column with null or exclude it"),
-            })?;
-            if relation.key_declared() && relation.key().contains(&i) && !matches!(rule.mask, Mask::Hash(_)) {
-                return Err(refuse("this mask would make different keys equal", "mask a key column with hash"));
-            }
-            *column = Column {
-                field: Arc::new(Field::new(column.name(), data_type, true)),
-                source_type: format!("masked({})", rule.kind),
-                detail: Default::default(),
-            };
-            masks.push((i, rule.mask.clone()));
-        }
-        let output = if masks.is_empty() { Arc::clone(relation) } else { Arc::new(relation.with_columns(columns, declared_key(relation))) };
-        Ok(Plan { output, masks })
-    }
-}
-
-/// The key as [`Relation::with_columns`] takes it.
-fn declared_key(relation: &Relation) -> Vec<usize> {
-    relation.key().to_vec()
-}
-
-impl Transform for MaskTransform {
-    fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>> {
-        let plan = self.plan(relation)?;
-        let output = Arc::clone(&plan.output);
-        self.plans.entry(relation.name().clone()).or_default().insert(relation.version(), plan);
-        Ok(vec![output])
-    }
-
-    fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
-        let relation = &batch.relation;
-        let plan = self.plans.get(relation.name()).and_then(|versions| versions.get(&relation.version())).ok_or_else(|| {
-            // Nothing passes that no rule was held against.
-            Error::internal("a batch came before its relation").context("table", relation.name()).context("version", relation.version())
-        })?;
-        if plan.masks.is_empty() {
-            return Ok(vec![batch]);
-        }
-        let mut columns = batch.records.columns().to_vec();
-        plan.hide(&mut columns)?;
-        let mut before = batch.before;
-        if let Some(before) = &mut before {
-            plan.hide(&mut before.columns)?;
-        }
-        let records = RecordBatch::try_new(Arc::clone(plan.output.schema()), columns)
-            .map_err(|_| Error::internal("a masked batch does not fit its relation").context("table", relation.name()))?;
-        Ok(vec![ChangeBatch { relation: Arc::clone(&plan.output), records, before, ..batch }])
-    }
-}
-
-impl fmt::Debug for MaskTransform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never a key.
-        f.debug_list().entries(self.rules.iter().map(ToString::to_string)).finish()
-    }
 }

@@ -24,6 +24,7 @@ use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::stream::BoxStream;
@@ -32,6 +33,7 @@ use logweir_core::{Error, Relation, RelationName, Result};
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::mask::{MaskKeys, query_functions};
 use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
@@ -99,6 +101,7 @@ pub struct QueryEngine {
     runtime: Arc<RuntimeEnv>,
     sort_spill_bytes: usize,
     batch_rows: usize,
+    functions: Vec<Arc<ScalarUDF>>,
 }
 
 impl QueryEngine {
@@ -121,7 +124,14 @@ impl QueryEngine {
         let sort_spill_bytes = (memory_bytes / 16).min(10 << 20);
         // A sort cannot spill less than a batch, and there are several in a plan.
         let batch_rows = (memory_bytes / BATCH_ROW_MEMORY_BYTES).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
-        Ok(QueryEngine { tables, runtime, sort_spill_bytes, batch_rows })
+        Ok(QueryEngine { tables, runtime, sort_spill_bytes, batch_rows, functions: Vec::new() })
+    }
+
+    /// The same engine, whose queries may use the masks with `keys`, and `unmask`.
+    #[must_use]
+    pub fn with_masks(mut self, keys: &MaskKeys) -> Self {
+        self.functions = query_functions(keys);
+        self
     }
 
     /// Plans one read-only statement and begins to run it.
@@ -215,6 +225,9 @@ impl Session {
         config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
         config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
         let context = SessionContext::new_with_config_rt(config, Arc::clone(&engine.runtime));
+        for function in &engine.functions {
+            context.register_udf((**function).clone());
+        }
         for (name, catalog) in &catalogs {
             context.register_catalog(name, Arc::clone(catalog) as _);
         }

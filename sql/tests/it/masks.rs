@@ -7,21 +7,27 @@ use arrow::array::{
     Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array,
 };
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Field, Float32Type, Int8Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float32Type, Int8Type};
 use expect_test::expect;
 use logweir_core::{
     BeforeImages, ChangeBatch, ChangeType, Column, LogPosition, MemoryPermit, MetadataBuilder, Pattern, Relation, RelationName,
     SourcePlace, TimestampMicros, Transform, Unchanged,
 };
-use logweir_sql::{MaskKind, MaskRule, MaskTransform};
+use logweir_sql::{ColumnNames, DateUnit, MaskKey, MaskKind, MaskRule, MaskTransform};
 use proptest::prelude::*;
 
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
 fn hash() -> MaskKind {
-    MaskKind::Hash { key: "0123456789abcdef0123456789abcdef".into() }
+    MaskKind::Hash { key: KEY.into() }
+}
+
+fn tokenize() -> MaskKind {
+    MaskKind::Tokenize { key: KEY.into() }
 }
 
 fn rule(pattern: &str, with: MaskKind) -> MaskRule {
-    MaskRule { columns: vec![Pattern::new(pattern)], with }
+    MaskRule::new(vec![Pattern::new(pattern)], with)
 }
 
 fn relation(version: u32, columns: &[(&str, DataType)], key: Vec<usize>) -> Arc<Relation> {
@@ -148,7 +154,7 @@ fn the_first_rule_wins_and_later_columns_are_caught() {
     let second = relation(2, &[("id", DataType::Int32), ("email", DataType::Utf8), ("email2", DataType::Utf8)], vec![0]);
     transform.output(&first).unwrap();
     let planned = transform.output(&second).unwrap().remove(0);
-    assert_eq!(transform.unmatched(), [&Pattern::new("*.emial")]);
+    assert_eq!(transform.unmatched(), ["*.emial"]);
 
     let column = |text| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
     let id: ArrayRef = Arc::new(Int32Array::from(vec![1]));
@@ -169,7 +175,8 @@ fn what_is_said_of_a_masked_column_says_nothing_of_its_values() {
     let planned = transform.output(&source).unwrap().remove(0);
     let column = &planned.columns()[1];
     assert_eq!((column.name(), column.source_type.as_str(), column.field.data_type()), ("c", "masked(hash)", &DataType::Utf8));
-    assert!(column.detail.is_null() && column.field.metadata().is_empty());
+    assert!(column.detail.is_null());
+    assert_eq!(column.field.metadata(), &[("logweir.mask".to_owned(), "hash".to_owned())].into());
     assert_eq!((planned.name(), planned.version(), planned.key(), planned.key_declared()), (source.name(), 3, &[1][..], true));
     assert_eq!((&planned.columns()[0], &planned.columns()[2]), (&source.columns()[0], &source.columns()[2]));
 }
@@ -225,6 +232,13 @@ fn impossible_masks_are_refused_by_name() {
         (MaskKind::Partial, DataType::Date32, false),
         (MaskKind::Email, DataType::Int32, false),
         (hash(), vector, false),
+        (tokenize(), DataType::Int16, false),
+        (tokenize(), DataType::Decimal128(5, 0), false),
+        (tokenize(), DataType::Float64, false),
+        (MaskKind::Date { to: DateUnit::Day }, DataType::Date32, false),
+        (MaskKind::Round { step: "1".parse().unwrap() }, DataType::Int32, false),
+        (MaskKind::Noise { share: 0.5, key: KEY.into() }, DataType::Utf8, false),
+        (MaskKind::Date { to: DateUnit::Year }, DataType::Date32, true),
         (MaskKind::Null, DataType::Utf8, true),
         (MaskKind::Partial, DataType::Int64, true),
     ] {
@@ -239,16 +253,97 @@ fn impossible_masks_are_refused_by_name() {
         a partial mask is for text and whole numbers (mask: *.c with partial, table: shop.customers, column: c, type: Date32); mask the column with hash or null
         an email mask is for text (mask: *.c with email, table: shop.customers, column: c, type: Int32); mask the column with hash or null
         a hash is for single values (mask: *.c with hash, table: shop.customers, column: c, type: List(Float32)); mask the column with null or exclude it
-        this mask would make different keys equal (mask: *.c with null, table: shop.customers, column: c, type: Utf8); mask a key column with hash
-        this mask would make different keys equal (mask: *.c with partial, table: shop.customers, column: c, type: Int64); mask a key column with hash
+        tokens are for text, and for whole numbers of types with a million values and more: fewer are soon tried (mask: *.c with tokenize, table: shop.customers, column: c, type: Int16); mask the column with hash or null
+        tokens are for text, and for whole numbers of types with a million values and more: fewer are soon tried (mask: *.c with tokenize, table: shop.customers, column: c, type: Decimal128(5, 0)); mask the column with hash or null
+        tokens are for text, and for whole numbers of types with a million values and more: fewer are soon tried (mask: *.c with tokenize, table: shop.customers, column: c, type: Float64); mask the column with hash or null
+        a date mask is for timestamps and, from month on, for dates (mask: *.c with date, table: shop.customers, column: c, type: Date32); mask a date to year, quarter or month, and other columns with hash or null
+        rounding is for numbers, and its step for some that are finer (mask: *.c with number, table: shop.customers, column: c, type: Int32); round to more than the last digit of the column, or mask it with hash or null
+        noise is for numbers (mask: *.c with number, table: shop.customers, column: c, type: Utf8); mask the column with hash or null
+        this mask would make different keys equal (mask: *.c with date, table: shop.customers, column: c, type: Date32); mask a key column with hash or tokenize
+        this mask would make different keys equal (mask: *.c with null, table: shop.customers, column: c, type: Utf8); mask a key column with hash or tokenize
+        this mask would make different keys equal (mask: *.c with partial, table: shop.customers, column: c, type: Int64); mask a key column with hash or tokenize
     "#]]
     .assert_eq(&messages);
     assert!(MaskTransform::new(vec![rule("*", MaskKind::Hash { key: "".into() })]).is_err());
-    assert!(MaskTransform::new(vec![MaskRule { columns: vec![], with: MaskKind::Null }]).is_err());
+    assert!(MaskTransform::new(vec![MaskRule::new(vec![], MaskKind::Null)]).is_err());
     // Nothing passes that no rule was held against.
     let unplanned = relation(1, &[("c", DataType::Utf8)], vec![]);
     let batch = batch(&unplanned, vec![Arc::new(StringArray::from(vec!["x"]))]);
     assert!(MaskTransform::new(vec![]).unwrap().apply(batch).is_err());
+}
+
+/// What becomes of each column of a relation, as a list of source types.
+fn decided(rules: Vec<MaskRule>, columns: &[(&str, &str)]) -> String {
+    let columns = columns.iter().map(|(name, source_type)| Column {
+        field: Arc::new(Field::new(*name, DataType::Utf8, true)),
+        source_type: source_type.to_string(),
+        detail: Default::default(),
+    });
+    let relation = Relation::new(RelationName::new("shop", "customers"), 1, LogPosition::MIN, columns.collect(), vec![]);
+    match MaskTransform::new(rules).unwrap().refusing_unlisted().output(&Arc::new(relation)) {
+        Ok(planned) => planned[0].columns().iter().map(|column| column.source_type.as_str()).collect::<Vec<_>>().join(" "),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn rules_are_for_names_and_types_and_all_that_they_say() {
+    let names = |text| Some(ColumnNames::new(text).unwrap());
+    let types = |patterns: &[&str]| patterns.iter().map(|pattern| Pattern::new(*pattern)).collect::<Vec<_>>();
+    let keep_all = || MaskRule::new(vec![Pattern::new("*")], MaskKind::Keep);
+    let rules = vec![
+        MaskRule { names: names("email_verified"), ..MaskRule::new(vec![], MaskKind::Keep) },
+        MaskRule { names: names(".*(email|phone)"), types: types(&["VARCHAR*", "text"]), ..MaskRule::new(vec![], hash()) },
+        MaskRule { types: types(&["json?"]), ..MaskRule::new(vec![Pattern::new("shop.*")], MaskKind::Null) },
+        keep_all(),
+    ];
+    let columns = [
+        ("Work_Email", "varchar(40)"),
+        ("email_verified", "text"),
+        ("phone", "TEXT"),
+        ("phone_type", "text"),
+        ("phone", "bigint"),
+        ("settings", "JSONB"),
+    ];
+    assert_eq!(decided(rules.clone(), &columns), "masked(hash) text masked(hash) text bigint masked(null)");
+    expect!["no mask rule decides on a column, and `unlisted: fail` refuses that (table: shop.customers, columns: phone_type, phone); add a rule for it: a mask, or `with: keep` if it may be seen"]
+        .assert_eq(&decided(rules[..3].to_vec(), &columns));
+
+    let mut transform = MaskTransform::new(rules).unwrap();
+    transform.output(&relation(1, &[("phone", DataType::Utf8)], vec![])).unwrap();
+    // The relation's type is no text by its name.
+    assert_eq!(transform.unmatched(), ["names email_verified", "names .*(email|phone) types varchar* text", "shop.*"]);
+    for wrong in ["(", "a)", "a)(b", "[", "*"] {
+        assert!(ColumnNames::new(wrong).is_err_and(|error| !error.contains('\n') && !error.is_empty()), "{wrong}");
+    }
+}
+
+#[test]
+fn a_named_key_is_said_and_a_key_column_may_have_a_token() {
+    let key = MaskKey { id: Some("pii-2026".to_owned()), secret: KEY.into() };
+    let mut transform = MaskTransform::new(vec![rule("*.id", MaskKind::Tokenize { key })]).unwrap();
+    assert!(!format!("{transform:?}").contains(KEY));
+    let relation = relation(1, &[("id", DataType::Int64)], vec![0]);
+    let planned = transform.output(&relation).unwrap().remove(0);
+    let field = &planned.columns()[0].field;
+    assert_eq!((field.data_type(), planned.key(), field.metadata().len()), (&DataType::Int64, &[0][..], 2));
+    assert_eq!((field.metadata()["logweir.mask"].as_str(), field.metadata()["logweir.mask_key"].as_str()), ("tokenize", "pii-2026"));
+}
+
+#[test]
+fn dates_and_numbers_keep_their_types() {
+    let dates: ArrayRef = Arc::new(Date32Array::from(vec![Some(20_777), None]));
+    let month = masked(MaskKind::Date { to: DateUnit::Month }, dates);
+    assert_eq!(month.as_ref(), &Date32Array::from(vec![Some(20_758), None]) as &dyn Array);
+    let money: ArrayRef = Arc::new(Decimal128Array::from(vec![Some(123_456), None]).with_precision_and_scale(10, 2).unwrap());
+    let rounded = masked(MaskKind::Round { step: "100".parse().unwrap() }, Arc::clone(&money));
+    assert_eq!(rounded.as_ref(), &Decimal128Array::from(vec![Some(120_000), None]).with_precision_and_scale(10, 2).unwrap() as &dyn Array);
+    let noise = || MaskKind::Noise { share: 0.1, key: KEY.into() };
+    let noisy = masked(noise(), Arc::clone(&money));
+    assert_eq!((&noisy, noisy.data_type()), (&masked(noise(), Arc::clone(&money)), money.data_type()));
+    let value = noisy.as_primitive::<Decimal128Type>().value(0);
+    assert!((111_100..=135_802).contains(&value) && value != 123_456, "{value}");
+    assert!(MaskTransform::new(vec![rule("*.c", MaskKind::Noise { share: 0.0, key: KEY.into() })]).is_err());
 }
 
 /// The bytes of an array, everything that a writer could come across.
@@ -275,8 +370,8 @@ fn value() -> impl Strategy<Value = Option<String>> {
 
 proptest! {
     #[test]
-    fn no_clear_value_is_left(values in proptest::collection::vec(value(), 1..40), which in 0..4, dictionary: bool, from in 0..5usize) {
-        let with = [hash(), MaskKind::Partial, MaskKind::Email, MaskKind::Null][which as usize].clone();
+    fn no_clear_value_is_left(values in proptest::collection::vec(value(), 1..40), which in 0..5, dictionary: bool, from in 0..5usize) {
+        let with = [hash(), MaskKind::Partial, MaskKind::Email, MaskKind::Null, tokenize()][which as usize].clone();
         let mut column: ArrayRef = Arc::new(StringArray::from_iter(values.iter().map(Option::as_deref)));
         if dictionary {
             column = Arc::new(values.iter().map(Option::as_deref).collect::<DictionaryArray<Int8Type>>());

@@ -1,10 +1,11 @@
 //! What queries answer over landed files.
 
+use arrow::array::AsArray;
 use arrow::datatypes::DataType::{Date32, Decimal128, Int32, Int64, Utf8};
 use expect_test::{Expect, expect};
 use logweir_core::ChangeType::{Delete, Insert, Read, Truncate, UpdateDelete, UpdateInsert};
 use logweir_core::{Column, LogPosition, Relation, RelationName};
-use logweir_sql::{LandedTable, QueryEngine};
+use logweir_sql::{LandedTable, MaskKeys, QueryEngine};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
@@ -635,4 +636,21 @@ async fn a_large_table_spills_within_its_memory() {
     let tiny = QueryEngine::new(vec![lake.table("orders")], 64 << 10).unwrap();
     let answer = answer(&tiny, "select count(*) as n, max(note) as l from orders").await;
     assert!(answer.contains("Config: the query needs more memory than it may have"), "{answer}");
+}
+
+#[tokio::test]
+async fn tokens_are_turned_back_by_the_holder_of_the_key() {
+    let keys = |key: &str| MaskKeys::new([("pii".to_owned(), key.into())]).unwrap();
+    let engine = || QueryEngine::new(vec![], MEMORY_BYTES).unwrap();
+    let sql = "SELECT unmask(token, 'pii') = 'Ada.Lovelace@example.com' AS back, token <> 'Ada.Lovelace@example.com' AS hidden
+               FROM (SELECT mask_tokenize(name) AS token FROM (VALUES ('Ada.Lovelace@example.com')) AS t (name))";
+    let back = engine().with_masks(&keys("0123456789abcdef")).sql(sql).await.unwrap().collect().await.unwrap();
+    assert!(back[0].column(0).as_boolean().value(0) && back[0].column(1).as_boolean().value(0));
+    for (sql, expected) in [
+        ("SELECT unmask('x', 'pii2')", "there is no key of the id that unmask names; keys are: pii"),
+        ("SELECT mask_tokenize(true)", "tokens are for text"),
+    ] {
+        let error = engine().with_masks(&keys("0123456789abcdef")).sql(sql).await.unwrap_err().report();
+        assert!(error.contains(expected), "{error}");
+    }
 }

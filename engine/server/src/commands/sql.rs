@@ -66,7 +66,8 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             .context("streams", without.join(", "))
             .remedy("run the streams first: logweir run"));
     }
-    QueryEngine::new(tables, usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX))
+    let engine = QueryEngine::new(tables, usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX))?;
+    Ok(engine.with_masks(&loaded.mask_keys()?))
 }
 
 /// The directory below which all files of a table lie, whatever their time: the leading part of the path that no time is in.

@@ -26,6 +26,7 @@ pub(super) fn places(root: &Node, hidden: &mut Vec<Place>) {
     for (key, value) in root.entries() {
         match key.name.as_str() {
             // What is chosen freely says nothing of what stands under it: a stream may be called `monkeys`.
+            "keys" if !value.entries().is_empty() => value.entries().iter().for_each(|(_, value)| entry_places("key", value, hidden)),
             "profiles" | "streams" => value.entries().iter().for_each(|(_, value)| inner_places(value, hidden)),
             _ => entry_places(&key.name, value, hidden),
         }

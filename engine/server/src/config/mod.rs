@@ -2,6 +2,7 @@
 
 mod check;
 mod clear;
+mod masks;
 mod model;
 mod problem;
 mod references;
@@ -18,8 +19,9 @@ use logweir_sql::SqlProblem;
 use serde::Deserialize as _;
 
 pub(crate) use model::{
-    Arrays, Backfill, Config, Destination, Mask, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, Origin, Postgres,
-    PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate, SqlRule, Start, State, Stream, Streaming, Unresolved,
+    Arrays, Backfill, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue,
+    Origin, Postgres, PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate, SqlRule, Start, State, Stream, Streaming,
+    Unlisted, Unresolved,
 };
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};

@@ -37,6 +37,9 @@ pub(crate) struct Config {
     /// How long an endpoint that cannot be reached is tried again at the start.
     #[serde(default = "default_connect_timeout")]
     pub(crate) connect_timeout: Span,
+    /// Keys that masks and SQL name, by an id of your choice: secrets of at least 32 random bytes.
+    #[serde(default)]
+    pub(crate) keys: BTreeMap<Name, Secret>,
     /// The databases and destinations there are, by a name of your choice.
     pub(crate) profiles: BTreeMap<Name, Profile>,
     /// What flows from where to where, by a name of your choice.
@@ -382,9 +385,9 @@ pub(crate) struct Stream {
     pub(crate) backfill: Backfill,
     /// Where the log begins when there is no checkpoint: `now` for a server, `earliest` for files when left out.
     pub(crate) start: Option<Start>,
-    /// Which columns are masked before anything is written anywhere. The first rule that fits a column holds.
+    /// Which columns are masked before anything is written anywhere. The first rule that is for a column holds.
     #[serde(default)]
-    pub(crate) mask: Vec<Mask>,
+    pub(crate) mask: Masks,
     /// SQL over single tables, after the masks. Every rule that fits a table holds.
     #[serde(default)]
     pub(crate) transforms: Vec<SqlRule>,
@@ -509,17 +512,113 @@ pub(crate) struct StartTimestamp {
     timestamp: Later,
 }
 
-/// A masking rule.
+/// Masking rules.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Masks {
+    /// The rules; other columns stay clear.
+    Rules(Vec<Mask>),
+    /// The rules, and what becomes of other columns.
+    Options(MaskOptions),
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Masks::Rules(Vec::new())
+    }
+}
+
+impl Masks {
+    pub(crate) fn rules(&self) -> &[Mask] {
+        match self {
+            Masks::Rules(rules) => rules,
+            Masks::Options(options) => &options.rules,
+        }
+    }
+
+    pub(crate) fn unlisted(&self) -> Unlisted {
+        match self {
+            Masks::Rules(_) => Unlisted::Keep,
+            Masks::Options(options) => options.unlisted,
+        }
+    }
+}
+
+/// Masking rules, and what becomes of other columns.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MaskOptions {
+    /// What becomes of columns that no rule is for.
+    #[serde(default)]
+    pub(crate) unlisted: Unlisted,
+    /// The rules. The first that is for a column holds.
+    pub(crate) rules: Vec<Mask>,
+}
+
+/// What becomes of columns that no masking rule is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unlisted {
+    /// They stay clear.
+    #[default]
+    Keep,
+    /// The stream stops before anything of their table is written.
+    Fail,
+}
+
+/// A masking rule. What it says of its columns must hold together.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mask {
-    /// Patterns over `schema.table.column`.
+    /// Patterns over `schema.table.column`; any of them.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub(crate) columns: Vec<ColumnPattern>,
+    /// A regular expression over the whole name of a column, whatever the case of its letters.
+    #[schemars(extend("format" = "column-names"))]
+    pub(crate) names: Option<String>,
+    /// Patterns over the source's types, such as `varchar*`; any of them.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub(crate) types: Vec<String>,
     /// What is done to the values.
     pub(crate) with: MaskWith,
-    /// The key of `hash`.
-    pub(crate) key: Option<Secret>,
+    /// The key of `hash`, `tokenize` and of `number` with `noise`: a secret, or the id of one of `keys`.
+    pub(crate) key: Option<MaskKey>,
+    /// What is left of a `date`.
+    pub(crate) to: Option<DateUnit>,
+    /// The step that a `number` is rounded to.
+    #[schemars(range(min = 0))]
+    pub(crate) round: Option<f64>,
+    /// The share of a `number` that is added or taken away, at most: 0.1 for a tenth.
+    #[schemars(range(min = 0, max = 1))]
+    pub(crate) noise: Option<f64>,
+}
+
+/// What is left of a date.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DateUnit {
+    /// The year.
+    Year,
+    /// The quarter.
+    Quarter,
+    /// The month.
+    Month,
+    /// The day, of a moment.
+    Day,
+    /// The hour, of a moment.
+    Hour,
+}
+
+/// The key of a mask.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum MaskKey {
+    /// A secret.
+    Secret(Secret),
+    /// The id of one of `keys`.
+    Named(String),
 }
 
 /// What masking does to a value.
@@ -534,15 +633,30 @@ pub(crate) enum MaskWith {
     Email,
     /// Nothing stays. In quotes: `"null"`.
     Null,
-    /// Format-preserving tokens.
-    #[schemars(extend("x-later" = "`tokenize` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    /// Another value of the same form, with `key`, which turns it back: digits stay digits, letters letters.
     Tokenize,
-    /// Coarser dates.
-    #[schemars(extend("x-later" = "masking with `date` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    /// The beginning of the year, quarter, month, day or hour: `to`.
     Date,
-    /// Coarser numbers.
-    #[schemars(extend("x-later" = "masking with `number` is not available yet; use `hash`, `partial`, `email` or `\"null\"`"))]
+    /// The nearest multiple of `round`, or at most a share of `noise` more or less.
     Number,
+    /// Everything stays: the column is decided on.
+    Keep,
+}
+
+impl MaskWith {
+    /// The word for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            MaskWith::Hash => "hash",
+            MaskWith::Partial => "partial",
+            MaskWith::Email => "email",
+            MaskWith::Null => "null",
+            MaskWith::Tokenize => "tokenize",
+            MaskWith::Date => "date",
+            MaskWith::Number => "number",
+            MaskWith::Keep => "keep",
+        }
+    }
 }
 
 /// What the changes of a table become.

@@ -2,6 +2,7 @@
 //!
 //! Works on the tree, so that a file with other mistakes is still checked for these.
 
+use super::masks;
 use super::model::SOURCE_KINDS;
 use super::problem::{Place, Problem, nearest};
 use super::tree::{Node, Value};
@@ -26,6 +27,7 @@ pub(crate) fn check(root: &Node) -> Vec<Problem> {
     }
     for (_, stream) in root.get("streams").map(Node::entries).unwrap_or_default() {
         check_stream(stream, profiles, &mut problems);
+        masks::check(stream, root.get("keys"), &mut problems);
         check_kind(stream, profiles, &mut problems);
     }
     check_slots(root.get("streams"), profiles, &mut problems);
@@ -90,19 +92,6 @@ fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Probl
     for (_, reference) in stream.get("references").map(Node::entries).unwrap_or_default() {
         if let Some(profile) = reference.get("profile") {
             check_profile(profile, profiles, true, problems);
-        }
-    }
-    for rule in stream.get("mask").map(Node::items).unwrap_or_default() {
-        let Some(with) = rule.get("with") else { continue };
-        match (with.text(), rule.get("key")) {
-            (Some("hash"), None) => problems.push(
-                Problem::new(with.place, "masking with `hash` needs a `key`")
-                    .help("write key: { env: NAME_OF_A_VARIABLE } or key: { file: /path/of/a/file }"),
-            ),
-            (Some(other @ ("partial" | "email" | "null")), Some(key)) => {
-                problems.push(Problem::new(key.place, format!("masking with `{other}` takes no `key`")));
-            }
-            _ => {}
         }
     }
 }

@@ -50,6 +50,7 @@ state: { url: "s3://bucket/prefix", options: { endpoint: "http://127.0.0.1:9000"
 memory: 1GiB
 connect_timeout: 5s
 http: { listen: 127.0.0.1:9290 }
+keys: { pii-2026: { file: password }, pii-2025: { file: password } }
 profiles:
   shop-db:
     mysql: { host: 127.0.0.1, port: 3306, user: weir, password: { file: password },
@@ -72,6 +73,11 @@ streams:
     mask:
       - { columns: ["*.email"], with: hash, key: { file: password } }
       - { columns: ["*.phone"], with: "null" }
+      - { names: ".*(iban|ssn).*", types: ["varchar*", text], with: tokenize, key: pii-2026 }
+      - { columns: ["*.birthday"], with: date, to: month }
+      - { columns: ["*.salary"], with: number, round: 100 }
+      - { columns: ["*.weight"], with: number, noise: 0.1, key: pii-2026 }
+      - { columns: ["*.id"], with: keep }
     on_bad_value: fail
     destinations:
       - profile: lake
@@ -194,7 +200,7 @@ streams:
     source: db
     backfill: all
     start: { timestamp: "2026-01-01" }
-    mask: [ { columns: ["*.email"], with: tokenize } ]
+    mask: []
     destinations: [ { profile: lake, mode: table, format: avro, layout: datastream } ]
   other:
     source: db
@@ -245,12 +251,6 @@ streams:
             12 |     start: { timestamp: "2026-01-01" }
                |              ^^^^^^^^^
 
-            error: `tokenize` is not available yet; use `hash`, `partial`, `email` or `"null"`
-             --> logweir.yaml:13:43
-               |
-            13 |     mask: [ { columns: ["*.email"], with: tokenize } ]
-               |                                           ^^^^^^^^
-
             error: `mode: table` is not available yet; `changes` appends every change, and `logweir sql` shows the current state
              --> logweir.yaml:14:44
                |
@@ -275,7 +275,7 @@ streams:
             17 |     backfill: { exclude: ["shop.audit"] }
                |                 ^^^^^^^
 
-            12 mistakes in logweir.yaml
+            11 mistakes in logweir.yaml
         "#]],
     );
 }
@@ -446,7 +446,7 @@ streams:
               |
             8 |       - { columns: ["*.email"], with: hash }
               |                                       ^^^^
-             = write key: { env: NAME_OF_A_VARIABLE } or key: { file: /path/of/a/file }
+             = write key: { env: NAME_OF_A_VARIABLE }, key: { file: /path/of/a/file } or the id of one of `keys`
 
             error: `columns` has a value that is not possible: `email`
              --> logweir.yaml:9:21
@@ -681,6 +681,118 @@ fn a_text_that_is_not_yaml_has_a_place() {
 }
 
 #[test]
+fn mistakes_in_masks_are_shown() {
+    check(
+        r#"keys:
+  pii-2026: { env: PATH }
+  other: hunter2
+profiles:
+  db: { mysql: { host: localhost, user: weir } }
+  lake: { files: { url: file:///data/lake } }
+streams:
+  shop:
+    source: db
+    mask:
+      unlisted: fail
+      rules:
+        - { columns: ["*.a"], with: hash, key: pii-2025 }
+        - { names: "(email", with: tokenize }
+        - { with: partial, to: month }
+        - { names: b, with: date, to: week }
+        - { names: c, with: number }
+        - { names: d, with: number, round: 0 }
+        - { names: e, with: number, round: 10, noise: 0.1 }
+        - { names: f, with: number, noise: 2, key: pii-2026 }
+    destinations: [ { profile: lake } ]
+"#,
+        expect![[r#"
+            error: `other` is a secret and must not stand in the file
+             --> logweir.yaml:3:10
+              |
+            3 |   other: *******
+              |          ^^^^^^^
+             = write { env: NAME_OF_A_VARIABLE } or { file: /path/of/a/file }
+
+            error: `key` is neither a secret nor the id of one of `keys`
+             --> logweir.yaml:13:48
+               |
+            13 |         - { columns: ["*.a"], with: hash, key: ******** }
+               |                                                ^^^^^^^^
+             = did you mean `pii-2026`? keys are: pii-2026, other
+
+            error: `names` has a value that is not possible: `(email`
+             --> logweir.yaml:14:20
+               |
+            14 |         - { names: "(email", with: tokenize }
+               |                    ^^^^^^^^
+             = unclosed group
+
+            error: masking with `tokenize` needs a `key`
+             --> logweir.yaml:14:36
+               |
+            14 |         - { names: "(email", with: tokenize }
+               |                                    ^^^^^^^^
+             = write key: { env: NAME_OF_A_VARIABLE }, key: { file: /path/of/a/file } or the id of one of `keys`
+
+            error: a mask rule needs `columns`, `names` or `types`
+             --> logweir.yaml:15:19
+               |
+            15 |         - { with: partial, to: month }
+               |                   ^^^^^^^
+             = `columns` are patterns such as "*.email", `names` a regular expression over the names of columns, `types` the source's types
+
+            error: masking with `partial` takes no `to`
+             --> logweir.yaml:15:32
+               |
+            15 |         - { with: partial, to: month }
+               |                                ^^^^^
+
+            error: `to` has a value that is not possible: `week`
+             --> logweir.yaml:16:39
+               |
+            16 |         - { names: b, with: date, to: week }
+               |                                       ^^^^
+             = allowed: `year` or `quarter` or `month` or `day` or `hour`
+
+            error: masking with `number` needs a `round`
+             --> logweir.yaml:17:29
+               |
+            17 |         - { names: c, with: number }
+               |                             ^^^^^^
+             = write round: 100 to round, or noise: 0.1 for at most a tenth more or less
+
+            error: `round` has a value that is not possible: `0`
+             --> logweir.yaml:18:44
+               |
+            18 |         - { names: d, with: number, round: 0 }
+               |                                            ^
+             = a step is a number above zero, such as 100 or 0.5
+
+            error: masking with `number` needs a `key`
+             --> logweir.yaml:19:29
+               |
+            19 |         - { names: e, with: number, round: 10, noise: 0.1 }
+               |                             ^^^^^^
+             = write key: { env: NAME_OF_A_VARIABLE }, key: { file: /path/of/a/file } or the id of one of `keys`
+
+            error: masking with `number` takes no `round` beside `noise`
+             --> logweir.yaml:19:44
+               |
+            19 |         - { names: e, with: number, round: 10, noise: 0.1 }
+               |                                            ^^
+
+            error: `noise` must be 0 to 1
+             --> logweir.yaml:20:44
+               |
+            20 |         - { names: f, with: number, noise: 2, key: ******** }
+               |                                            ^
+
+            12 mistakes in logweir.yaml
+        "#]],
+    );
+}
+
+#[test]
 fn a_secret_in_the_file_is_not_repeated() {
     for text in [
         "profiles: { db: { mysql: { host: h, user: u, password: hunter2, oops: 1 } } }\n",
@@ -703,9 +815,9 @@ fn the_published_schema_lists_what_is_taken_and_nothing_else() {
         let names = schema.pointer(pointer).and_then(serde_json::Value::as_object).map(|map| map.keys().cloned().collect());
         names.unwrap_or_else(|| panic!("{pointer} is not in {schema:#}"))
     };
-    assert_eq!(properties("/properties"), ["connect_timeout", "http", "memory", "profiles", "state", "streams"]);
+    assert_eq!(properties("/properties"), ["connect_timeout", "http", "keys", "memory", "profiles", "state", "streams"]);
     // The keys of a stream, wherever the map of streams keeps its values.
-    assert!(text.contains("exclude_columns") && text.contains("transforms") && text.contains("quarantine") && !text.contains("tokenize"));
+    assert!(text.contains("exclude_columns") && text.contains("transforms") && text.contains("quarantine") && text.contains("tokenize"));
 }
 
 /// Whatever way YAML has the SQL written, the caret stands under the word.
@@ -760,17 +872,17 @@ fn mistakes_in_sql_are_shown_where_they_stand() {
                |                             ^
 
             error: ORDER BY has no place in a transform: a transform sees one change at a time, so what it says of a row cannot depend on other rows
-             --> logweir.yaml:21:20
+             --> logweir.yaml:21:11
                |
             21 |           ORDER BY id
-               |                    ^^
+               |           ^^^^^
              = changes keep the order of the log; sort when you query
 
             error: LIMIT has no place in a transform: a transform sees one change at a time, so what it says of a row cannot depend on other rows
-             --> logweir.yaml:22:59
+             --> logweir.yaml:22:53
                |
             22 |       - { table: shop.c, sql: "SELECT \"id\" FROM c LIMIT 5" }
-               |                                                           ^
+               |                                                     ^^^^^
 
             error: only LEFT JOIN has a place in a transform: with any other join a row without a match would be lost
              --> logweir.yaml:23:66
@@ -824,7 +936,13 @@ fn the_published_schema_takes_what_the_parser_takes() {
         ("    mask: [ { columns: [\"*.x\"], with: \"null\" } ]\n", true),
         ("    mask: [ { columns: [\"*.x\"], with: null } ]\n", false),
         ("    mask: [ { columns: [], with: email } ]\n", false),
-        ("    mask: [ { columns: [\"*.x\"], with: date } ]\n", false),
+        ("    mask: [ { columns: [\"*.x\"], with: date, to: month } ]\n", true),
+        ("    mask: [ { columns: [\"*.x\"], with: date, to: week } ]\n", false),
+        ("    mask: [ { names: \".*(email|phone).*\", types: [text], with: number, round: 0.5 } ]\n", true),
+        ("    mask: [ { names: x, with: number, round: -1 } ]\n", false),
+        ("    mask: { unlisted: fail, rules: [ { names: \".*\", with: keep } ] }\n", true),
+        ("    mask: { unlisted: fail }\n", false),
+        ("    mask: { unlisted: drop, rules: [] }\n", false),
         ("    on_bad_value: fail\n", true),
         ("    on_bad_value: quarantine\n", true),
         ("    transforms: []\n", true),

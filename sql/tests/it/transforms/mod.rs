@@ -3,6 +3,7 @@
 mod cases;
 pub(crate) mod changes;
 mod columns;
+mod masks;
 mod quarantine;
 mod random;
 mod references;
