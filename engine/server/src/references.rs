@@ -53,7 +53,7 @@ pub(crate) async fn load(loaded: &Loaded, name: &str) -> Result<References> {
     Ok(tables.into_iter().collect())
 }
 
-/// The followed tables as they are now, after the masks, if a transform of the stream asks for them. A source that cannot be looked
+/// The followed tables as they are now, after masks and functions, if a transform of the stream asks for them. A source that cannot be looked
 /// at now is no reason to stop: the log tells what tables were.
 pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relation>>> {
     let stream = loaded.stream(name)?;
@@ -69,7 +69,12 @@ pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relatio
             None => known.push(relation),
         }
     }
-    Ok(known)
+    let Some(mut udf) = loaded.udf(stream)? else { return Ok(known) };
+    let mut made = Vec::with_capacity(known.len());
+    for relation in known {
+        made.extend(udf.output(&relation)?.into_iter().next());
+    }
+    Ok(made)
 }
 
 async fn read(loaded: &Loaded, reference: &Reference) -> Result<RecordBatch> {

@@ -18,7 +18,7 @@ use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{StreamSpec, TransformFactory};
 use logweir_sql::{
     BadValue, ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate,
-    SqlContext, SqlProblem, SqlRule, SqlTransform, Unresolved, mask_functions,
+    SqlContext, SqlProblem, SqlRule, SqlTransform, UdfRule, UdfTransform, Unresolved, mask_functions,
 };
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -204,6 +204,16 @@ impl Loaded {
         MaskKeys::new(keys.collect::<Result<Vec<_>>>()?)
     }
 
+    /// The functions of a stream, if it has rules.
+    pub(crate) fn udf(&self, stream: &Stream) -> Result<Option<UdfTransform>> {
+        let rules = self.udf_rules(stream)?;
+        if rules.is_empty() { Ok(None) } else { UdfTransform::new(rules, bad_value(stream)).map(Some) }
+    }
+
+    fn udf_rules(&self, stream: &Stream) -> Result<Vec<UdfRule>> {
+        stream.udf.iter().map(|udf| udf.rule(&self.directory)).collect()
+    }
+
     /// The SQL of a stream, if it has rules. What is wrong with a rule on its face was found when the file was read.
     /// `known` are tables as they are now, after the masks.
     pub(crate) fn sql(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<Option<SqlTransform>> {
@@ -230,12 +240,9 @@ impl Loaded {
                 config::SharedTruncate::Ignore => SharedTruncate::Ignore,
             },
         };
-        let bad_value = match stream.on_bad_value {
-            OnBadValue::Fail => BadValue::Fail,
-            OnBadValue::Quarantine => BadValue::Quarantine,
-        };
-        let context =
-            SqlContext { functions: mask_functions(&self.mask_keys()?), references: references.clone(), known: known.to_vec(), bad_value };
+        let functions = mask_functions(&self.mask_keys()?);
+        let (references, known) = (references.clone(), known.to_vec());
+        let context = SqlContext { functions, references, known, bad_value: bad_value(stream) };
         Ok((stream.transforms.iter().map(rule).collect(), context))
     }
 
@@ -258,12 +265,16 @@ impl Loaded {
     pub(crate) fn spec(&self, name: &str, memory_bytes: usize, until_caught_up: bool, extra: &Extra) -> Result<StreamSpec> {
         let stream = self.stream(name)?;
         let (masks, refuses_unlisted) = (self.mask_rules(stream)?, refuses_unlisted(stream));
+        let (udfs, udf_bad_value) = (self.udf_rules(stream)?, bad_value(stream));
         let (rules, context) = self.sql_rules(stream, &extra.references, &extra.known)?;
         let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
             if !masks.is_empty() || refuses_unlisted {
                 transforms.push(Box::new(mask_transform(masks.clone(), refuses_unlisted)?));
+            }
+            if !udfs.is_empty() {
+                transforms.push(Box::new(UdfTransform::new(udfs.clone(), udf_bad_value)?));
             }
             if !rules.is_empty() {
                 transforms.push(Box::new(sql_transform(rules.clone(), context.clone())?));
@@ -456,6 +467,14 @@ fn date_unit(unit: config::DateUnit) -> DateUnit {
         config::DateUnit::Month => DateUnit::Month,
         config::DateUnit::Day => DateUnit::Day,
         config::DateUnit::Hour => DateUnit::Hour,
+    }
+}
+
+/// What happens to a change that a transform of the stream cannot carry.
+fn bad_value(stream: &Stream) -> BadValue {
+    match stream.on_bad_value {
+        OnBadValue::Fail => BadValue::Fail,
+        OnBadValue::Quarantine => BadValue::Quarantine,
     }
 }
 

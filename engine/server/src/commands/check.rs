@@ -60,6 +60,10 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             Ok((masked, findings)) => (masked, Ok(findings)),
             Err(error) => (Vec::new(), Err(error)),
         };
+        let (masked, udf) = match through_functions(loaded, stream, masked) {
+            Ok((made, findings)) => (made, Ok(findings)),
+            Err(error) => (Vec::new(), Err(error)),
+        };
         let (landed, transforms) = transformed(loaded, &name.0, stream, masked).await;
         for destination in &stream.destinations {
             let findings = match loaded.sink(&name.0, destination) {
@@ -70,6 +74,7 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
         add("mask".to_owned(), mask);
+        add("udf".to_owned(), udf);
         found.extend(transforms);
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
@@ -194,6 +199,30 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
     });
     let findings = unmatched.collect();
     Ok((masked, findings))
+}
+
+/// The tables as the functions leave them, and what is wrong with these.
+fn through_functions(loaded: &Loaded, stream: &Stream, masked: Vec<Arc<Relation>>) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
+    let Some(mut udf) = loaded.udf(stream)? else { return Ok((masked, Vec::new())) };
+    let looked_at = !masked.is_empty();
+    let mut made: Vec<Arc<Relation>> = Vec::new();
+    for relation in masked {
+        for output in udf.output(&relation)? {
+            // All of them may send rows to one: the quarantine.
+            if !made.iter().any(|other| other.name() == output.name()) {
+                made.push(output);
+            }
+        }
+    }
+    // Without tables there is nothing that a rule could be for.
+    let unmatched = udf.unmatched().into_iter().filter(|_| looked_at).map(|pattern| Finding {
+        severity: Severity::Warning,
+        code: "udf_matches_nothing",
+        message: format!("no followed table fits the UDF for {pattern}"),
+        remedy: "correct the pattern, or follow the table; a table that is made later is still caught".to_owned(),
+    });
+    let findings = unmatched.collect();
+    Ok((made, findings))
 }
 
 /// The tables as they would be landed, and what is wrong with the SQL on the way, each at its place in the file.

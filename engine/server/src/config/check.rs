@@ -181,6 +181,7 @@ impl Checker<'_> {
                 lsn.map_err(|_| "write it as the server does, in quotes: \"16/B374D848\"".to_owned())
             }
             Some("column-names") => logweir_sql::ColumnNames::new(text).map(|_| ()),
+            Some("udf-type") => text.parse::<logweir_sql::UdfType>().map(|_| ()),
             Some("table-pattern") => dots(text, 1),
             Some("column-pattern") => dots(text, 2),
             _ if text.is_empty() => Err("it is empty".to_owned()),

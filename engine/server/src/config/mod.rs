@@ -10,6 +10,7 @@ mod schema;
 mod secret;
 mod sql;
 mod tree;
+mod udf;
 mod units;
 
 use std::io::Read as _;
@@ -83,6 +84,7 @@ pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, 
     problems.extend(references::check(&root));
     problems.extend(clear::check(&root));
     problems.extend(sql::check(&root, text));
+    problems.extend(udf::check(&root, directory));
     if problems.is_empty() {
         match Config::deserialize(root.to_json()) {
             Ok(config) => return Ok(config),

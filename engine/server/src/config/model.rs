@@ -388,6 +388,9 @@ pub(crate) struct Stream {
     /// Which columns are masked before anything is written anywhere. The first rule that is for a column holds.
     #[serde(default)]
     pub(crate) mask: Masks,
+    /// JavaScript that rows go through, after the masks. The first rule that fits a table holds.
+    #[serde(default)]
+    pub(crate) udf: Vec<Udf>,
     /// SQL over single tables, after the masks. Every rule that fits a table holds.
     #[serde(default)]
     pub(crate) transforms: Vec<SqlRule>,
@@ -656,6 +659,62 @@ impl MaskWith {
             MaskWith::Number => "number",
             MaskWith::Keep => "keep",
         }
+    }
+}
+
+/// A function in JavaScript that the rows of tables go through.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Udf {
+    /// Which tables: a pattern over `schema.table`.
+    pub(crate) table: TablePattern,
+    /// The script. A relative path begins at the configuration file's directory.
+    pub(crate) file: PathBuf,
+    /// The function in it: it gets a row as JSON, and returns it as JSON or null.
+    #[serde(default = "default_udf_function")]
+    pub(crate) function: String,
+    /// How much processor time a call may take.
+    #[serde(default = "default_udf_time")]
+    pub(crate) time: Span,
+    /// How much memory the script may take, with all that it holds.
+    #[serde(default = "default_udf_memory")]
+    pub(crate) memory: Size,
+    /// Columns that the function adds, with their types: boolean, int, bigint, double, decimal(p,s), text, json, bytes, date, time,
+    /// timestamp or timestamptz.
+    #[serde(default)]
+    pub(crate) columns: BTreeMap<String, UdfColumn>,
+}
+
+fn default_udf_function() -> String {
+    "process".to_owned()
+}
+
+fn default_udf_time() -> Span {
+    Span(logweir_sql::UdfLimits::DEFAULT_TIME)
+}
+
+fn default_udf_memory() -> Size {
+    Size(logweir_sql::UdfLimits::DEFAULT_MEMORY_BYTES as u64)
+}
+
+/// The type of a column that a function adds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UdfColumn(pub(crate) logweir_sql::UdfType);
+
+impl<'de> Deserialize<'de> for UdfColumn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(UdfColumn).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for UdfColumn {
+    fn schema_name() -> Cow<'static, str> {
+        "UdfColumn".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        const NAMES: &str = "boolean|int|bigint|double|decimal\\([0-9]+, ?[0-9]+\\)|text|json|bytes|date|time|timestamp|timestamptz";
+        json_schema!({ "type": "string", "format": "udf-type", "pattern": format!("^({NAMES})$") })
     }
 }
 

@@ -820,6 +820,93 @@ fn the_published_schema_lists_what_is_taken_and_nothing_else() {
     assert!(text.contains("exclude_columns") && text.contains("transforms") && text.contains("quarantine") && text.contains("tokenize"));
 }
 
+#[test]
+fn scripts_are_tried_when_the_file_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, script: &str| std::fs::write(directory.path().join(name), script).unwrap();
+    write("good.js", "function process(json) { return json; }");
+    write("bad.js", "function process(json) {\n  return json +;\n}");
+    let udf = |rule: &str| parse("logweir.yaml", &with_stream(&format!("    udf: [ {{ table: shop.a, {rule} }} ]")), directory.path());
+    let config = udf("file: good.js, columns: { total: \"decimal(12,2)\" }").unwrap();
+    let rule = &config.streams.values().next().unwrap().udf[0];
+    assert_eq!((rule.function.as_str(), rule.time.0.as_millis(), rule.memory.0), ("process", 100, 64 << 20));
+    let mut told = String::new();
+    for rule in [
+        "file: missing.js",
+        "file: bad.js",
+        "file: good.js, function: other",
+        "file: good.js, function: a b",
+        "file: good.js, columns: { _metadata_x: text }",
+        "file: good.js, columns: { x: varchar }",
+        "file: good.js, time: 0ms",
+        "file: good.js, script: x",
+    ] {
+        let problems = udf(rule).unwrap_err().render();
+        told += &problems.replace(&directory.path().display().to_string(), "/etc");
+    }
+    expect![[r#"
+        error: could not read the script of a UDF (file: /etc/missing.js): No such file or directory (os error 2)
+         --> logweir.yaml:8:35
+          |
+        8 |     udf: [ { table: shop.a, file: missing.js } ]
+          |                                   ^^^^^^^^^^
+
+        1 mistake in logweir.yaml
+        error: the script of a UDF cannot be used (file: bad.js, line: 2, column: 16, problem: SyntaxError: unexpected token in expression: ';')
+         --> logweir.yaml:8:35
+          |
+        8 |     udf: [ { table: shop.a, file: bad.js } ]
+          |                                   ^^^^^^
+
+        1 mistake in logweir.yaml
+        error: the script of a UDF cannot be used (file: good.js, problem: the script has no function other)
+         --> logweir.yaml:8:35
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, function: other } ]
+          |                                   ^^^^^^^
+
+        1 mistake in logweir.yaml
+        error: the function of a UDF is no name (file: good.js, function: a b)
+         --> logweir.yaml:8:54
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, function: a b } ]
+          |                                                      ^^^
+
+        1 mistake in logweir.yaml
+        error: a UDF cannot add a column of this name (file: good.js, column: _metadata_x)
+         --> logweir.yaml:8:53
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, columns: { _metadata_x: text } } ]
+          |                                                     ^
+
+        1 mistake in logweir.yaml
+        error: `x` has a value that is not possible: `varchar`
+         --> logweir.yaml:8:58
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, columns: { x: varchar } } ]
+          |                                                          ^^^^^^^
+         = varchar is no type of a column: there are boolean, int, bigint, double, decimal(p,s), text, json, bytes, date, time, timestamp and timestamptz
+
+        1 mistake in logweir.yaml
+        error: `time` has a value that is not possible: `0ms`
+         --> logweir.yaml:8:50
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, time: 0ms } ]
+          |                                                  ^^^
+         = a duration must be above zero and at most 366d
+
+        1 mistake in logweir.yaml
+        error: unknown key `script`
+         --> logweir.yaml:8:44
+          |
+        8 |     udf: [ { table: shop.a, file: good.js, script: x } ]
+          |                                            ^^^^^^
+         = allowed here: columns, file, function, memory, table, time
+
+        1 mistake in logweir.yaml
+    "#]].assert_eq(&told);
+}
+
 /// Whatever way YAML has the SQL written, the caret stands under the word.
 #[test]
 fn mistakes_in_sql_are_shown_where_they_stand() {
@@ -951,6 +1038,8 @@ fn the_published_schema_takes_what_the_parser_takes() {
             true,
         ),
         ("    transforms: [ { table: a.b } ]\n", false),
+        ("    udf: []\n", true),
+        ("    udf: [ { table: a.b } ]\n", false),
         ("    references: { c: { path: c.csv, refresh: 10m } }\n", true),
         ("    references: { c: { file: c.csv } }\n", false),
         ("    references: { c: { profile: db, query: SELECT 1, max_size: 1MiB } }\n", false),
