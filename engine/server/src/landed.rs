@@ -1,4 +1,4 @@
-//! Tables as they are landed: what masks and transforms make of the source's.
+//! Tables as they are landed: what masks, functions and transforms make of the source's.
 
 use std::sync::Arc;
 
@@ -18,6 +18,19 @@ pub(crate) async fn relations(loaded: &Loaded, name: &str, stream: &Stream, sour
             }
         }
         None => masked.extend(sources.iter().map(Arc::clone)),
+    }
+    if let Some(mut udf) = loaded.udf(stream)? {
+        let mut made = Vec::with_capacity(masked.len());
+        for relation in masked {
+            match udf.output(&relation) {
+                Ok(outputs) => made.extend(outputs),
+                Err(error) => {
+                    let (version, problem) = (relation.version(), error.message());
+                    tracing::debug!(table = %relation.name(), version, problem, "a UDF does not fit a version of a table");
+                }
+            }
+        }
+        masked = made;
     }
     if stream.transforms.is_empty() {
         return Ok(masked);

@@ -5,6 +5,7 @@
 mod command;
 mod endpoint;
 mod quickstart;
+mod udf;
 
 use std::path::Path;
 use std::process::{Command, Output};
