@@ -173,8 +173,8 @@ impl Engine {
         };
         let (verb, rest) = arguments.split_first().expect("a command has a verb");
         command.arg(verb).arg(config).args(rest).current_dir(self.directory.path()).stdin(Stdio::null());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("LOGWEIR_LOG", std::env::var("LOGWEIR_LOG").unwrap_or_else(|_| "info".to_owned()));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

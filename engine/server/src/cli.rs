@@ -46,6 +46,25 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
         format: TextOrJson,
     },
+    /// Show rows of a table as they are, and what masks, functions and transforms make of them
+    ///
+    /// Asks the source for a few rows and writes nothing anywhere. Columns that a mask covers are hidden in the rows before, too.
+    Preview {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The table: schema.table
+        #[arg(long, value_name = "SCHEMA.TABLE")]
+        table: String,
+        /// The stream; only needed if several follow the table
+        #[arg(long, value_name = "NAME")]
+        stream: Option<String>,
+        /// How many rows
+        #[arg(long, value_name = "ROWS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+        /// The form of the result
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        format: TextOrJson,
+    },
     /// List the tables of a source with their columns, types and keys
     Discover {
         /// The configuration file; `-` reads standard input

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use logweir_core::{Error, Relation, Result, Transform as _};
+use logweir_core::{Error, QueryLimit, Relation, Result, Transform as _};
 use logweir_sql::{References, read_reference_file};
 use tokio::task::JoinSet;
 
@@ -14,6 +14,10 @@ use crate::registry::table_filter;
 
 /// How much memory one may take unless the configuration says otherwise.
 const BYTES_MAX: u64 = 64 << 20;
+/// How many rows the answer to a query may have: the bytes end it before.
+const ROWS_MAX: usize = 1 << 30;
+/// How long the database may take over a query.
+const QUERY_MAX: Duration = Duration::from_secs(300);
 /// Between two tries at the start.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -79,7 +83,10 @@ pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relatio
 
 async fn read(loaded: &Loaded, reference: &Reference) -> Result<RecordBatch> {
     match reference {
-        Reference::Query { .. } => Err(Error::config("a query as a reference table is not available yet")),
+        Reference::Query { profile, query, .. } => {
+            let limit = QueryLimit { bytes_max: reference.bytes_max(), rows_max: ROWS_MAX, timeout: QUERY_MAX };
+            loaded.profile_source(profile)?.query(query, limit).await
+        }
         Reference::Path { .. } | Reference::Bucket { .. } => {
             let (store, path) =
                 loaded.reference_store(reference)?.ok_or_else(|| Error::internal("a reference table that is a file has no place"))?;

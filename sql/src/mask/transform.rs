@@ -65,6 +65,12 @@ impl MaskTransform {
         self.rules.iter().flat_map(Rule::unmatched).collect()
     }
 
+    /// The columns of a planned table that are masked, by index.
+    pub fn masked_columns(&self, relation: &Relation) -> Vec<usize> {
+        let plan = self.plans.get(relation.name()).and_then(|versions| versions.get(&relation.version()));
+        plan.map(|plan| plan.masks.iter().map(|(index, _)| *index).collect()).unwrap_or_default()
+    }
+
     /// The first rule that is for the column; every one that is is marked.
     fn rule_for(&mut self, name: &str, column: &Column) -> Option<&Rule> {
         let mut first = None;

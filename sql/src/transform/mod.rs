@@ -27,7 +27,7 @@ pub(crate) mod rows;
 mod rule;
 mod spelling;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -148,6 +148,22 @@ impl SqlTransform {
         })
     }
 
+    /// The same with another answer to what a rule cannot carry.
+    #[must_use]
+    pub fn with_bad_value(mut self, bad_value: BadValue) -> Self {
+        self.bad_value = bad_value;
+        self
+    }
+
+    /// The columns of a planned table that its rules put into a mask and nowhere as they are, by index, ascending.
+    pub fn masked_columns(&self, relation: &Relation) -> Vec<usize> {
+        let plan = self.plans.get(relation.name()).and_then(|versions| versions.get(&relation.version()));
+        let Some(Plan::Rules(planned)) = plan else { return Vec::new() };
+        let passed: BTreeSet<usize> = planned.iter().flat_map(|planned| planned.plan.passed()).collect();
+        let masked: BTreeSet<usize> = planned.iter().flat_map(|planned| &planned.plan.masked).copied().collect();
+        masked.difference(&passed).copied().collect()
+    }
+
     /// The tables whose updates are better told with the row before: those that a rule filters.
     pub fn before_images(&self) -> Vec<Pattern> {
         let filtered = self.rules.iter().filter(|rule| rule.parsed.selection.is_some());
@@ -161,6 +177,11 @@ impl SqlTransform {
 
     /// Plans a table as [`Transform::output`] does, and tells all that is wrong, or else the targets and what is worth a warning.
     pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<Targets, Vec<SqlProblem>> {
+        if relation.name() == quarantine::relation().name() {
+            // What was set aside before SQL is no table of the source, whatever a pattern matches.
+            self.plans.entry(relation.name().clone()).or_default().insert(relation.version(), Plan::Pass);
+            return Ok((vec![Arc::clone(relation)], Vec::new()));
+        }
         let (mut planned, mut problems, mut warnings) = (Vec::<Planned>::new(), Vec::new(), Vec::new());
         let name = relation.name();
         for number in 0..self.rules.len() {

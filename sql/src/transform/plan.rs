@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column as PlanColumn, DFSchema, DFSchemaRef, ScalarValue, TableReference};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
@@ -94,6 +94,8 @@ pub(super) struct RulePlan {
     pub(super) columns: Vec<Column>,
     /// The target's key, by index; empty if the table declares none and the rule names none.
     pub(super) key: Vec<usize>,
+    /// The columns of the table that a mask takes, by index.
+    pub(super) masked: Vec<usize>,
     /// Worth a warning.
     pub(super) warnings: Vec<String>,
 }
@@ -108,6 +110,9 @@ impl RulePlan {
         passed.collect()
     }
 }
+
+/// How the names of the functions begin that mask.
+const MASK_PREFIX: &str = "mask_";
 
 /// What a rule says beside its SQL that bears on its plan.
 pub(super) struct Wanted<'a> {
@@ -572,7 +577,9 @@ fn target(
     let (mut outputs, mut columns): (Vec<Output>, Vec<Column>) = (Vec::new(), Vec::new());
     // For each column of the target the source column that it tells apart.
     let mut stands_for: Vec<Option<usize>> = Vec::new();
+    let mut masked = Vec::new();
     for Item { name, expr, span } in items {
+        masked_sources(&expr, scope, &mut masked);
         if let Some(metadata) = PublicColumn::ALL.iter().find(|column| column.field().name().eq_ignore_ascii_case(&name)) {
             // Passed under its own name it is there anyhow.
             let itself = matches!(&expr, Expr::Column(column) if scope.input(column) == Some(Input::Metadata(*metadata)));
@@ -613,7 +620,21 @@ fn target(
     let of_key_alone: Vec<bool> =
         outputs.iter().map(|output| output.depends()).map(|depends| depends.of_key_alone(relation) && !depends.kind).collect();
     let key = key(relation, &columns, &stands_for, &of_key_alone, wanted, &mut faults, &mut warnings);
-    if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, warnings }) } else { Err(faults) }
+    if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, masked, warnings }) } else { Err(faults) }
+}
+
+/// Adds the columns of the table that a mask in the expression takes.
+fn masked_sources(expr: &Expr, scope: &Scope, masked: &mut Vec<usize>) {
+    // Nothing here fails.
+    let _ = expr.apply(|expr| {
+        let Some(call) = call_of(expr, |name| name.starts_with(MASK_PREFIX)) else { return Ok(TreeNodeRecursion::Continue) };
+        for column in call.args.iter().flat_map(Expr::column_refs) {
+            if let Some(Input::Source(index)) = scope.input(column) {
+                masked.push(index);
+            }
+        }
+        Ok(TreeNodeRecursion::Jump)
+    });
 }
 
 fn output(

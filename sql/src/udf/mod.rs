@@ -153,6 +153,13 @@ impl UdfTransform {
         Ok(UdfTransform { rules: rules.into_iter().map(rule).collect::<Result<_>>()?, bad_value, plans: HashMap::new() })
     }
 
+    /// The same with another answer to a row that the function cannot do.
+    #[must_use]
+    pub fn with_bad_value(mut self, bad_value: BadValue) -> Self {
+        self.bad_value = bad_value;
+        self
+    }
+
     /// Rules that have been for no table so far: worth a warning once the tables are known.
     pub fn unmatched(&self) -> Vec<&Pattern> {
         self.rules.iter().filter(|rule| !rule.matched).map(|rule| &rule.settings.table).collect()

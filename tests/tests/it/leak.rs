@@ -132,6 +132,12 @@ fn searched(engine: Engine) {
         assert!(!answer.stdout.is_empty(), "{query} has an answer");
         said_clean(query, &answer);
     }
+    for (table, after) in [("shop.people", "shop.people, after"), ("shop.broken", "shop.broken, after")] {
+        let preview = engine.run(&["preview", "--table", table], A_MINUTE);
+        assert_eq!(preview.code, Some(0), "{}", preview.stderr);
+        assert!(preview.stdout.contains(after), "{}", preview.stdout);
+        said_clean("preview", &preview);
+    }
     said_clean("status", &engine.run(&["status"], A_MINUTE));
 }
 

@@ -19,6 +19,7 @@ mod pg_schema;
 mod postgres;
 mod postgres_check;
 mod postgres_reader;
+mod preview;
 mod questions;
 mod reader_error;
 mod rigs;

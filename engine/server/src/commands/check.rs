@@ -187,9 +187,12 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
     let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Default::default()) };
     let relations = relations.into_iter().map(Arc::new);
     let Some(mut mask) = mask else { return Ok((relations.collect(), Vec::new())) };
-    let mut masked = Vec::new();
+    let (mut masked, mut findings) = (Vec::new(), Vec::new());
     for relation in relations {
-        masked.extend(mask.output(&relation)?);
+        match mask.output(&relation) {
+            Ok(outputs) => masked.extend(outputs),
+            Err(error) => findings.push(unreachable(&error)),
+        }
     }
     let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
         severity: Severity::Warning,
@@ -197,7 +200,7 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
         message: format!("no column of the followed tables fits the mask pattern {pattern}"),
         remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
     });
-    let findings = unmatched.collect();
+    findings.extend(unmatched);
     Ok((masked, findings))
 }
 
@@ -205,9 +208,13 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
 fn through_functions(loaded: &Loaded, stream: &Stream, masked: Vec<Arc<Relation>>) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
     let Some(mut udf) = loaded.udf(stream)? else { return Ok((masked, Vec::new())) };
     let looked_at = !masked.is_empty();
-    let mut made: Vec<Arc<Relation>> = Vec::new();
+    let (mut made, mut findings) = (Vec::<Arc<Relation>>::new(), Vec::new());
     for relation in masked {
-        for output in udf.output(&relation)? {
+        let outputs = udf.output(&relation).unwrap_or_else(|error| {
+            findings.push(unreachable(&error));
+            Vec::new()
+        });
+        for output in outputs {
             // All of them may send rows to one: the quarantine.
             if !made.iter().any(|other| other.name() == output.name()) {
                 made.push(output);
@@ -221,7 +228,7 @@ fn through_functions(loaded: &Loaded, stream: &Stream, masked: Vec<Arc<Relation>
         message: format!("no followed table fits the UDF for {pattern}"),
         remedy: "correct the pattern, or follow the table; a table that is made later is still caught".to_owned(),
     });
-    let findings = unmatched.collect();
+    findings.extend(unmatched);
     Ok((made, findings))
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod discover;
 mod drop;
+mod preview;
 mod quickstart;
 mod run;
 mod schema;
@@ -30,6 +31,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             run::run(loaded, &streams, until_caught_up, screen).await
         }
         Command::Check { config, format } => check::run(&config::load(&config)?, format).await,
+        Command::Preview { config, table, stream, limit, format } => {
+            preview::run(&config::load(&config)?, &table, stream.as_deref(), limit.into(), format).await
+        }
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
         Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
         Command::Sql { config, query, format } => sql::run(&config::load(&config)?, &query, format).await,

@@ -807,12 +807,9 @@ pub(crate) enum Reference {
     /// What a database answers.
     Query {
         /// The profile of the database.
-        #[expect(dead_code, reason = "refused before it is read")]
         profile: String,
-        /// The query, in the database's own SQL.
-        #[expect(dead_code, reason = "refused before it is read")]
-        #[schemars(extend("x-later" = "a query as a reference table is not available yet; use a file: `path` or `url`"))]
-        query: Later,
+        /// The query, in the database's own SQL. It may only read.
+        query: String,
         /// How often it is asked again; never when left out.
         refresh: Option<Span>,
         /// How much memory the answer may take; 64MiB when left out.

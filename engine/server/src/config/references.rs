@@ -92,6 +92,13 @@ fn check_stream(stream: &Node, profiles: Option<&Node>, problems: &mut Vec<Probl
     for (_, reference) in stream.get("references").map(Node::entries).unwrap_or_default() {
         if let Some(profile) = reference.get("profile") {
             check_profile(profile, profiles, true, problems);
+            let kind = profiles.zip(profile.text()).and_then(|(profiles, name)| profiles.get(name)?.entries().first());
+            if kind.is_some_and(|(kind, _)| kind.name == "mysql_files") {
+                problems.push(
+                    Problem::new(profile.place, "a recording of a log cannot be asked a query")
+                        .help("name the profile of a database, or read a file: `path` or `url`"),
+                );
+            }
         }
     }
 }

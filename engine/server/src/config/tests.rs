@@ -946,12 +946,6 @@ fn mistakes_in_sql_are_shown_where_they_stand() {
               |                             ^^^^^^
              = sources are: db
 
-            error: a query as a reference table is not available yet; use a file: `path` or `url`
-             --> logweir.yaml:9:37
-              |
-            9 |       countries: { profile: nobody, query: SELECT 1 }
-              |                                     ^^^^^
-
             error: expected: ), found: AS
              --> logweir.yaml:14:29
                |
@@ -998,7 +992,7 @@ fn mistakes_in_sql_are_shown_where_they_stand() {
             31 |         sql: DELETE FROM h
                |              ^
 
-            9 mistakes in logweir.yaml
+            8 mistakes in logweir.yaml
         "#]],
     );
 }
@@ -1042,7 +1036,7 @@ fn the_published_schema_takes_what_the_parser_takes() {
         ("    udf: [ { table: a.b } ]\n", false),
         ("    references: { c: { path: c.csv, refresh: 10m } }\n", true),
         ("    references: { c: { file: c.csv } }\n", false),
-        ("    references: { c: { profile: db, query: SELECT 1, max_size: 1MiB } }\n", false),
+        ("    references: { c: { profile: db, query: SELECT 1, max_size: 1MiB } }\n", true),
         ("    tables: { include: [\"a.*\"] }\nhttp: { listen: \"127.0.0.1:1\" }\n", true),
         ("    tables: { included: [\"a.*\"] }\n", false),
         ("memory: 128MiB\nconnect_timeout: 1m\nstate: { dir: x }\n", true),
