@@ -16,7 +16,11 @@ const STATEMENTS: [&str; 4] = [
 ];
 
 fn with_rules(engine: Engine) -> Engine {
-    std::fs::write(engine.directory().join("customers.js"), "function process(row) { row.initial = row.name[0]; return row; }").unwrap();
+    std::fs::write(
+        engine.directory().join("customers.js"),
+        "function process(text) { const row = JSON.parse(text); row.initial = row.name[0]; return JSON.stringify(row); }",
+    )
+    .unwrap();
     engine
         .set("/streams/shop/mask", json!([{ "columns": ["*.customers.email"], "with": "email" }]))
         .set("/streams/shop/udf", json!([{ "table": "shop.customers", "file": "customers.js", "columns": { "initial": "text" } }]))
