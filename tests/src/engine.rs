@@ -1,6 +1,7 @@
 //! The binary `logweir` under test: its configuration, its processes, and how they end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -199,6 +200,15 @@ impl Engine {
     }
 }
 
+/// What an HTTP endpoint of this machine answers, with its head.
+pub fn http_get(port: u16, path: &str) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("the endpoint takes connections");
+    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("a request can be sent");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("the answer is text");
+    answer
+}
+
 /// What a pipe gave so far, and the thread that reads it.
 struct Pipe {
     text: Arc<Mutex<String>>,
@@ -282,6 +292,11 @@ impl Running {
     /// True while it runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its messages so far.

@@ -4,11 +4,11 @@
 //! sent before they are whole and spilt, changes that are set aside, errors that stop the stream, debug logs, status and queries.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_cast::display::array_value_to_string;
-use logweir_tests::engine::{Engine, Finished};
-use logweir_tests::servers::{DatabaseServer, PostgresServer};
+use logweir_tests::engine::{Engine, Finished, http_get};
+use logweir_tests::servers::{DatabaseServer, PostgresServer, free_port};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 
@@ -153,6 +153,41 @@ fn stopped(engine: Engine) {
     files_clean(engine.directory());
 }
 
+/// What a process tells while it runs, and what it leaves when it is killed. `holds` waits for a file that has no name any more: where
+/// transactions wait that are not whole.
+fn killed(engine: Engine, holds: bool) {
+    let port = free_port();
+    let engine = engine.set("/http", json!({ "listen": format!("127.0.0.1:{port}") }));
+    let mut running = engine.start(&["run"]);
+    let deadline = Instant::now() + A_MINUTE;
+    let is_parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");
+    loop {
+        let held = unnamed(running.id());
+        let landed = files(engine.directory()).iter().any(is_parquet);
+        if landed && held.iter().any(|bytes| !bytes.is_empty()) == holds {
+            held.iter().for_each(|bytes| clean("a file without a name", bytes));
+            break;
+        }
+        assert!(running.is_running() && Instant::now() < deadline, "{}", running.messages());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for path in ["/metrics", "/status", "/readyz", "/healthz"] {
+        let answer = http_get(port, path);
+        assert!(answer.contains("200 OK"), "{path}: {answer}");
+        clean(path, answer.as_bytes());
+    }
+    said_clean("run", &running.kill());
+    files_clean(engine.directory());
+}
+
+/// What the open files of a process hold that have no name.
+fn unnamed(process: u32) -> Vec<Vec<u8>> {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).expect("the process is there");
+    let paths = descriptors.filter_map(|descriptor| Some(descriptor.ok()?.path()));
+    let gone = paths.filter(|path| std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().ends_with(" (deleted)")));
+    gone.filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_masked_is_left_anywhere_from_mariadb() {
     let server = DatabaseServer::mariadb(&[]).await;
@@ -161,6 +196,7 @@ async fn nothing_masked_is_left_anywhere_from_mariadb() {
         server.execute(&sql).await;
     }
     searched(masked(Engine::new(&server, SCHEMA)));
+    killed(masked(Engine::new(&server, SCHEMA)), false);
     stopped(masked(Engine::new(&server, SCHEMA)));
 }
 
@@ -181,4 +217,15 @@ async fn nothing_masked_is_left_anywhere_from_postgres() {
     server.execute("INSERT INTO shop.people SELECT 'planted-many-' || i, 'planted@example.com', '739174600000', repeat('planted ', 20), 'planted-phone', 7391746, 'planted-nick', 1 FROM generate_series(1, 20000) AS i").await;
     let streaming = |engine: Engine| engine.set("/profiles/source/postgres/streaming", json!("on"));
     searched(streaming(masked(Engine::postgres(&server, SCHEMA))));
+
+    // And beside a transaction that is not whole.
+    let client = server.connect().await;
+    client
+        .batch_execute(
+            "BEGIN; INSERT INTO shop.people SELECT 'planted-held-' || i, 'planted@example.com', '739174600000', repeat('planted-', 20), 'planted-phone', 7391746, 'planted-nick', 1 FROM generate_series(1, 20000) AS i",
+        )
+        .await
+        .unwrap();
+    server.execute("INSERT INTO shop.broken VALUES (1000, 'planted-secret', 'planted-amount', 1)").await;
+    killed(streaming(masked(Engine::postgres(&server, SCHEMA))), true);
 }

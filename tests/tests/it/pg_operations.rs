@@ -1,9 +1,8 @@
 //! What servers and their operators do: pgbench, standbys and failovers, publications of a part, log that must not fill the disk.
 
-use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use logweir_tests::engine::{Engine, Running};
+use logweir_tests::engine::{Engine, Running, http_get};
 use logweir_tests::oracle::{Counted, assert_postgres_equal};
 use logweir_tests::postgres::{Workload, WorkloadOptions};
 use logweir_tests::servers::{PostgresServer, free_port};
@@ -282,14 +281,6 @@ async fn how_far_a_backfill_is_can_be_seen() {
     let (backfill, _) = backfill_status(&engine);
     assert_eq!(backfill, json!({ "complete": true, "tables": 2, "tables_read": 2, "rows_read": 6010, "under_way": [] }));
     assert!(status(&engine, "text").contains("  backfill: complete, 2 tables, 6,010 rows\n"));
-}
-
-fn http_get(port: u16, path: &str) -> String {
-    let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// The server's disk comes before the stream.
