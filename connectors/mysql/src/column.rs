@@ -93,6 +93,8 @@ pub(crate) struct ColumnPlan {
     pub(crate) source_type: String,
     /// The character set, for the columns that have one.
     charset: Option<Charset>,
+    /// What else the server may call the type.
+    may_be: &'static [&'static str],
 }
 
 /// Why a column cannot be carried: the problem, and what mends it.
@@ -248,7 +250,19 @@ impl ColumnPlan {
                 string(mapped, set)
             }
         };
-        Ok(ColumnPlan { name: name.to_owned(), kind, source_type, charset })
+        Ok(ColumnPlan { name: name.to_owned(), kind, source_type, charset, may_be: &[] })
+    }
+
+    /// The same where MariaDB has logged the column and does not tell its type any more, or never did.
+    pub(crate) fn undescribed(self, mapped: &MappedColumn) -> Self {
+        use types::*;
+        let may_be: &[&str] = match (mapped.code, mapped.length, &self.kind) {
+            (BLOB | LONG_BLOB | MEDIUM_BLOB | TINY_BLOB, 4, Kind::Text { .. }) => &["json"],
+            (STRING, 16, Kind::Binary { .. }) => &["uuid", "inet6"],
+            (STRING, 4, Kind::Binary { .. }) => &["inet4"],
+            _ => &[],
+        };
+        ColumnPlan { may_be, ..self }
     }
 
     /// The column as the engine carries it. `ordinal` is its index in row images, `skipped` the names of the columns that
@@ -265,6 +279,9 @@ impl ColumnPlan {
         let mut detail = json!({ "ordinal": ordinal });
         if let Some(charset) = self.charset {
             detail["charset"] = json!(charset.name());
+        }
+        if !self.may_be.is_empty() {
+            detail[Column::MAY_BE] = json!(self.may_be);
         }
         if let Some(skipped) = skipped.filter(|skipped| !skipped.is_empty()) {
             detail["skipped"] = json!(skipped);

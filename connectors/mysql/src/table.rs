@@ -319,7 +319,9 @@ impl Table {
             let name = name.ok_or_else(|| self.error("the binlog does not say the names of a table's columns"))?;
             let wanted = filter.accepts_column(&self.name, name);
             let plan = if wanted {
-                let plan = ColumnPlan::merge(mapped, name, shape.filter(|shape| column::fits(mapped, shape)));
+                let told = shape.filter(|shape| column::fits(mapped, shape));
+                let plan = ColumnPlan::merge(mapped, name, told);
+                let plan = if map.mariadb && told.is_none() { plan.map(|plan| plan.undescribed(mapped)) } else { plan };
                 let mut plan = plan.map_err(|error| {
                     let place = Error::schema(error.problem).context("relation", &self.name).context("column", name);
                     match error.remedy {

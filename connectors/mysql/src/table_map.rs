@@ -55,6 +55,8 @@ pub(crate) struct TableMap {
     pub(crate) columns: Vec<MappedColumn>,
     /// Indexes of the primary key's columns, in its order, where the metadata says so.
     pub(crate) key: Option<Vec<usize>>,
+    /// MariaDB wrote it.
+    pub(crate) mariadb: bool,
 }
 
 /// A column of a table map.
@@ -135,7 +137,7 @@ impl TableMap {
             columns.push(column(*code, &mut lengths)?);
         }
         cursor.skip(count.div_ceil(8))?;
-        let mut map = TableMap { columns, key: None };
+        let mut map = TableMap { columns, key: None, mariadb: format.mariadb };
         while !cursor.is_empty() {
             let kind = cursor.u8()?;
             let value = Cursor::new(cursor.packed_bytes()?);

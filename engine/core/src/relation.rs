@@ -43,12 +43,22 @@ pub struct Column {
     pub field: FieldRef,
     /// The source's own name of the type, in full: `decimal(10,2) unsigned`, `enum('a','b')`.
     pub source_type: String,
-    /// What the connector needs beyond that to read the column again after a restart. Opaque to the engine.
+    /// What the connector needs beyond that to read the column again after a restart. Opaque to the engine, but for
+    /// [`MAY_BE`](Self::MAY_BE).
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub detail: serde_json::Value,
 }
 
 impl Column {
+    /// The key of [`detail`](Self::detail) under which a connector lists what else the source may call the type, where the log does not say
+    /// and nobody can be asked: a `longtext` of MariaDB may be a `json`.
+    pub const MAY_BE: &str = "may_be";
+
+    /// What else the source may call the type.
+    pub fn may_be(&self) -> impl Iterator<Item = &str> {
+        self.detail.get(Self::MAY_BE).and_then(|names| names.as_array()).into_iter().flatten().filter_map(|name| name.as_str())
+    }
+
     /// The name.
     pub fn name(&self) -> &str {
         self.field.name()

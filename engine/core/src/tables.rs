@@ -30,6 +30,11 @@ impl Pattern {
         patterns.iter().any(|pattern| pattern.matches(&name))
     }
 
+    /// True if the whole of `name` fits, whatever the case of letters.
+    pub fn matches_any_case(&self, name: &str) -> bool {
+        Pattern(self.0.to_lowercase()).matches(&name.to_lowercase())
+    }
+
     /// True if the whole of `name` fits. Linear in pattern × name at worst, no recursion.
     pub fn matches(&self, name: &str) -> bool {
         let pattern: Vec<char> = self.0.chars().collect();
@@ -68,7 +73,8 @@ pub struct TableFilter {
     pub include: Vec<Pattern>,
     /// Patterns over `schema.table`.
     pub exclude: Vec<Pattern>,
-    /// Patterns over `schema.table.column`: columns that are never decoded.
+    /// Patterns over `schema.table.column`: columns that are never decoded. Whatever the case of letters: what is not to be read
+    /// must not come because its name is written another way.
     pub exclude_columns: Vec<Pattern>,
 }
 
@@ -91,7 +97,7 @@ impl TableFilter {
             return true;
         }
         let name = format!("{name}.{column}");
-        !self.exclude_columns.iter().any(|pattern| pattern.matches(&name))
+        !self.exclude_columns.iter().any(|pattern| pattern.matches_any_case(&name))
     }
 }
 
@@ -131,6 +137,7 @@ mod tests {
         assert!(!filter.accepts(&RelationName::new("shop", "tmp_1")));
         assert!(!filter.accepts(&RelationName::new("other", "orders")));
         assert!(!filter.accepts_column(&RelationName::new("shop", "orders"), "card_number"));
+        assert!(!filter.accepts_column(&RelationName::new("shop", "orders"), "Card_Number"));
         assert!(filter.accepts_column(&RelationName::new("shop", "orders"), "card"));
     }
 }

@@ -83,7 +83,8 @@ impl Step {
 
 /// How a number becomes another, by its place in the array.
 trait Change {
-    fn float(&self, row: usize, value: f64) -> f64;
+    /// The result, and the one to take where the type does not hold that.
+    fn float(&self, row: usize, value: f64) -> (f64, f64);
     /// The result, and the one to take where the type does not hold that.
     fn exact(&self, row: usize, value: i256, scale: i8) -> (i256, i256);
 }
@@ -91,10 +92,10 @@ trait Change {
 struct Round(Step);
 
 impl Change for Round {
-    fn float(&self, _: usize, value: f64) -> f64 {
+    fn float(&self, _: usize, value: f64) -> (f64, f64) {
         let rounded = (value / self.0.value).round() * self.0.value;
-        // Too large for the step to show.
-        if rounded.is_finite() { rounded } else { value }
+        // Too large for the step to show: the value is a multiple of it as it is.
+        (rounded, value)
     }
 
     fn exact(&self, _: usize, value: i256, scale: i8) -> (i256, i256) {
@@ -151,10 +152,9 @@ impl Noise {
 struct Parts(Vec<i64>);
 
 impl Change for Parts {
-    fn float(&self, row: usize, value: f64) -> f64 {
+    fn float(&self, row: usize, value: f64) -> (f64, f64) {
         let share = self.0[row] as f64 / NOISE_PARTS as f64;
-        let (noisy, other) = (value + value * share, value - value * share);
-        if noisy.is_finite() { noisy } else { other }
+        (value + value * share, value - value * share)
     }
 
     fn exact(&self, row: usize, value: i256, _: i8) -> (i256, i256) {
@@ -184,10 +184,14 @@ fn numbers(array: &ArrayRef, change: &impl Change) -> Result<ArrayRef> {
         DataType::Decimal128(precision, scale) => decimals::<Decimal128Type>(array, *precision, *scale, change),
         DataType::Decimal256(precision, scale) => decimals::<Decimal256Type>(array, *precision, *scale, change),
         DataType::Float32 => mapped::<Float32Type>(array, |row, value| {
-            let changed = change.float(row, f64::from(value)) as f32;
-            if changed.is_finite() { changed } else { value }
+            let (first, second) = change.float(row, f64::from(value));
+            let narrow = first as f32;
+            if narrow.is_finite() { narrow } else { second as f32 }
         }),
-        DataType::Float64 => mapped::<Float64Type>(array, |row, value| change.float(row, value)),
+        DataType::Float64 => mapped::<Float64Type>(array, |row, value| {
+            let (first, second) = change.float(row, value);
+            if first.is_finite() { first } else { second }
+        }),
         other => return Err(Error::internal("a value of this type is no number").context("type", other)),
     })
 }
@@ -251,7 +255,7 @@ fn decimals<T: DecimalType<Native: Unscaled>>(array: &ArrayRef, precision: u8, s
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::array::{Decimal128Array, Decimal256Array, Float64Array, Int8Array, Int64Array, UInt8Array, UInt64Array};
+    use arrow::array::{Decimal128Array, Decimal256Array, Float32Array, Float64Array, Int8Array, Int64Array, UInt8Array, UInt64Array};
     use proptest::prelude::*;
     use secrecy::SecretString;
 
@@ -287,6 +291,18 @@ mod tests {
         assert_eq!(round("10", wide).len(), 1);
         let rounded = round("0.5", Float64Array::from(vec![1.3, -1.3, f64::INFINITY, f64::MAX]));
         assert_eq!(rounded.as_primitive::<Float64Type>().values(), &[1.5, -1.5, f64::INFINITY, f64::MAX]);
+    }
+
+    #[test]
+    fn noise_goes_the_other_way_where_a_float_ends() {
+        for seed in 0..20 {
+            let noise = Noise::new(KeyedHash::new(&SecretString::from(format!("key {seed}"))).unwrap(), 1.0);
+            let floats: ArrayRef = Arc::new(Float32Array::from(vec![f32::MAX, -3.4e38, 3.3e38]));
+            let noisy = noise.apply(&floats).unwrap();
+            for (made, value) in noisy.as_primitive::<Float32Type>().values().iter().zip(floats.as_primitive::<Float32Type>().values()) {
+                assert!(made.is_finite() && made != value, "{value}");
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl ColumnNames {
     /// An expression from its text. The error is what is wrong with it, in one line.
     pub fn new(text: &str) -> std::result::Result<Self, String> {
         // First as it stands: within a group a stray parenthesis would be another mistake, or none.
-        let regex = |text: &str| RegexBuilder::new(text).case_insensitive(true).build();
+        let regex = |text: &str| RegexBuilder::new(text).case_insensitive(true).dot_matches_new_line(true).build();
         let whole = regex(text).and_then(|_| regex(&format!("^(?:{text})$"))).map_err(|error| {
             let words = error.to_string();
             let last = words.lines().last().unwrap_or_default();
@@ -46,7 +46,8 @@ impl fmt::Debug for ColumnNames {
 /// What a rule says of its columns must hold together; what it does not say holds for every column.
 #[derive(Debug, Clone)]
 pub struct MaskRule {
-    /// Patterns over `schema.table.column`; any of them.
+    /// Patterns over `schema.table.column`; any of them. Whatever the case of their letters where the rule hides: some sources rename a
+    /// column in its case alone, and nobody notices.
     pub columns: Vec<Pattern>,
     /// The names of columns.
     pub names: Option<ColumnNames>,
@@ -93,15 +94,18 @@ impl Rule {
 
     /// True if the rule is for a column with this full name; what of it says so is marked.
     pub(super) fn is_for(&mut self, name: &str, column: &Column) -> bool {
-        let source_type = column.source_type.to_lowercase();
+        let is_of = |source_type: &str| self.types.iter().any(|pattern| pattern.matches(&source_type.to_lowercase()));
+        // Where the log does not say it, a type that is hidden is taken for granted, and one that is kept is not.
+        let may_be = || self.mask.is_some() && column.may_be().any(is_of);
         if self.names.as_ref().is_some_and(|names| !names.matches(column.name()))
-            || !self.types.is_empty() && !self.types.iter().any(|pattern| pattern.matches(&source_type))
+            || !self.types.is_empty() && !is_of(&column.source_type) && !may_be()
         {
             return false;
         }
         let mut holds = self.columns.is_empty();
+        let hides = self.mask.is_some();
         for (pattern, matched) in &mut self.columns {
-            if pattern.matches(name) {
+            if if hides { pattern.matches_any_case(name) } else { pattern.matches(name) } {
                 *matched = true;
                 holds = true;
             }

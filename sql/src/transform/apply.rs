@@ -3,10 +3,13 @@
 //! Fates first: which rows are carried, and how. Then each column of the target is made for the rows that it is made for, and
 //! nothing is computed for a row that does not pass: an expression that divides by what the condition rules out never fails.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int8Array, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Int8Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{filter, take};
 use arrow::datatypes::Int8Type;
 use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Error, MetadataColumn, Relation, Result, Unchanged};
@@ -116,6 +119,13 @@ struct Carried {
     /// With a key at least.
     keyed: BooleanArray,
     change_types: Vec<i8>,
+    /// For each row carried its place in the batch, null for those that carry no values.
+    whole_places: OnceCell<UInt32Array>,
+    /// The same, by the place among those that are carried whole.
+    spread_places: OnceCell<UInt32Array>,
+    whole_count: usize,
+    /// Among the rows carried those that carry their key alone.
+    keys_alone: OnceCell<BooleanBuffer>,
 }
 
 impl Carried {
@@ -129,13 +139,32 @@ impl Carried {
             }
         }
         let mask = |is: fn(&Fate) -> bool| BooleanArray::new(fates.iter().map(is).collect(), None);
+        let whole = mask(|fate| matches!(fate, Fate::Whole(_) | Fate::New(_)));
         Carried {
             rows: mask(|fate| !matches!(fate, Fate::Dropped | Fate::Bad(_))),
             count: change_types.len(),
-            whole: mask(|fate| matches!(fate, Fate::Whole(_) | Fate::New(_))),
+            whole_count: whole.true_count(),
+            whole,
             keyed: mask(|fate| matches!(fate, Fate::Whole(_) | Fate::New(_) | Fate::Key(_))),
             change_types,
+            whole_places: OnceCell::new(),
+            spread_places: OnceCell::new(),
+            keys_alone: OnceCell::new(),
         }
+    }
+
+    /// A column of the batch for all rows carried, with null in those that carry no values. The values of rows that are not carried whole are
+    /// not under the nulls either: whoever writes buffers would write them.
+    fn whole_of(&self, column: &ArrayRef) -> Result<ArrayRef> {
+        let whole = self.whole.values();
+        let Some(first) = whole.set_indices().next() else { return Ok(new_null_array(column.data_type(), self.count)) };
+        let places = self.whole_places.get_or_init(|| {
+            let rows = self.rows.values().set_indices();
+            let (places, has): (Vec<u32>, Vec<bool>) =
+                rows.map(|row| if whole.value(row) { (row as u32, true) } else { (first as u32, false) }).unzip();
+            UInt32Array::new(places.into(), Some(NullBuffer::from(has)))
+        });
+        take(column, places, None).map_err(unexpected)
     }
 
     /// Spreads values of the rows of `mask` over all rows carried; null in the others.
@@ -143,14 +172,21 @@ impl Carried {
         if values.len() == self.count {
             return Ok(Arc::clone(values));
         }
-        let mut next = 0;
-        let places = self.rows.values().iter().zip(mask.values().iter()).filter(|(carried, _)| *carried).map(|(_, has)| {
-            has.then(|| {
-                next += 1;
-                next - 1
-            })
-        });
-        take(values, &UInt32Array::from_iter(places), None).map_err(unexpected)
+        let places = || {
+            let mut next = 0;
+            let place = |row: usize| {
+                let has = mask.value(row);
+                next += u32::from(has);
+                (next.saturating_sub(1), has)
+            };
+            let (places, has): (Vec<u32>, Vec<bool>) = self.rows.values().set_indices().map(place).unzip();
+            UInt32Array::new(places.into(), Some(NullBuffer::from(has)))
+        };
+        let places = match mask.true_count() == self.whole_count {
+            true => self.spread_places.get_or_init(places),
+            false => &places(),
+        };
+        take(values, places, None).map_err(unexpected)
     }
 }
 
@@ -162,18 +198,25 @@ fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: 
         return Ok(Ok(None));
     }
     let whole = Rows::of(batch, &carried.whole);
-    let keyed = Rows::of(batch, &carried.keyed);
     let all = Rows::of(batch, &carried.rows);
-    let without_values = carried.whole.true_count() < carried.count;
+    // Only a truncate has no key.
+    let bare = (carried.keyed.true_count() < carried.count).then(|| Rows::of(batch, &carried.keyed));
+    let keyed = bare.as_ref().unwrap_or(&all);
+    let without_values = carried.whole_count < carried.count;
 
     let mut columns = Vec::with_capacity(target.schema().fields().len());
     let mut unchanged = Vec::new();
+    let mut nothing = Vec::new();
     let mut bad = Vec::new();
     for (index, output) in plan.outputs.iter().enumerate() {
         let is_key = target.key_declared() && target.key().contains(&index);
-        let (rows, mask) = if is_key { (&keyed, &carried.keyed) } else { (&whole, &carried.whole) };
+        let (rows, mask) = if is_key { (keyed, &carried.keyed) } else { (&whole, &carried.whole) };
         let mut not_computed = None;
         let values = match output {
+            // In one go: filtering and spreading would copy the column twice.
+            Output::Pass(source) if without_values && !is_key && *source < batch.relation.columns().len() => {
+                carried.whole_of(batch.records.column(*source))?
+            }
             Output::Pass(source) => rows.source(*source, plan.columns[index].field.data_type())?,
             Output::Computed(computed, cast) => {
                 let evaluated = rows.evaluate_to(computed, cast.as_ref(), &plan.lookups)?;
@@ -200,24 +243,30 @@ fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: 
         columns.push(carried.spread(&values, mask)?);
 
         // A delete that carries its key alone leaves the rest as it was, and so does one whose other values cannot be computed.
-        let mut bits = None;
-        let mut add = |more: BooleanBuffer| bits = Some(bits.take().map_or(more.clone(), |bits: BooleanBuffer| &bits | &more));
-        if let Some(column) = &left_out.columns[index] {
-            add(&column.unchanged | &column.partly);
-        }
+        let mut bits = left_out.columns[index].as_ref().map(|column| &column.unchanged | &column.partly);
         if let Some(failed) = not_computed {
-            add(failed);
+            bits = Some(bits.map_or(failed.clone(), |bits| &bits | &failed));
+        }
+        let select = |bits: BooleanBuffer| -> Result<BooleanBuffer> {
+            let bits: ArrayRef = Arc::new(BooleanArray::new(bits, None));
+            Ok(all.select(&bits)?.as_boolean().values().clone())
+        };
+        let mut bits = bits.map(|bits| select(&bits & carried.keyed.values())).transpose()?;
+        if bits.as_ref().is_some_and(|bits| bits.count_set_bits() > 0) {
+            nothing.push(index);
         }
         if without_values && !is_key {
-            add(&carried.keyed.values().clone() & &!carried.whole.values());
+            let alone = match carried.keys_alone.get() {
+                Some(alone) => alone.clone(),
+                None => {
+                    let alone = select(carried.keyed.values() & &!carried.whole.values())?;
+                    carried.keys_alone.get_or_init(|| alone).clone()
+                }
+            };
+            bits = Some(bits.map_or(alone.clone(), |bits| &bits | &alone));
         }
-        if let Some(bits) = bits {
-            let bits = &bits & carried.keyed.values();
-            let bits = all.select(&(Arc::new(BooleanArray::new(bits, None)) as ArrayRef))?;
-            let bits = bits.as_boolean().values().clone();
-            if bits.count_set_bits() > 0 {
-                unchanged.push((index, bits));
-            }
+        if let Some(bits) = bits.filter(|bits| bits.count_set_bits() > 0) {
+            unchanged.push((index, bits));
         }
     }
     if !bad.is_empty() {
@@ -226,7 +275,7 @@ fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: 
         return Ok(Err(bad));
     }
     // What is computed from nothing is nothing.
-    for (index, bits) in &unchanged {
+    for (index, bits) in unchanged.iter().filter(|(index, _)| nothing.contains(index)) {
         let column = &mut columns[*index];
         *column = arrow::compute::nullif(column, &BooleanArray::new(bits.clone(), None)).map_err(unexpected)?;
     }

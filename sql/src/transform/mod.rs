@@ -306,7 +306,9 @@ impl SqlTransform {
                 ));
             }
             let reason = |bad: &apply::BadRow| format!("{}: {}", column(bad).unwrap_or("WHERE"), bad.reason.0);
-            let mut aside: Vec<SetAside> = applied.bad.iter().map(|bad| SetAside { row: bad.row, reason: reason(bad) }).collect();
+            // Where nobody knows whether the row may pass, only its key is kept.
+            let aside = |bad: &apply::BadRow| SetAside { row: bad.row, reason: reason(bad), key_only: bad.column.is_none() };
+            let mut aside: Vec<SetAside> = applied.bad.iter().map(aside).collect();
             aside.dedup_by_key(|change| change.row);
             out.push(quarantine::set_aside(batch, &rule, &planned.plan.passed(), &aside)?);
         }

@@ -21,6 +21,8 @@ pub(crate) struct SetAside {
     pub(crate) row: usize,
     /// What could not be done, without a value.
     pub(crate) reason: String,
+    /// Of its values only those of the declared key may be kept.
+    pub(crate) key_only: bool,
 }
 
 static RELATION: LazyLock<Arc<Relation>> = LazyLock::new(|| {
@@ -48,7 +50,11 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], chan
     };
     let RelationName { database, schema, table } = batch.relation.name();
     let same = |text: Option<&str>| -> ArrayRef { Arc::new(StringArray::from(vec![text; rows.len()])) };
-    let kept = json(batch, columns, &rows)?;
+    let key: &[usize] = if batch.relation.key_declared() { batch.relation.key() } else { &[] };
+    let kept = changes
+        .iter()
+        .map(|change| json(batch, change.row, |index| columns.contains(&index) && (!change.key_only || key.contains(&index))));
+    let kept: Vec<String> = kept.collect();
     let mut columns = vec![
         same(database.as_deref()),
         same(Some(schema)),
@@ -82,26 +88,19 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], chan
     Ok(aside)
 }
 
-/// The rows as JSON objects. What the log left out is not there; NULL is.
-fn json(batch: &ChangeBatch, wanted: &[usize], rows: &[usize]) -> Result<Vec<String>> {
-    let mut texts = Vec::with_capacity(rows.len());
-    for &row in rows {
-        let mut fields = Vec::new();
-        let mut columns = Vec::new();
-        for (index, column) in batch.relation.columns().iter().enumerate() {
-            if !wanted.contains(&index) {
-                continue;
-            }
-            if batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(index, row)) {
-                continue;
-            }
-            let value = shown(&batch.records.column(index).slice(row, 1));
-            fields.push(Field::new(column.name(), value.data_type().clone(), true));
-            columns.push(value);
+/// A row as a JSON object of the columns that are wanted. What the log left out is not there; NULL is.
+fn json(batch: &ChangeBatch, row: usize, wanted: impl Fn(usize) -> bool) -> String {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (index, column) in batch.relation.columns().iter().enumerate() {
+        if !wanted(index) || batch.unchanged.as_ref().is_some_and(|unchanged| unchanged.is_unchanged(index, row)) {
+            continue;
         }
-        texts.push(row_json(fields, columns).unwrap_or_else(|| "{}".to_owned()));
+        let value = shown(&batch.records.column(index).slice(row, 1));
+        fields.push(Field::new(column.name(), value.data_type().clone(), true));
+        columns.push(value);
     }
-    Ok(texts)
+    row_json(fields, columns).unwrap_or_else(|| "{}".to_owned())
 }
 
 /// A value as JSON has it: what it has no type for as text.

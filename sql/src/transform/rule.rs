@@ -261,11 +261,25 @@ fn select(query: Query, keywords: &Keywords) -> Result<Select, Fault> {
 
 fn table_name(factor: TableFactor) -> Result<TableName, Fault> {
     let span = factor.span();
-    let TableFactor::Table { name, alias, args: None, .. } = factor else {
+    let TableFactor::Table { name, alias, args: None, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } =
+        factor
+    else {
         return Err(
             Fault::at("a transform reads tables by their names", span).help("make what this reads a reference table, and LEFT JOIN it")
         );
     };
+    // Whatever else may stand behind a name would change which rows there are, or mean nothing.
+    let whole = with_hints.is_empty()
+        && version.is_none()
+        && !with_ordinality
+        && partitions.is_empty()
+        && json_path.is_none()
+        && sample.is_none()
+        && index_hints.is_empty();
+    if !whole {
+        let help = "write the filter into WHERE: every change comes by, and each is kept or not by what it says";
+        return Err(Fault::at("only an alias has a place behind the name of a table", span).help(help));
+    }
     let parts = idents(&name).ok_or_else(|| Fault::at("this is not the name of a table", span))?;
     let own = parts.last().map(normalized).unwrap_or_default();
     let alias = match alias {

@@ -82,8 +82,10 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
                     match made {
                         Ok(()) => run.carry(row, change_type, Carried::Whole),
                         Err(bad) if bad_value == BadValue::Fail => return Err(refusal(rule, &batch, row, bad)),
-                        Err(Bad { field: Some(field), reason }) => aside.push(SetAside { row, reason: format!("{field}: {reason}") }),
-                        Err(Bad { field: None, reason }) => aside.push(SetAside { row, reason: reason.into_owned() }),
+                        Err(Bad { field: Some(field), reason }) => {
+                            aside.push(SetAside { row, reason: format!("{field}: {reason}"), key_only: true })
+                        }
+                        Err(Bad { field: None, reason }) => aside.push(SetAside { row, reason: reason.into_owned(), key_only: true }),
                     }
                 }
             }
@@ -92,8 +94,7 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
     let mut out = Vec::new();
     if !aside.is_empty() {
         // What the function would have hidden nobody knows; the key, which it may not change, finds the row.
-        let kept = if batch.relation.key_declared() { batch.relation.key() } else { &[] };
-        out.push(set_aside(&batch, &format!("{} {}", rule.settings.file, rule.settings.function), kept, &aside)?);
+        out.push(set_aside(&batch, &format!("{} {}", rule.settings.file, rule.settings.function), batch.relation.key(), &aside)?);
     }
     out.extend(run.finish()?);
     Ok(out)

@@ -63,11 +63,12 @@ type Intrinsics = (
     intrinsic::Promise,
 );
 
-/// Watches over the time of a call. The engine asks it now and then, and only then a clock is read: a short call costs nothing.
+/// Watches over the time of a call. The engine asks it now and then while code runs, not inside of what is built in, and counts from
+/// one question to the next across calls; so the clock is read at the end of every call, too.
 #[derive(Debug, Default)]
 struct Watch {
     limit: AtomicU64,
-    /// Processor time of the thread when the call was first asked about; 0 before.
+    /// Processor time of the thread when the call began.
     began: AtomicU64,
     over: AtomicBool,
 }
@@ -75,7 +76,7 @@ struct Watch {
 impl Watch {
     fn begin(&self, limit: Duration) {
         self.limit.store(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.began.store(0, Ordering::Relaxed);
+        self.began.store(processor_nanos(), Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
     }
 
@@ -85,13 +86,8 @@ impl Watch {
 
     /// True if the call is to end.
     fn look(&self) -> bool {
-        let now = processor_nanos();
-        let began = self.began.load(Ordering::Relaxed);
-        if began == 0 {
-            self.began.store(now, Ordering::Relaxed);
-            return false;
-        }
-        let over = now.saturating_sub(began) > self.limit.load(Ordering::Relaxed);
+        let took = processor_nanos().saturating_sub(self.began.load(Ordering::Relaxed));
+        let over = took > self.limit.load(Ordering::Relaxed);
         if over {
             self.over.store(true, Ordering::Relaxed);
         }
@@ -180,7 +176,7 @@ impl Engine {
             let called = self.call_in(&ctx, row, now);
             // What was put off until later is done now, at this row's cost.
             while ctx.execute_pending_job() {}
-            if self.watch.is_over() {
+            if self.watch.is_over() || self.watch.look() {
                 let reason = format!("the function took longer than {:?}", self.limits.time);
                 return Err(Failed { reason, spoilt: true, memory: false });
             }

@@ -318,6 +318,33 @@ fn rules_are_for_names_and_types_and_all_that_they_say() {
     }
 }
 
+/// What hides is for a column however its name is written, and for every type that it may be of; what keeps is not.
+#[test]
+fn what_hides_hides_in_doubt() {
+    let null = |columns: &[&str]| MaskRule::new(columns.iter().map(|pattern| Pattern::new(*pattern)).collect(), MaskKind::Null);
+    let keep_all = || MaskRule { names: Some(ColumnNames::new(".*").unwrap()), ..MaskRule::new(vec![], MaskKind::Keep) };
+    let columns = [("Email", "text"), ("PHONE", "text"), ("id", "int")];
+    let rules = vec![null(&["*.email", "SHOP.Customers.phone"]), keep_all()];
+    assert_eq!(decided(rules, &columns), "masked(null) masked(null) int");
+    let keep = MaskRule::new(vec![Pattern::new("*.email")], MaskKind::Keep);
+    assert!(decided(vec![keep], &columns[..1]).contains("no mask rule decides"));
+    // A name may hold a line break.
+    let rules = vec![MaskRule { names: Some(ColumnNames::new(".*mail.*").unwrap()), ..null(&[]) }, keep_all()];
+    assert_eq!(decided(rules, &[("e\nmail", "text"), ("mail\n", "text")]), "masked(null) masked(null)");
+
+    let column = |detail| Column { field: Arc::new(Field::new("doc", DataType::Utf8, true)), source_type: "longtext".to_owned(), detail };
+    let doubtful = column(serde_json::json!({ "ordinal": 1, "may_be": ["json"] }));
+    for (with, expected) in [(MaskKind::Null, "masked(null)"), (MaskKind::Keep, "longtext")] {
+        let rule = MaskRule { types: vec![Pattern::new("json*")], ..MaskRule::new(vec![], with) };
+        let planned = |column: &Column| {
+            let relation = Relation::new(RelationName::new("shop", "customers"), 1, LogPosition::MIN, vec![column.clone()], vec![]);
+            MaskTransform::new(vec![rule.clone()]).unwrap().output(&Arc::new(relation)).unwrap()[0].columns()[0].source_type.clone()
+        };
+        assert_eq!(planned(&doubtful), expected);
+        assert_eq!(planned(&column(serde_json::Value::Null)), "longtext");
+    }
+}
+
 #[test]
 fn a_named_key_is_said_and_a_key_column_may_have_a_token() {
     let key = MaskKey { id: Some("pii-2026".to_owned()), secret: KEY.into() };

@@ -611,6 +611,21 @@ fn limits_end_a_call_and_nothing_else() {
     .assert_eq(&told);
 }
 
+/// What is built in is not interrupted, but its time counts, and for every row alike.
+#[test]
+fn time_in_what_is_built_in_counts() {
+    let mut rule = rule(
+        "const doc = '[' + '1,'.repeat(200000) + '1]'; function process(json) { for (let i = 0; i < 20; i++) JSON.parse(doc); return json; }",
+    );
+    // A fiftieth of what it takes.
+    rule.limits.time = Duration::from_millis(20);
+    let rows: Vec<(i32, Option<&str>)> = (0..6).map(|id| (id, None)).collect();
+    let out = through(rule, BadValue::Quarantine, people(&[Insert; 6], &rows)).unwrap();
+    assert_eq!((out.len(), out[0].rows()), (1, 6));
+    let reasons = out[0].records.column(4).as_string::<i32>();
+    assert!(reasons.iter().all(|reason| reason == Some("the function took longer than 20ms")));
+}
+
 #[test]
 fn memory_that_earlier_rows_took_is_not_this_rows_fault() {
     // A world that fills up is replaced, and the row that found it full has another try.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 #[serde(rename_all = "snake_case")]
 #[schemars(extend("x-secret" = true))]
 pub(crate) enum Secret {
-    /// The name of an environment variable.
+    /// The name of an environment variable; one line break at its end is not part of the secret.
     Env(String),
     /// A file that holds the secret; one line break at its end is not part of it. A relative path begins at the
     /// configuration file's directory.
@@ -27,8 +27,10 @@ impl Secret {
     pub(crate) fn resolve(&self, directory: &Path) -> Result<SecretString, String> {
         match self {
             Secret::Env(name) => match std::env::var(name) {
-                Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
-                Ok(value) => Ok(value.into()),
+                Ok(value) => match without_line_break(&value) {
+                    "" => Err(format!("the environment variable {name} is empty")),
+                    value => Ok(value.to_owned().into()),
+                },
                 Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {name} is not set")),
                 Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8")),
             },
@@ -40,8 +42,7 @@ impl Secret {
                     return Err(unreadable(&"it is larger than 64 KiB"));
                 }
                 let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
+                let text = without_line_break(&text);
                 if text.is_empty() {
                     return Err(format!("the secret file {} is empty", path.display()));
                 }
@@ -49,4 +50,10 @@ impl Secret {
             }
         }
     }
+}
+
+/// What ends a line of a file is no part of a secret, nor is it of what a shell has read from one.
+fn without_line_break(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }

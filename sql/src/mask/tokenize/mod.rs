@@ -8,8 +8,9 @@
 //! a one, and one with other characters, becomes `~` and hexadecimal digits, which keep nothing but a rough length. So does a value
 //! that begins with `~`, and nothing else does: that is what makes it possible to tell one from the other.
 //!
-//! **Whole numbers** keep their type, their sign and, from a million on, their number of digits. Those below are permuted among
-//! themselves.
+//! **Whole numbers** keep their sign and, from a million on, their number of digits. Those below are permuted among themselves. Where the
+//! greatest number of a type lies among those of one number of digits, those that fit the type are permuted among themselves, whatever the
+//! type is: a number has one token, and keeps it when its column is widened.
 
 mod ff1;
 
@@ -197,6 +198,7 @@ impl Tokens {
         digits.extend(magnitude.iter().map(|byte| u16::from(byte - b'0')));
         // A number and the one below zero say nothing of each other.
         let tweak: &[u8] = if negative { b"-" } else { b"" };
+        let class = class(digits, negative);
         // The permutation is walked along until it comes to a number of this form: it does so at the latest where the walk began, so
         // no two walks end at the same.
         loop {
@@ -204,7 +206,7 @@ impl Tokens {
             let fits = match digits.len() {
                 // There is one zero only.
                 NUMBER_DIGITS_MIN => !negative || digits.iter().any(|digit| *digit != 0),
-                _ => digits[0] != 0,
+                _ => digits[0] != 0 && self::class(digits, negative) == class,
             };
             if fits {
                 text.clear();
@@ -216,6 +218,20 @@ impl Tokens {
             }
         }
     }
+}
+
+/// How many of the types of whole numbers that end among the numbers of so many digits are too narrow for this one.
+fn class(digits: &[u16], negative: bool) -> usize {
+    let greatest: &[&[u8]] = match (digits.len(), negative) {
+        (10, false) => &[b"2147483647", b"4294967295"],
+        (10, true) => &[b"2147483648"],
+        (19, false) => &[b"9223372036854775807"],
+        (19, true) => &[b"9223372036854775808"],
+        (20, false) => &[b"18446744073709551615"],
+        _ => &[],
+    };
+    let digits = || digits.iter().map(|digit| b'0' + *digit as u8);
+    greatest.iter().filter(|greatest| digits().gt(greatest.iter().copied())).count()
 }
 
 /// Kept from one value to the next.
@@ -363,6 +379,23 @@ mod tests {
                 prop_assert!(token.starts_with('~') && token.len() % 32 == 1);
                 prop_assert!(value.len() < 4 || !token.contains(&value));
             }
+        }
+
+        /// Of whatever type it is: a column is widened, and its tokens stay.
+        #[test]
+        fn a_whole_number_has_one_token(a: i64, b: i32, c: u32, ten in 1_000_000_000..10_000_000_000_i64) {
+            let wide = |value: i128| number(value, Direction::Encrypt);
+            for value in [b, i32::MIN, i32::MAX, b % 1000, i32::MIN + 1] {
+                prop_assert_eq!(i128::from(number(value, Direction::Encrypt)), wide(value.into()));
+                prop_assert_eq!(i64::from(number(value, Direction::Encrypt)), number(i64::from(value), Direction::Encrypt));
+            }
+            for value in [c, u32::MAX, c % 1000, 1 << 31] {
+                prop_assert_eq!(i128::from(number(value, Direction::Encrypt)), wide(value.into()));
+            }
+            for value in [a, i64::MIN, i64::MAX, ten, -ten] {
+                prop_assert_eq!(i128::from(number(value, Direction::Encrypt)), wide(value.into()));
+            }
+            prop_assert_eq!(i128::from(number(u64::MAX, Direction::Encrypt)), wide(u64::MAX.into()));
         }
 
         #[test]

@@ -600,3 +600,37 @@ fn a_table_is_replaced_while_it_is_read() {
         }
     });
 }
+
+/// A file that cannot be read says where, and quotes nothing of its rows.
+#[tokio::test]
+async fn a_broken_file_is_told_by_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows: String = (0..3000).map(|row| format!("{row},a\n")).collect();
+    let json: String = (0..3000).map(|row| format!("{{\"n\":{row}}}\n")).collect();
+    let mut told = String::new();
+    for (name, content) in [
+        ("types.csv", format!("n,label\n{rows}clear-value,b\n")),
+        ("columns.csv", format!("n,label\n{rows}1,clear-value,c\n")),
+        ("quotes.csv", format!("n,label\n{rows}\"clear-value,b\n")),
+        ("types.json", format!("{json}{{\"n\":\"clear-value\"}}\n")),
+        ("broken.json", format!("{json}{{\"n\":clear-value}}\n")),
+        ("first.json", "clear-value".to_owned()),
+        ("no.parquet", "clear-value PAR1".to_owned()),
+    ] {
+        std::fs::write(directory.path().join(name), content).unwrap();
+        let store = Arc::new(object_store::local::LocalFileSystem::new_with_prefix(directory.path()).unwrap());
+        let read = logweir_sql::read_reference_file(store, &object_store::path::Path::from(name), 1 << 20).await;
+        let report = read.map_or_else(|error| error.report(), |rows| format!("{} rows", rows.num_rows()));
+        assert!(!report.contains("clear-value"), "{report}");
+        told += &format!("{report}\n");
+    }
+    expect_test::expect![[r#"
+        a reference table is not what its ending says (file: types.csv, column: 0, line: 3001); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: columns.csv, line: 3002); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: quotes.csv, line: 3002); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: types.json); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: broken.json); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: first.json, line: 1); make all its rows fit: the first 1,000 rows of a CSV or JSON file decide the types of its columns
+        a reference table is not what its ending says (file: no.parquet)
+    "#]].assert_eq(&told);
+}

@@ -199,6 +199,37 @@ fn what_looks_at_many_rows() {
 }
 
 #[test]
+fn what_stands_behind_the_name_of_a_table() {
+    check(
+        "SELECT id FROM customers TABLESAMPLE SYSTEM (10)",
+        expect![[r#"
+        only an alias has a place behind the name of a table
+          SELECT id FROM customers TABLESAMPLE SYSTEM (10)
+                         ^^^^^^^^^
+        help: write the filter into WHERE: every change comes by, and each is kept or not by what it says
+    "#]],
+    );
+    check(
+        "SELECT id FROM customers PARTITION (p1)",
+        expect![[r#"
+        only an alias has a place behind the name of a table
+          SELECT id FROM customers PARTITION (p1)
+                         ^^^^^^^^^
+        help: write the filter into WHERE: every change comes by, and each is kept or not by what it says
+    "#]],
+    );
+    check(
+        "SELECT c.id FROM customers c LEFT JOIN countries TABLESAMPLE (5 ROWS) ON c.country = countries.code",
+        expect![[r#"
+        only an alias has a place behind the name of a table
+          SELECT c.id FROM customers c LEFT JOIN countries TABLESAMPLE (5 ROWS) ON c.country = countries.code
+                                                 ^^^^^^^^^
+        help: write the filter into WHERE: every change comes by, and each is kept or not by what it says
+    "#]],
+    );
+}
+
+#[test]
 fn what_is_more_than_one_select() {
     check(
         "SELECT id FROM customers UNION ALL SELECT id FROM customers",
