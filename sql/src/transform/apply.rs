@@ -41,6 +41,9 @@ const PARTLY_LEFT_OUT: Reason = Reason("the log left out one of the values that 
 
 /// Applies a rule. `batch` has been [resolved](super::cases::resolve).
 pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresolved, batch: &ChangeBatch) -> Result<Applied> {
+    if let Some(batch) = every_row(plan, target, batch)? {
+        return Ok(Applied { batch: Some(batch), bad: Vec::new() });
+    }
     let mut fates = fates(plan.filter.as_ref(), batch, &plan.lookups)?;
     let mut bad: Vec<BadRow> = Vec::new();
     for (row, fate) in fates.iter().enumerate() {
@@ -65,6 +68,34 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
             }
         }
     }
+}
+
+/// The rule, which is: without a condition, for changes with all their values, every row is carried as it is and nothing is to be settled.
+/// `None` if that is not so, or if something cannot be computed.
+fn every_row(plan: &RulePlan, target: &Arc<Relation>, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
+    let bare = |code: &i8| ChangeType::from_code(*code).is_none_or(|change_type| change_type == ChangeType::Truncate);
+    if plan.filter.is_some() || batch.unchanged.is_some() || batch.change_type_codes().iter().any(bare) || batch.rows() == 0 {
+        return Ok(None);
+    }
+    let rows = Rows::all(batch);
+    let mut columns = Vec::with_capacity(target.schema().fields().len());
+    for (index, output) in plan.outputs.iter().enumerate() {
+        columns.push(match output {
+            Output::Pass(source) => rows.source(*source, plan.columns[index].field.data_type())?,
+            Output::Computed(computed, cast) => {
+                let evaluated = rows.evaluate_to(computed, cast.as_ref(), &plan.lookups)?;
+                if evaluated.failed.is_some() {
+                    return Ok(None);
+                }
+                evaluated.values
+            }
+        });
+    }
+    columns.extend(batch.records.columns()[batch.relation.columns().len()..].iter().map(Arc::clone));
+    let records = RecordBatch::try_new(Arc::clone(target.schema()), columns)
+        .map_err(|_| Error::internal("a transformed batch does not fit its relation").context("target", target.name()))?;
+    let memory = Arc::clone(&batch.memory);
+    Ok(Some(ChangeBatch { relation: Arc::clone(target), records, unchanged: None, before: None, last: batch.last, memory }))
 }
 
 /// What the log left out, by column of the target; `None` for a column that is whole in every row.
