@@ -244,7 +244,12 @@ impl Inventory {
         if let Some(relation) = relation
             && groups.last().is_none_or(|newest| newest.last() < relation.since().to_string().as_str())
         {
-            groups.push(without_files(relation));
+            // The metadata columns as the files have them.
+            let metadata = groups.last().map(|group| {
+                let fields = group.schema.fields().iter().filter(|field| is_metadata(field)).map(Arc::clone);
+                fields.collect::<Vec<_>>()
+            });
+            groups.push(without_files(relation, metadata.unwrap_or_else(|| metadata_fields().iter().map(Arc::clone).collect())));
         }
         (!groups.is_empty()).then_some(Inventory { groups })
     }
@@ -256,13 +261,13 @@ impl Inventory {
 }
 
 /// A version that no change was landed under yet.
-fn without_files(relation: &Relation) -> FileGroup {
+fn without_files(relation: &Relation, metadata: Vec<FieldRef>) -> FileGroup {
     let columns: Vec<FieldRef> = relation.columns().iter().map(|column| unpacked(&column.field)).collect();
     let key = if relation.key_declared() {
         relation.key().iter().map(|&i| relation.columns()[i].name().to_owned()).collect()
     } else {
         Vec::new()
     };
-    let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata_fields().iter().map(Arc::clone)).collect::<Vec<_>>()));
+    let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata).collect::<Vec<_>>()));
     FileGroup { version: relation.version(), schema, key, files: Vec::new(), truncates: false, unchanged: false }
 }

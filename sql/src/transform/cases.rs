@@ -165,11 +165,19 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
                     (_, Passed::Yes) => Fate::New(ChangeType::UpdateInsert),
                     // The row under its old key has gone already.
                     _ if second_half => Fate::Dropped,
-                    (Passed::No, _) => Fate::Dropped,
+                    (Passed::No, _) if same_before || !read_again => Fate::Dropped,
                     _ => Fate::Key(ChangeType::Delete),
                 }
             }
         });
+    }
+    if !relation.key_declared() {
+        // All columns are the key, and the log has them of every row that goes.
+        for fate in &mut fates {
+            if let Fate::Key(change_type) = *fate {
+                *fate = Fate::Whole(change_type);
+            }
+        }
     }
     Ok(fates)
 }

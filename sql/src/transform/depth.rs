@@ -5,10 +5,9 @@
 //! its own, and what is deeper than every other stack bears is refused.
 
 use std::ops::ControlFlow;
-use std::panic::resume_unwind;
 use std::thread::{Builder, scope};
 
-use datafusion::sql::sqlparser::ast::{Expr, Spanned, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Spanned, Visit, Visitor};
 
 use super::problem::Fault;
 
@@ -21,24 +20,43 @@ pub(super) const DEPTH_MAX: usize = 400;
 /// More than these cannot be read on the stack, were each a step down.
 pub(super) const WORDS_MAX: usize = 20_000;
 
+/// With each arrow of a chain planning takes twice as long.
+const ARROWS_MAX: usize = 8;
+
+fn is_arrow(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. })
+}
+
 /// Does something on a large stack.
 pub(super) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Fault> {
     scope(|scope| {
         let thread = Builder::new().name("sql-plan".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
         let thread = thread.map_err(|_| Fault::new("could not start a thread to plan a transform"))?;
-        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        // Constants are computed when they are planned, and some functions panic on some of them.
+        thread.join().map_err(|_| Fault::new("an expression cannot be computed, whatever the row"))
     })
 }
 
 /// Refuses what is too deep.
 pub(super) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
-    struct Depth(usize);
+    #[derive(Default)]
+    struct Depth {
+        all: usize,
+        arrows: usize,
+    }
     impl Visitor for Depth {
         type Break = Fault;
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
-            self.0 += 1;
-            if self.0 <= DEPTH_MAX {
+            self.all += 1;
+            self.arrows += usize::from(is_arrow(expr));
+            if self.arrows > ARROWS_MAX {
+                let fault = Fault::at(format!("more than {ARROWS_MAX} arrows stand in a chain"), expr.span());
+                return ControlFlow::Break(
+                    fault.help("write json_get_str(column, 'a', 'b', …), or json_get_json for a part that is no text"),
+                );
+            }
+            if self.all <= DEPTH_MAX {
                 return ControlFlow::Continue(());
             }
             ControlFlow::Break(
@@ -47,12 +65,13 @@ pub(super) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
             )
         }
 
-        fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<Fault> {
-            self.0 -= 1;
+        fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
+            self.all -= 1;
+            self.arrows -= usize::from(is_arrow(expr));
             ControlFlow::Continue(())
         }
     }
-    match node.visit(&mut Depth(0)) {
+    match node.visit(&mut Depth::default()) {
         ControlFlow::Break(fault) => Err(fault),
         ControlFlow::Continue(()) => Ok(()),
     }

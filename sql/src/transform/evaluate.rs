@@ -1,5 +1,6 @@
 //! Evaluates expressions over batches, and finds the rows that stand in the way.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, new_null_array};
@@ -33,7 +34,12 @@ impl Reason {
 
 /// Evaluates an expression over a batch.
 pub(super) fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> std::result::Result<ArrayRef, Reason> {
-    expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows())).map_err(|error| Reason::of(&error))
+    // Some functions panic on values that they did not expect. Such a one is a bad value like any other.
+    let evaluated = catch_unwind(AssertUnwindSafe(|| expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()))));
+    match evaluated {
+        Ok(evaluated) => evaluated.map_err(|error| Reason::of(&error)),
+        Err(_) => Err(Reason("the expression cannot be computed")),
+    }
 }
 
 /// The values of an expression, and the rows for which there is none.

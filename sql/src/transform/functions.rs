@@ -7,15 +7,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result as PlanResult};
+use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result as PlanResult, ScalarValue};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ScalarUDF, Volatility};
+use datafusion::logical_expr::{Expr, Operator, ScalarUDF, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::BinaryExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, Function as Call, Spanned, Visit, Visitor};
@@ -130,9 +130,19 @@ impl Functions {
     /// What evaluates an expression over batches of `schema`.
     pub(super) fn compile(&self, expr: Expr, schema: &DFSchema) -> PlanResult<Arc<dyn PhysicalExpr>> {
         // Arithmetic of DataFusion wraps around where a number becomes too large: a wrong value that nobody would notice.
-        let strict = |expr: Arc<dyn PhysicalExpr>| match expr.downcast_ref::<BinaryExpr>() {
-            Some(binary) => Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>)),
-            None => Ok(Transformed::no(expr)),
+        let strict = |expr: Arc<dyn PhysicalExpr>| {
+            if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+                return Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>));
+            }
+            if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+                let data_type = negative.arg().data_type(schema.as_arrow())?;
+                if data_type.is_integer() {
+                    let zero = Arc::new(Literal::new(ScalarValue::new_zero(&data_type)?));
+                    let minus = BinaryExpr::new(zero, Operator::Minus, Arc::clone(negative.arg())).with_fail_on_overflow(true);
+                    return Ok(Transformed::yes(Arc::new(minus) as Arc<dyn PhysicalExpr>));
+                }
+            }
+            Ok(Transformed::no(expr))
         };
         Ok(self.state.create_physical_expr(expr, schema)?.transform_up(strict)?.data)
     }
@@ -151,6 +161,11 @@ fn row_by_row(expr: &Expr, span: Span) -> Result<(), Fault> {
                 if OF_THE_MOMENT.contains(&func.name()) || func.signature().volatility == Volatility::Volatile =>
             {
                 fault(func.name(), SAME_AGAIN)
+            }
+            // To DataFusion a regular expression that may match anywhere.
+            Expr::SimilarTo(_) => {
+                let fault = Fault::at("SIMILAR TO has no place in a transform", span);
+                Some(fault.help("write LIKE, or a regular expression: name ~ '^(a|b).*$'"))
             }
             Expr::Placeholder(_) => Some(Fault::at("a transform has no parameters", span)),
             _ => None,

@@ -34,10 +34,9 @@ fn injective(from: &DataType, to: &DataType) -> bool {
         (from, to) if from.is_integer() && to.is_integer() => true,
         (from, to) if text(from) && (text(to) || matches!(to, Binary | LargeBinary | BinaryView)) => true,
         (from, to) if bytes(from) && bytes(to) => true,
-        // A decimal has one text, and so have a whole number, a day and a moment.
-        (from, to) if text(to) => {
-            from.is_integer() || from.is_decimal() || matches!(from, Boolean | Date32 | Date64 | Timestamp(..) | Time32(_) | Time64(_))
-        }
+        // A whole number has one text, however wide its type becomes. A decimal, a day or a moment gets another one with another scale or
+        // fraction, and the rows under the old one would stay.
+        (from, to) if text(to) => from.is_integer() || *from == Boolean,
         (from, Decimal128(_, scale) | Decimal256(_, scale)) if from.is_integer() => *scale >= 0,
         (
             Decimal32(_, from) | Decimal64(_, from) | Decimal128(_, from) | Decimal256(_, from),
@@ -69,6 +68,9 @@ mod tests {
             (Utf8, Int64, false),
             (Int64, Float64, false),
             (Float64, Utf8, false),
+            (Decimal128(10, 2), Utf8, false),
+            (Date32, Utf8, false),
+            (at(TimeUnit::Microsecond), Utf8, false),
             (Decimal128(10, 2), Decimal128(12, 4), true),
             (Decimal128(10, 2), Decimal128(10, 1), false),
             (Decimal128(10, 2), Int64, false),

@@ -316,8 +316,9 @@ impl SqlTransform {
         Ok(())
     }
 
-    /// A truncate empties its table, not those that share its target.
-    fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
+    /// A truncate empties its table, not those that share its target: the batch without them, which may be nothing, or `None` if there is no
+    /// reason to leave any out.
+    fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<Option<ChangeBatch>>> {
         let shared = self.targets.get(planned.target.name()).is_some_and(|target| target.sources.len() > 1);
         let truncates = |code: &i8| *code == ChangeType::Truncate.code();
         if !shared || !batch.change_type_codes().iter().any(truncates) {
@@ -335,7 +336,7 @@ impl SqlTransform {
         }
         tracing::warn!(%table, target = %planned.target.name(), "a table was emptied, and its rows stay in the target that it shares with others");
         let kept: Vec<usize> = (0..batch.rows()).filter(|row| !truncates(&batch.change_type_codes()[*row])).collect();
-        apply::selected(batch, &kept)
+        apply::selected(batch, &kept).map(Some)
     }
 }
 
@@ -426,7 +427,8 @@ impl Transform for SqlTransform {
         let mut out = Vec::new();
         for planned in planned {
             match self.without_shared_truncates(planned, &batch)? {
-                Some(kept) => self.apply_rule(planned, &kept, &mut out)?,
+                Some(Some(kept)) => self.apply_rule(planned, &kept, &mut out)?,
+                Some(None) => {}
                 None => self.apply_rule(planned, &batch, &mut out)?,
             }
         }

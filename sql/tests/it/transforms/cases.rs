@@ -598,6 +598,7 @@ fn rows_read_again_may_have_been_landed() {
         READ 1 | ada | 20
         DELETE 2 | ~ | ~
         DELETE 3 | ~ | ~
+        DELETE 3 | ~ | ~
     "#]]
     .assert_eq(&applied(rules(), SqlContext::default(), &again, text));
 }
@@ -698,4 +699,31 @@ fn a_condition_that_cannot_be_computed_is_bad_for_its_row_alone() {
         DELETE 6 | ~ | ~
     "#]],
     );
+}
+
+/// A function that panics on a value, and a number that is too large without its sign.
+#[test]
+fn what_panics_or_wraps_is_bad_for_its_row_alone() {
+    let context = || SqlContext { bad_value: BadValue::Quarantine, ..SqlContext::default() };
+    let text = "
+        insert 1 | ada | 3
+        insert 2 | bob | -1
+        insert 3 | cid | -2147483648
+    ";
+    expect![[r#"
+        logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
+        INSERT NULL | shop | customers | 1 shop.* | name: the expression cannot be computed | {"id":2} @2
+        INSERT NULL | shop | customers | 1 shop.* | name: the expression cannot be computed | {"id":3} @3
+        shop.customers: id* Int32, name Utf8
+        INSERT 1 | ada
+    "#]]
+    .assert_eq(&applied(vec![rule("SELECT id, lpad(name, age) AS name FROM customers")], context(), &customers(), text));
+    expect![[r#"
+        logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
+        INSERT NULL | shop | customers | 1 shop.* | less: a number is too large | {"id":3} @3
+        shop.customers: id* Int32, less Int32
+        INSERT 1 | -3
+        INSERT 2 | 1
+    "#]]
+    .assert_eq(&applied(vec![rule("SELECT id, -age AS less FROM customers")], context(), &customers(), text));
 }

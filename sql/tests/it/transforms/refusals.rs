@@ -199,6 +199,35 @@ fn what_looks_at_many_rows() {
 }
 
 #[test]
+fn what_would_be_taken_for_something_else_or_take_for_ever() {
+    check(
+        "SELECT id FROM customers WHERE name SIMILAR TO 'a%'",
+        expect![[r#"
+        SIMILAR TO has no place in a transform
+          SELECT id FROM customers WHERE name SIMILAR TO 'a%'
+                                         ^^^^^^^^^^^^^^^^^^^^
+        help: write LIKE, or a regular expression: name ~ '^(a|b).*$'
+    "#]],
+    );
+    let chain = "->'a'".repeat(9);
+    check(
+        &format!("SELECT id, name{chain}->>'b' AS b FROM customers"),
+        expect![[r#"
+        more than 8 arrows stand in a chain
+          SELECT id, name->'a'->'a'->'a'->'a'->'a'->'a'->'a'->'a'->'a'->>'b' AS b FROM customers
+                     ^^^^^^^^^^^^^^
+        help: write json_get_str(column, 'a', 'b', …), or json_get_json for a part that is no text
+    "#]],
+    );
+    check(
+        "SELECT id, lpad('x', -1) AS x FROM customers",
+        expect![[r#"
+        shop.customers: id* Int32, x Utf8
+    "#]],
+    );
+}
+
+#[test]
 fn what_stands_behind_the_name_of_a_table() {
     check(
         "SELECT id FROM customers TABLESAMPLE SYSTEM (10)",
