@@ -219,12 +219,6 @@ fn what_would_be_taken_for_something_else_or_take_for_ever() {
         help: write json_get_str(column, 'a', 'b', …), or json_get_json for a part that is no text
     "#]],
     );
-    check(
-        "SELECT id, lpad('x', -1) AS x FROM customers",
-        expect![[r#"
-        shop.customers: id* Int32, x Utf8
-    "#]],
-    );
 }
 
 #[test]
