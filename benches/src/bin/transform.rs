@@ -19,7 +19,10 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use logweir_benches::orders::batches;
 use logweir_benches::process::cpu_seconds;
 use logweir_core::{ChangeBatch, LogPosition, MemoryPermit, Pattern, Relation, Transform};
-use logweir_sql::{MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, SqlContext, SqlRule, SqlTransform, mask_functions};
+use logweir_sql::{
+    BadValue, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, SqlContext, SqlRule, SqlTransform, UdfLimits, UdfRule, UdfTransform,
+    mask_functions,
+};
 use secrecy::SecretString;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -41,6 +44,19 @@ const CASES: [(&str, &str); 8] = [
         "SELECT id, CASE WHEN quantity > 10 THEN 'many' WHEN quantity > 2 THEN 'some' ELSE 'few' END AS amount, date_trunc('month', changed) AS month FROM orders",
     ),
 ];
+
+/// Functions of the user's own.
+const FUNCTIONS: [(&str, &str); 4] = [
+    ("text as it is", "function process(json) { return json; }"),
+    ("parse and stringify", "function process(json) { return JSON.stringify(JSON.parse(json)); }"),
+    (
+        "and replace",
+        "function process(json) { const row = JSON.parse(json); row.name = row.name.replace(/[0-9]+/, '***'); return JSON.stringify(row); }",
+    ),
+    ("parse, half dropped", "function process(json) { return JSON.parse(json).gift ? json : null; }"),
+];
+/// Batches that go through each: they take their time.
+const FUNCTION_BATCHES: usize = 24;
 
 fn keys() -> Result<MaskKeys> {
     Ok(MaskKeys::new(vec![("pii".to_owned(), SecretString::from("0123456789abcdef0123456789abcdef"))])?)
@@ -156,6 +172,23 @@ fn main() -> Result<()> {
         let mut mask = MaskTransform::new(vec![rule])?;
         mask.output(&relation)?;
         println!("{name:<24} {:>26}", timed(&mask, &batches, repeats, rows)?);
+    }
+    println!("\nfunctions in JavaScript, CPU-seconds per million rows");
+    for (name, script) in FUNCTIONS {
+        let rule = UdfRule {
+            table: Pattern::new("shop.orders"),
+            script: script.to_owned(),
+            file: "bench.js".to_owned(),
+            function: "process".to_owned(),
+            limits: UdfLimits::default(),
+            columns: Vec::new(),
+        };
+        let mut function = UdfTransform::new(vec![rule], BadValue::Fail)?;
+        function.output(&relation)?;
+        let few: Batches =
+            batches.iter().take(FUNCTION_BATCHES).map(|(relation, records, last)| (Arc::clone(relation), records.clone(), *last)).collect();
+        let rows = few.iter().map(|(_, records, _)| records.num_rows()).sum();
+        println!("{name:<24} {:>26}", timed(&function, &few, repeats, rows)?);
     }
     let none = transform("shop.other", "SELECT * FROM source", &relation)?;
     println!("{:<24} {:>26}", "a table without a rule", timed(&none, &batches, repeats, rows)?);

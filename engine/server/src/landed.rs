@@ -2,14 +2,27 @@
 
 use std::sync::Arc;
 
-use logweir_core::{Relation, Result, Transform as _};
+use logweir_core::{Relation, RelationName, Result, Transform as _};
+use logweir_sql::References;
 
 use crate::config::{Loaded, Stream};
-use crate::references;
 
-/// What becomes of the tables of a stream, for looking at what was landed. A version that a transform does not fit (any more) is
-/// left out: whatever was landed of it lies in files that say themselves what they hold.
-pub(crate) async fn relations(loaded: &Loaded, name: &str, stream: &Stream, sources: &[Arc<Relation>]) -> Result<Vec<Arc<Relation>>> {
+/// A table that changes are landed in.
+pub(crate) struct Landed {
+    pub(crate) name: RelationName,
+    /// What it is where nothing was landed yet; else its files say themselves what they hold.
+    pub(crate) relation: Option<Arc<Relation>>,
+}
+
+impl Landed {
+    fn of(relation: Arc<Relation>) -> Self {
+        Landed { name: relation.name().clone(), relation: Some(relation) }
+    }
+}
+
+/// What becomes of the tables of a stream, for looking at what was landed. Nothing outside is asked for it, reference tables neither: of a
+/// version that a transform does not fit (any more), or not without them, the name is known.
+pub(crate) fn tables(loaded: &Loaded, stream: &Stream, sources: &[Arc<Relation>]) -> Result<Vec<Landed>> {
     let mut masked = Vec::with_capacity(sources.len());
     match loaded.mask(stream)? {
         Some(mut mask) => {
@@ -32,16 +45,19 @@ pub(crate) async fn relations(loaded: &Loaded, name: &str, stream: &Stream, sour
         }
         masked = made;
     }
-    if stream.transforms.is_empty() {
-        return Ok(masked);
-    }
-    let tables = references::load(loaded, name).await?;
-    let Some(mut sql) = loaded.sql(stream, &tables, &[])? else { return Ok(masked) };
-    let mut landed = Vec::new();
+    let Some(mut sql) = loaded.sql(stream, &References::default(), &[])? else {
+        return Ok(masked.into_iter().map(Landed::of).collect());
+    };
+    let mut landed: Vec<Landed> = Vec::new();
     for relation in masked {
         match sql.plan(&relation) {
-            Ok((targets, _)) => landed.extend(targets),
+            Ok((targets, _)) => landed.extend(targets.into_iter().map(Landed::of)),
             Err(problems) => {
+                for name in sql.target_names(relation.name()) {
+                    if landed.iter().all(|other| other.name != name) {
+                        landed.push(Landed { name, relation: None });
+                    }
+                }
                 let problem = problems.first().map(ToString::to_string).unwrap_or_default();
                 tracing::debug!(table = %relation.name(), version = relation.version(), problem, "a transform does not fit a version of a table");
             }

@@ -170,6 +170,15 @@ impl SqlTransform {
         filtered.map(|rule| rule.settings.table.clone()).collect()
     }
 
+    /// The targets of a table by their names, which no version of it and no reference table has a say in.
+    pub fn target_names(&self, table: &RelationName) -> Vec<RelationName> {
+        let mut names: Vec<RelationName> = targets_of(&self.rules, table).into_iter().map(|(name, _)| name).collect();
+        if self.bad_value == BadValue::Quarantine {
+            names.push(quarantine::relation().name().clone());
+        }
+        names
+    }
+
     /// Rules that have been for no table so far: worth a warning once the tables are known.
     pub fn unmatched(&self) -> Vec<usize> {
         (0..self.rules.len()).filter(|number| !self.matched[*number]).collect()
@@ -356,20 +365,24 @@ fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<
 fn known_targets(rules: &[Rule], known: &[Arc<Relation>]) -> HashMap<RelationName, Target> {
     let mut targets: HashMap<RelationName, Target> = HashMap::new();
     for name in known.iter().map(|relation| relation.name()) {
-        let mut send = |target: RelationName, rule| targets.entry(target).or_default().sources.insert(name.clone(), rule);
-        let mut ruled = false;
-        for (number, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.settings.table.matches(&name.to_string())) {
-            ruled = true;
-            let target = rule.settings.into.as_ref().map_or_else(|| Ok(name.clone()), |into| target_name(into, name));
-            if let Ok(target) = target {
-                send(target, Some(number));
-            }
-        }
-        if !ruled {
-            send(name.clone(), None);
+        for (target, rule) in targets_of(rules, name) {
+            targets.entry(target).or_default().sources.insert(name.clone(), rule);
         }
     }
     targets
+}
+
+/// The targets of a table by their names, with the rules that send it there: its own name if there is no rule.
+fn targets_of(rules: &[Rule], name: &RelationName) -> Vec<(RelationName, Option<usize>)> {
+    let table = name.to_string();
+    let ruled = rules.iter().enumerate().filter(|(_, rule)| rule.settings.table.matches(&table));
+    let targets: Vec<_> = ruled
+        .map(|(number, rule)| (rule.settings.into.as_ref().map_or_else(|| Ok(name.clone()), |into| target_name(into, name)), number))
+        .collect();
+    if targets.is_empty() {
+        return vec![(name.clone(), None)];
+    }
+    targets.into_iter().filter_map(|(target, number)| Some((target.ok()?, Some(number)))).collect()
 }
 
 /// The name of a target: `schema.table` with placeholders.

@@ -1,6 +1,6 @@
 //! `logweir preview` and reference tables that are queries, on real servers: what is shown is what lands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use logweir_tests::engine::{Engine, Finished};
 use logweir_tests::servers::{DatabaseServer, PostgresServer};
@@ -159,4 +159,57 @@ async fn a_preview_shows_what_lands_from_postgres() {
         server.execute(sql).await;
     }
     holds(Engine::postgres(&server, "shop"));
+}
+
+/// A reference table is asked for again while the stream runs, and stays as it was where that fails. What was landed can be looked at
+/// when nobody answers any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_table_is_asked_for_again() {
+    let mut server = DatabaseServer::mariadb(&[]).await;
+    server.execute("CREATE DATABASE shop").await;
+    for sql in STATEMENTS {
+        server.execute(sql).await;
+    }
+    let engine = Engine::new(&server, "shop")
+        .set("/streams/shop/tables", json!({ "include": ["shop.customers"] }))
+        .set(
+            "/streams/shop/references",
+            json!({ "countries": { "profile": "source", "query": "SELECT code, label FROM shop.countries", "refresh": "1s" } }),
+        )
+        .set(
+            "/streams/shop/transforms",
+            json!([{ "table": "shop.customers", "into": "lake.labels", "sql": "SELECT c.id, n.label FROM customers c LEFT JOIN countries n ON n.code = c.country" }]),
+        );
+    let labels = |engine: &Engine| {
+        let answer = engine.run(&["sql", "SELECT id, label FROM lake.labels ORDER BY id", "--format", "csv"], A_MINUTE);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        answer.stdout
+    };
+    engine.catch_up();
+    assert_eq!(labels(&engine), "id,label\n1,Germany\n2,France\n3,\n4,Germany\n");
+
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("reading the binlog", A_MINUTE);
+    server.execute("UPDATE shop.countries SET label = 'Deutschland' WHERE code = 'DE'").await;
+    let deadline = Instant::now() + A_MINUTE;
+    let mut id = 100;
+    while !labels(&engine).contains(",Deutschland") {
+        assert!(running.is_running() && Instant::now() < deadline, "{}", running.messages());
+        id += 1;
+        server.execute(&format!("INSERT INTO shop.customers (id, country) VALUES ({id}, 'DE')")).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // Those that came before keep what was true then.
+    assert!(labels(&engine).contains("1,Germany\n"));
+    server.execute("DROP TABLE shop.countries").await;
+    running.wait_for_message("could not be read again; it stays as it is", A_MINUTE);
+    server.execute("INSERT INTO shop.customers (id, country) VALUES (1000, 'DE')").await;
+    while !labels(&engine).contains("1000,Deutschland") {
+        assert!(running.is_running() && Instant::now() < deadline, "{}", running.messages());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let ended = running.terminate(A_MINUTE);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    server.stop();
+    assert!(labels(&engine).contains("1000,Deutschland"));
 }

@@ -40,18 +40,18 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-        let landed = landed::relations(loaded, &name.0, stream, &document.relations).await?;
+        let landed = landed::tables(loaded, stream, &document.relations)?;
         for destination in &stream.destinations {
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            for relation in &landed {
+            for table in &landed {
                 let table = LandedTable {
                     stream: name.0.clone(),
                     destination: destination.name().to_owned(),
-                    name: relation.name().clone(),
+                    name: table.name.clone(),
                     store_url: store_url.clone(),
                     store: Arc::clone(&store),
-                    prefix: prefix(&root, &name.0, relation.name(), destination)?,
-                    relation: Some((**relation).clone()),
+                    prefix: prefix(&root, &name.0, &table.name, destination)?,
+                    relation: table.relation.as_deref().cloned(),
                 };
                 // Of several versions the last is the newest.
                 tables.retain(|other: &LandedTable| {

@@ -4,6 +4,7 @@ mod cases;
 pub(crate) mod changes;
 mod columns;
 mod masks;
+mod misfits;
 mod quarantine;
 mod random;
 mod references;
