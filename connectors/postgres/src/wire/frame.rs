@@ -115,10 +115,17 @@ impl Inbox {
     }
 }
 
+const ERROR_RESPONSE: u8 = b'E';
+
 /// Tag and whole size of the message that `bytes` begin with, once its header is there.
 pub(super) fn header(bytes: &[u8], length_max: usize) -> Result<Option<(u8, usize)>> {
     let Some(&[tag, a, b, c, d]) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if tag == ERROR_RESPONSE && length > length_max && [a, b, c, d].iter().all(u8::is_ascii_alphabetic) {
+        // An error of protocol 2, whose text begins where a length would stand: what a server says (up to 13 also for having been told to
+        // stop) that has not looked at who is there.
+        return Err(Error::transient("the server ended the connection before the session began").remedy("see the server's log"));
+    }
     if !(4..=length_max).contains(&length) {
         return Err(Error::corrupt("the server sent a message with an impossible length").context("length", length));
     }
@@ -128,14 +135,32 @@ pub(super) fn header(bytes: &[u8], length_max: usize) -> Result<Option<(u8, usiz
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
     use std::task::Waker;
+
+    use logweir_core::ErrorKind;
+
+    use super::*;
 
     fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![tag];
         bytes.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
         bytes.extend_from_slice(body);
         bytes
+    }
+
+    #[test]
+    fn an_error_from_before_a_session_is_no_damage() {
+        const LENGTH_MAX: usize = 1 << 30;
+        for (bytes, kind) in [
+            (&b"EFATAL:  terminating connection due to administrator command\n\0"[..], ErrorKind::Transient),
+            (b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0", ErrorKind::Transient),
+            (b"E\xff\xff\xff\xff", ErrorKind::Corrupt),
+            (b"E\0\0\0\x03", ErrorKind::Corrupt),
+            (b"DFATA", ErrorKind::Corrupt),
+        ] {
+            assert_eq!(header(bytes, LENGTH_MAX).unwrap_err().kind(), kind, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(header(b"E\0\0\0\x05x", LENGTH_MAX).unwrap(), Some((b'E', 6)));
     }
 
     fn feed(inbox: &mut Inbox, mut bytes: &[u8]) {
@@ -182,7 +207,7 @@ mod tests {
             let mut bytes = vec![b'd'];
             bytes.extend_from_slice(&length.to_be_bytes());
             feed(&mut inbox, &bytes);
-            assert_eq!(inbox.take().unwrap_err().kind(), logweir_core::ErrorKind::Corrupt, "{length}");
+            assert_eq!(inbox.take().unwrap_err().kind(), ErrorKind::Corrupt, "{length}");
             assert!(inbox.next_tag().is_err());
         }
         let mut inbox = Inbox::new();
