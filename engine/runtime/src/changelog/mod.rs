@@ -1,0 +1,11 @@
+//! The change log: everything between the reader and the destinations, in order.
+//!
+//! One appender, and a cursor for each consumer, which moves at its own pace. What was appended last is held [in memory](window), for
+//! whoever keeps up. Where the stream has a directory for it, everything is also [on disk](segment), and kept there for a while: whoever falls
+//! behind reads it from there, and holds up nobody.
+
+pub mod segment;
+mod window;
+
+pub use window::{Appender, ChangeLog, ConsumerState, Cursor, ENTRIES_MAX, Entry, change_log};
+pub(crate) use window::through;

@@ -1,0 +1,227 @@
+//! Reads a segment, sealed or still being written, by this process or another.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_buffer::{Buffer, MutableBuffer};
+use logweir_core::{ChangeBatch, Error, LogMark, MemoryPermit, Relation, Result};
+
+use super::batch::Decoding;
+use super::file_failed;
+use super::frame::{HEADER_BYTES, Header, Kind, NoFrame, padded, verify};
+use super::index::Index;
+
+/// Bytes at the end of a sealed segment: the place of its index, and a word.
+pub(super) const TRAILER_BYTES: u64 = 16;
+/// The word.
+pub(super) const SEALED: [u8; 8] = *b"LWSEALED";
+/// An index is made of points, and a segment has not more of them.
+const INDEX_BYTES_MAX: u64 = 1 << 30;
+
+/// A frame that was read.
+pub(super) enum Frame {
+    Relation(Arc<Relation>),
+    Changes(ChangeBatch),
+    Mark(LogMark),
+}
+
+/// What stands at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Frame(Header),
+    /// The segment is sealed here; the next one begins with this entry.
+    Sealed(u64),
+    /// Nothing yet, or what a torn write left.
+    End(NoFrame),
+}
+
+/// An open segment.
+pub(super) struct SegmentReader {
+    file: File,
+    path: PathBuf,
+    /// Where the next frame begins.
+    pub(super) offset: u64,
+    /// By number.
+    relations: BTreeMap<u32, Decoding>,
+    /// Of a sealed segment.
+    index: Option<Index>,
+}
+
+impl SegmentReader {
+    /// Opens the segment at its first frame; `None` if there is no such file (any more).
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(file_failed("could not open a segment of the change log", path, error)),
+        };
+        let mut reader = SegmentReader { file, path: path.to_owned(), offset: 0, relations: BTreeMap::new(), index: None };
+        reader.index = reader.read_index()?;
+        Ok(Some(reader))
+    }
+
+    /// The index of a sealed segment.
+    pub(super) fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read_index(&self) -> Result<Option<Index>> {
+        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        let Some(at) = bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
+        let mut trailer = [0; TRAILER_BYTES as usize];
+        if self.read_at(&mut trailer, at)? < trailer.len() || trailer[8..] != SEALED {
+            return Ok(None);
+        }
+        let at = u64::from_le_bytes(trailer[..8].try_into().expect("eight bytes are eight"));
+        // Whatever row values look like, only a whole frame with the right checksum is an index.
+        self.index_at(at)
+    }
+
+    fn index_at(&self, at: u64) -> Result<Option<Index>> {
+        let Some(header) = self.header_at(at)? else { return Ok(None) };
+        if header.kind != Kind::Index || header.payload_bytes > INDEX_BYTES_MAX {
+            return Ok(None);
+        }
+        Ok(self.payload(&header, at)?.and_then(|payload| serde_json::from_slice(&payload).ok()))
+    }
+
+    /// What stands where the next frame is to begin.
+    pub(super) fn place(&self) -> Result<Place> {
+        self.place_at(self.offset)
+    }
+
+    fn place_at(&self, at: u64) -> Result<Place> {
+        let mut bytes = [0; HEADER_BYTES];
+        let read = self.read_at(&mut bytes, at)?;
+        Ok(match Header::decode(&bytes[..read]) {
+            Ok(header) if header.kind == Kind::Index => Place::Sealed(header.entry),
+            Ok(header) => Place::Frame(header),
+            Err(none) => Place::End(none),
+        })
+    }
+
+    fn header_at(&self, at: u64) -> Result<Option<Header>> {
+        let mut bytes = [0; HEADER_BYTES];
+        let read = self.read_at(&mut bytes, at)?;
+        Ok(Header::decode(&bytes[..read]).ok())
+    }
+
+    /// The payload of a frame; `None` if it is not whole.
+    fn payload(&self, header: &Header, at: u64) -> Result<Option<Buffer>> {
+        let length = usize::try_from(padded(header.payload_bytes)).map_err(|_| Error::corrupt("a frame is too long"))?;
+        // Not before it is known to be there: a length that a torn write left is anything.
+        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        if bytes < at + header.frame_bytes() {
+            return Ok(None);
+        }
+        let mut header_bytes = [0; HEADER_BYTES];
+        let mut payload = MutableBuffer::from_len_zeroed(length);
+        if self.read_at(&mut header_bytes, at)? < HEADER_BYTES || self.read_at(&mut payload, at + HEADER_BYTES as u64)? < length {
+            return Ok(None);
+        }
+        let whole = verify(&header_bytes, &payload);
+        payload.truncate(header.payload_bytes as usize);
+        Ok(whole.then(|| payload.into()))
+    }
+
+    /// True if the frame of this header at the reader's place is whole.
+    pub(super) fn is_whole(&self, header: &Header) -> Result<bool> {
+        self.payload(header, self.offset).map(|payload| payload.is_some())
+    }
+
+    /// Steps over a frame. A relation is read all the same.
+    pub(super) fn skip(&mut self, header: &Header) -> Result<()> {
+        if header.kind == Kind::Relation {
+            return self.read(header, &Arc::default()).map(drop);
+        }
+        self.offset += header.frame_bytes();
+        Ok(())
+    }
+
+    /// Reads the frame of this header, which [`place`](Self::place) has told; `None` if it is not whole.
+    pub(super) fn read(&mut self, header: &Header, memory: &Arc<MemoryPermit>) -> Result<Option<Frame>> {
+        let Some(payload) = self.payload(header, self.offset)? else { return Ok(None) };
+        let frame = match header.kind {
+            Kind::Relation => {
+                let decoding = decoding(&payload).map_err(|error| error.context("segment", self.path.display()))?;
+                let relation = Arc::clone(decoding.relation());
+                self.relations.insert(header.relation, decoding);
+                Frame::Relation(relation)
+            }
+            Kind::Changes => {
+                self.need_relation(header.relation)?;
+                let decoding = self.relations.get_mut(&header.relation).expect("it was read if it was not there");
+                let batch = decoding.changes(&payload, Arc::clone(memory));
+                Frame::Changes(batch.map_err(|error| error.context("segment", self.path.display()))?)
+            }
+            Kind::Mark => Frame::Mark(serde_json::from_slice(&payload).map_err(|error| self.damaged().source(error))?),
+            Kind::Index => return Err(self.damaged()),
+        };
+        self.offset += header.frame_bytes();
+        Ok(Some(frame))
+    }
+
+    /// Reads a relation that is described before the place where reading began.
+    fn need_relation(&mut self, number: u32) -> Result<()> {
+        if self.relations.contains_key(&number) {
+            return Ok(());
+        }
+        let place = self.index.as_ref().and_then(|index| index.relations.get(number as usize)).ok_or_else(|| self.damaged())?;
+        let at = place.offset;
+        let header = self.header_at(at)?.filter(|header| header.kind == Kind::Relation && header.relation == number);
+        let header = header.ok_or_else(|| self.damaged())?;
+        let payload = self.payload(&header, at)?.ok_or_else(|| self.damaged())?;
+        self.relations.insert(number, decoding(&payload)?);
+        Ok(())
+    }
+
+    /// Reads as much as there is.
+    fn read_at(&self, into: &mut [u8], mut at: u64) -> Result<usize> {
+        let mut read = 0;
+        while read < into.len() {
+            match self.file.read_at(&mut into[read..], at) {
+                Ok(0) => break,
+                Ok(bytes) => {
+                    read += bytes;
+                    at += bytes as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(read)
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        file_failed("could not read a segment of the change log", &self.path, error)
+    }
+
+    /// What stands here is no frame, and it cannot be the end of a write that was cut short.
+    pub(super) fn damaged(&self) -> Error {
+        Error::corrupt("a segment of the change log is damaged")
+            .context("segment", self.path.display())
+            .context("offset", self.offset)
+            .remedy("the changes in it are lost to this log: give the destinations that still need them a backfill")
+    }
+}
+
+/// Of a relation's payload: its length, the relation as JSON, and the schema message from the next multiple of 64 bytes on.
+fn decoding(payload: &Buffer) -> Result<Decoding> {
+    let damaged = || Error::corrupt("a relation in the change log is not what logweir writes");
+    let length = payload.first_chunk::<8>().ok_or_else(damaged)?;
+    let end = u64::from_le_bytes(*length).checked_add(8).filter(|end| *end <= payload.len() as u64).ok_or_else(damaged)?;
+    let relation: Relation = serde_json::from_slice(&payload[8..end as usize]).map_err(|error| damaged().source(error))?;
+    let schema_at = padded(end) as usize;
+    if schema_at >= payload.len() {
+        return Err(damaged());
+    }
+    Decoding::new(Arc::new(relation), payload.slice(schema_at))
+}

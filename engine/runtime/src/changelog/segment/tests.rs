@@ -1,0 +1,301 @@
+//! Logs that are written, torn, cut off, kept and read, beside a list of what was appended.
+
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray};
+use arrow_buffer::BooleanBuffer;
+use arrow_schema::{DataType, Field};
+use logweir_core::{
+    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, MemoryPermit, MetadataBuilder, RelationName, SourceOffset, SourcePlace, Unchanged,
+};
+use serde_json::json;
+
+use super::*;
+
+fn position(commit: u64) -> LogPosition {
+    LogPosition::new(0, 1, commit, 0, false)
+}
+
+fn mark(commit: u64) -> LogMark {
+    LogMark {
+        position: position(commit),
+        offset: SourceOffset(json!({ "place": commit })),
+        commit_time: (commit > 0).then_some(TimestampMicros(commit as i64 * 1000)),
+    }
+}
+
+fn relation(table: &str, version: u32) -> Arc<Relation> {
+    let column = |name: &str, data_type: DataType| Column {
+        field: Arc::new(Field::new(name, data_type, true)),
+        source_type: "whatever".into(),
+        detail: serde_json::Value::Null,
+    };
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let columns = vec![column("id", DataType::Int64), column("name", DataType::Utf8), column("kind", dictionary)];
+    Arc::new(Relation::new(RelationName::new("shop", table), version, LogPosition::MIN, columns, vec![0]))
+}
+
+/// Changes of the transaction `commit`, with all that a batch may have beside its columns.
+fn batch(relation: &Arc<Relation>, commit: u64, rows: usize) -> ChangeBatch {
+    let mut metadata = MetadataBuilder::new("test");
+    let file = metadata.intern_file("log.000001");
+    for row in 1..=rows as u64 {
+        let place = SourcePlace { log_position: commit, log_file: Some(file), transaction: None };
+        let position = LogPosition::new(0, 1, commit, row, true);
+        metadata.push(TimestampMicros(commit as i64 * 1000), position, ChangeType::UpdateInsert, TimestampMicros(0), place);
+    }
+    let last = metadata.last_position().unwrap();
+    let columns = |from: i64| -> Vec<ArrayRef> {
+        let ids = Int64Array::from_iter_values(from..from + rows as i64);
+        let names = StringArray::from_iter((0..rows).map(|row| (row % 3 > 0).then(|| format!("name {from} {row}"))));
+        let kinds: DictionaryArray<Int32Type> = (0..rows).map(|row| Some(if row % 2 == 0 { "even" } else { "odd" })).collect();
+        vec![Arc::new(ids), Arc::new(names), Arc::new(kinds)]
+    };
+    let before = (commit % 2 == 0).then(|| BeforeImages {
+        columns: columns(-1000),
+        present: (0..rows).map(|row| row % 2 == 0).collect(),
+        absent: (commit % 4 == 0).then(|| Unchanged { columns: vec![(1, (0..rows).map(|row| row % 4 == 0).collect())] }),
+    });
+    let unchanged = (commit % 3 == 0).then(|| Unchanged { columns: vec![(1, BooleanBuffer::collect_bool(rows + 3, |row| row % 3 == 0).slice(3, rows))] });
+    let mut all = columns(commit as i64);
+    all.extend(metadata.finish());
+    let records = RecordBatch::try_new(Arc::clone(relation.schema()), all).unwrap();
+    ChangeBatch { relation: Arc::clone(relation), records, unchanged, before, last, memory: Arc::new(MemoryPermit::uncounted()) }
+}
+
+/// An entry in short, with a hash of all that is in it.
+fn text(entry: &Entry) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let bits = |bits: &BooleanBuffer| bits.iter().collect::<Vec<_>>();
+    let unchanged = |unchanged: &Unchanged| unchanged.columns.iter().map(|(column, set)| (*column, bits(set))).collect::<Vec<_>>();
+    match entry {
+        Entry::Relation(relation) => format!("relation {} {}", relation.name(), relation.version()),
+        Entry::Mark(mark) => format!("mark {mark:?}"),
+        Entry::Changes(batch) => {
+            let before = batch.before.as_ref().map(|before| {
+                let columns = format!("{:?}", before.columns);
+                (columns, bits(&before.present), before.absent.as_ref().map(unchanged))
+            });
+            let mut hash = DefaultHasher::new();
+            (format!("{:?}", batch.records), before, batch.unchanged.as_ref().map(unchanged)).hash(&mut hash);
+            format!("{} {} {} rows to {} {:x}", batch.relation.name(), batch.relation.version(), batch.rows(), batch.last, hash.finish())
+        }
+    }
+}
+
+fn options(directory: &Path) -> SegmentOptions {
+    SegmentOptions {
+        directory: directory.to_owned(),
+        compression: Compression::Lz4,
+        retain_age: Duration::from_secs(3600),
+        retain_bytes: 1 << 30,
+    }
+}
+
+/// Transactions with two relations, one of which changes its version; a mark behind each.
+fn entries(transactions: u64) -> Vec<Entry> {
+    let mut entries = vec![Entry::Mark(mark(0))];
+    for commit in 1..=transactions {
+        let orders = relation("orders", if commit > transactions / 2 { 2 } else { 1 });
+        if commit == 1 || commit == transactions / 2 + 1 {
+            entries.push(Entry::Relation(Arc::clone(&orders)));
+        }
+        entries.push(Entry::Changes(batch(&orders, commit * 10, 1 + commit as usize % 40)));
+        if commit % 3 == 0 {
+            entries.push(Entry::Changes(batch(&relation("items", 1), commit * 10 + 1, 5)));
+        }
+        entries.push(Entry::Mark(mark(commit * 10 + 5)));
+    }
+    entries
+}
+
+fn append(log: &mut SegmentLog, entries: &[Entry]) {
+    for entry in entries {
+        log.append(entry, TimestampMicros(7)).unwrap();
+    }
+}
+
+fn read(mut cursor: SegmentCursor) -> Vec<(u64, String)> {
+    let mut all = Vec::new();
+    loop {
+        let some = cursor.read(u64::MAX, 1 << 16, 7, &Arc::default()).unwrap();
+        if some.is_empty() {
+            return all;
+        }
+        all.extend(some.iter().map(|(number, entry)| (*number, text(entry))));
+    }
+}
+
+fn numbered(entries: &[Entry]) -> Vec<(u64, String)> {
+    entries.iter().enumerate().map(|(number, entry)| (number as u64, text(entry))).collect()
+}
+
+#[test]
+fn what_was_appended_is_read_from_any_entry_and_behind_any_position() {
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        let directory = tempfile::tempdir().unwrap();
+        let small = SegmentOptions { compression, retain_bytes: 1, ..options(directory.path()) };
+        let entries = entries(400);
+        let mut log = SegmentLog::open(small.clone(), None).unwrap();
+        append(&mut log, &entries);
+        let all = numbered(&entries);
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), all);
+        let files = segments(directory.path()).unwrap().len();
+        assert!(compression != Compression::None || files > 1, "{files}");
+        for from in [1, 2, 3, 50, 399, 400, entries.len() - 1, entries.len()] {
+            assert_eq!(read(SegmentCursor::at(directory.path(), from as u64)), all[from..], "from {from}");
+        }
+        for commit in [0, 5, 15, 16, 24, 25, 1005, 2004, 2005, 4005, 9999] {
+            let (cursor, found) = SegmentCursor::locate(directory.path(), Locate::Position(position(commit))).unwrap();
+            let expected = entries.iter().filter_map(|entry| match entry {
+                Entry::Mark(mark) if mark.position <= position(commit) => Some(mark),
+                _ => None,
+            });
+            assert_eq!(Some(&found), expected.last(), "{commit}");
+            let behind = all.iter().position(|(_, entry)| *entry == format!("mark {found:?}")).unwrap() + 1;
+            assert_eq!(read(cursor), all[behind..], "behind {commit}");
+            let time = TimestampMicros(commit as i64 * 1000);
+            assert_eq!(SegmentCursor::locate(directory.path(), Locate::Time(time)).unwrap().1, found);
+        }
+        let extent = SegmentCursor::extent(directory.path()).unwrap().unwrap();
+        assert_eq!((extent.first, extent.last, extent.segments), (mark(0), mark(4005), files));
+        assert_eq!(extent.bytes, log.bytes());
+    }
+}
+
+#[test]
+fn a_log_goes_on_behind_the_mark_of_the_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SegmentOptions { retain_bytes: 1, compression: Compression::None, ..options(directory.path()) };
+    let entries = entries(500);
+    let mut log = SegmentLog::open(small.clone(), None).unwrap();
+    append(&mut log, &entries);
+    drop(log);
+    assert!(segments(directory.path()).unwrap().len() > 2);
+    // The last mark, one within the last segment, one in the middle, the first.
+    for commit in [5005, 4905, 2505, 15, 0] {
+        let mut log = SegmentLog::open(small.clone(), Some(position(commit))).unwrap();
+        let kept = entries.iter().position(|entry| matches!(entry, Entry::Mark(mark) if mark.position == position(commit))).unwrap() + 1;
+        assert_eq!((log.mark(), log.next_entry()), (Some(&mark(commit)), kept as u64));
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), numbered(&entries[..kept]));
+        append(&mut log, &entries[kept..]);
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), numbered(&entries));
+    }
+    // A mark that it does not hold: it begins anew.
+    let log = SegmentLog::open(small.clone(), Some(position(2506))).unwrap();
+    assert_eq!((log.mark(), log.next_entry(), log.bytes()), (None, 0, 0));
+    assert!(segments(directory.path()).unwrap().is_empty());
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_a_reader_waits_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let entries = entries(6);
+    let mut log = SegmentLog::open(options(directory.path()), None).unwrap();
+    append(&mut log, &entries);
+    drop(log);
+    let (_, path) = segments(directory.path()).unwrap().remove(0);
+    let whole = std::fs::read(&path).unwrap();
+    // Where frames end, with the entries before it.
+    let mut ends = vec![0];
+    let mut reader = SegmentReader::open(&path).unwrap().unwrap();
+    while let Place::Frame(header) = reader.place().unwrap() {
+        reader.skip(&header).unwrap();
+        ends.push(reader.offset as usize);
+    }
+    let all = numbered(&entries);
+    let mut cuts: Vec<usize> = (0..whole.len()).step_by(37).collect();
+    cuts.extend(ends.iter().flat_map(|end| [end.saturating_sub(1), *end, end + 1, end + 79]));
+    for cut in cuts.into_iter().filter(|cut| *cut <= whole.len()) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let found = read(SegmentCursor::at(directory.path(), 0));
+        assert_eq!(found, all[..found.len()], "cut at {cut}");
+        let marks = found.iter().rev().find(|(_, entry)| entry.starts_with("mark"));
+        // Bytes that were never written, and bytes that are not what was written.
+        let mut torn = whole[..cut].to_vec();
+        torn.extend_from_slice(&[0xa5; 300]);
+        std::fs::write(&path, &torn).unwrap();
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), found, "others from {cut}");
+        let Some((number, _)) = marks else { continue };
+        let Entry::Mark(last) = &entries[*number as usize] else { panic!("a mark is a mark") };
+        let mut log = SegmentLog::open(options(directory.path()), Some(last.position)).unwrap();
+        assert_eq!(log.mark(), Some(last), "cut at {cut}");
+        append(&mut log, &entries[*number as usize + 1..]);
+        drop(log);
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), all, "cut at {cut}");
+    }
+    // A bit that is another one before the mark of the checkpoint: the log is not what it was, and says so by beginning anew.
+    for bit in (0..ends[4] * 8).step_by(501) {
+        let mut other = whole.clone();
+        other[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, &other).unwrap();
+        let log = SegmentLog::open(options(directory.path()), Some(position(65))).unwrap();
+        assert_eq!(log.mark(), None, "bit {bit}");
+    }
+}
+
+#[test]
+fn what_is_old_or_too_much_goes_but_not_what_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SegmentOptions { retain_bytes: 4 << 20, compression: Compression::None, ..options(directory.path()) };
+    let mut log = SegmentLog::open(small.clone(), None).unwrap();
+    let entries = entries(2000);
+    append(&mut log, &entries);
+    let whole = log.bytes();
+    assert!(whole > 5 << 20, "{whole}");
+    assert!(log.retain(TimestampMicros(8), Some(position(0))).unwrap(), "more is needed than may be kept");
+    assert_eq!(log.bytes(), whole);
+    assert!(!log.retain(TimestampMicros(8), None).unwrap());
+    let kept = log.bytes();
+    assert!(kept <= 4 << 20 && kept > 2 << 20, "{kept}");
+    let first = log.first_entry();
+    assert_eq!(read(SegmentCursor::at(directory.path(), first)), numbered(&entries)[first as usize..]);
+    let error = SegmentCursor::at(directory.path(), first - 1).next_bytes().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LogGone);
+    let error = SegmentCursor::behind(directory.path(), position(15)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LogGone);
+    let (cursor, earliest) = SegmentCursor::locate(directory.path(), Locate::Earliest).unwrap();
+    assert_eq!(read(cursor), numbered(&entries)[first as usize..]);
+    assert!(earliest.position > position(0));
+    // Age: an hour and more later all that is sealed goes.
+    assert!(!log.retain(TimestampMicros(3_700_000_000), None).unwrap());
+    assert_eq!(segments(directory.path()).unwrap().len(), 1);
+    drop(log);
+    // It opens again, also where older segments are missing.
+    let log = SegmentLog::open(small, Some(mark(20005).position)).unwrap();
+    assert_eq!(log.next_entry(), entries.len() as u64);
+}
+
+#[test]
+fn a_reader_follows_a_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SegmentOptions { retain_bytes: 1, compression: Compression::None, ..options(directory.path()) };
+    let mut log = SegmentLog::open(small, None).unwrap();
+    let mut cursor = SegmentCursor::at(directory.path(), 0);
+    assert!(cursor.read(u64::MAX, 1, 1, &Arc::default()).unwrap().is_empty(), "nothing yet");
+    let entries = entries(400);
+    let mut found = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        log.append(entry, TimestampMicros(7)).unwrap();
+        assert!(cursor.read(found.len() as u64, 1 << 20, 9, &Arc::default()).unwrap().is_empty(), "not before it may be read");
+        if number % 5 == 0 {
+            found.extend(cursor.read(number as u64 + 1, usize::MAX, 99, &Arc::default()).unwrap().iter().map(|(number, entry)| (*number, text(entry))));
+            assert_eq!(found.len(), number + 1);
+        }
+    }
+    found.extend(read(cursor));
+    assert_eq!(found, numbered(&entries));
+}
+
+#[test]
+fn a_second_writer_waits_for_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = SegmentLog::open(options(directory.path()), None).unwrap();
+    let waits = std::thread::spawn({
+        let options = options(directory.path());
+        move || SegmentLog::open(options, None).map(drop)
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!waits.is_finished());
+    drop(first);
+    waits.join().unwrap().unwrap();
+}

@@ -1,0 +1,227 @@
+//! Appends to a segment.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use logweir_core::{ChangeBatch, Error, LogMark, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{LogPosition, MetadataColumn};
+
+use super::batch::Encoding;
+use super::frame::{HEADER_BYTES, Header, Kind, padded};
+use super::index::Index;
+use super::reader::{SEALED, TRAILER_BYTES};
+use super::{Segment, file_failed};
+
+/// A relation of the segment.
+struct Known {
+    number: u32,
+    relation: Arc<Relation>,
+    schema_bytes: usize,
+}
+
+/// The segment that is written to.
+pub(super) struct SegmentWriter {
+    file: File,
+    path: PathBuf,
+    /// Its end, where the next frame goes.
+    bytes: u64,
+    index: Index,
+    relations: HashMap<(RelationName, u32), Known>,
+    frame: Vec<u8>,
+}
+
+impl SegmentWriter {
+    /// Begins a segment behind a mark. It is an entry of its own in the first segment of a log, and repeated in every other.
+    pub(super) fn create(path: PathBuf, entry: u64, mark: &LogMark, repeats: bool) -> Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| file_failed("could not create a segment of the change log", &path, error))?;
+        let header = mark_header(entry, mark, repeats);
+        let index = Index::begin(&header);
+        let mut writer = SegmentWriter { file, path, bytes: 0, index, relations: HashMap::new(), frame: Vec::new() };
+        writer.mark(entry, mark, repeats)?;
+        Ok(writer)
+    }
+
+    /// Goes on with a segment that ends at `bytes`; its relations are `relations`, by number.
+    pub(super) fn resume(path: PathBuf, bytes: u64, index: Index, relations: Vec<Arc<Relation>>, encoding: &Encoding) -> Result<Self> {
+        let open = || {
+            let file = OpenOptions::new().append(true).open(&path)?;
+            file.set_len(bytes)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| file_failed("could not repair a segment of the change log", &path, error))?;
+        let known = |(number, relation): (usize, Arc<Relation>)| {
+            let schema_bytes = encoding.schema(relation.schema())?.len();
+            let version = (relation.name().clone(), relation.version());
+            Ok((version, Known { number: number as u32, relation, schema_bytes }))
+        };
+        let relations = relations.into_iter().enumerate().map(known).collect::<Result<_>>()?;
+        Ok(SegmentWriter { file, path, bytes, index, relations, frame: Vec::new() })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn last(&self) -> LogPosition {
+        self.index.last
+    }
+
+    pub(super) fn first_entry(&self) -> u64 {
+        self.index.first_entry
+    }
+
+    /// Appends a relation, unless the segment has it.
+    pub(super) fn relation(&mut self, entry: u64, relation: &Arc<Relation>, repeats: bool, encoding: &Encoding) -> Result<u32> {
+        let version = (relation.name().clone(), relation.version());
+        if let Some(known) = self.relations.get(&version)
+            && (Arc::ptr_eq(&known.relation, relation) || known.relation == *relation)
+        {
+            return Ok(known.number);
+        }
+        let number = self.index.relations.len() as u32;
+        let json = serde_json::to_vec(relation.as_ref())
+            .map_err(|error| Error::internal("a relation could not be written as JSON").source(error))?;
+        let schema = encoding.schema(relation.schema())?;
+        self.begin();
+        self.frame.extend_from_slice(&(json.len() as u64).to_le_bytes());
+        self.frame.extend_from_slice(&json);
+        let payload_bytes = self.frame.len() - HEADER_BYTES;
+        self.frame.resize(HEADER_BYTES + padded(payload_bytes as u64) as usize, 0);
+        self.frame.extend_from_slice(&schema);
+        let header = Header {
+            kind: Kind::Relation,
+            repeats,
+            relation: number,
+            payload_bytes: 0,
+            entry,
+            last: self.index.last,
+            time: self.index.last_time,
+            memory_bytes: 0,
+            rows: 0,
+        };
+        self.append(header, Some((relation.name(), relation.version())))?;
+        self.relations.insert(version, Known { number, relation: Arc::clone(relation), schema_bytes: schema.len() });
+        Ok(number)
+    }
+
+    /// Appends changes.
+    pub(super) fn changes(&mut self, entry: u64, batch: &ChangeBatch, encoding: &Encoding) -> Result<()> {
+        let number = self.relation(entry, &batch.relation, true, encoding)?;
+        let version = (batch.relation.name().clone(), batch.relation.version());
+        let schema_bytes = self.relations[&version].schema_bytes;
+        self.begin();
+        encoding.changes(batch, schema_bytes, &mut self.frame)?;
+        let header = Header {
+            kind: Kind::Changes,
+            repeats: false,
+            relation: number,
+            payload_bytes: 0,
+            entry,
+            last: batch.last,
+            time: commit_time(batch),
+            memory_bytes: batch.bytes() as u64,
+            rows: u32::try_from(batch.rows()).map_err(|_| Error::internal("a batch has more rows than can be counted"))?,
+        };
+        self.append(header, None)
+    }
+
+    /// Appends a mark.
+    pub(super) fn mark(&mut self, entry: u64, mark: &LogMark, repeats: bool) -> Result<()> {
+        self.begin();
+        serde_json::to_writer(&mut self.frame, mark)
+            .map_err(|error| Error::internal("a mark could not be written as JSON").source(error))?;
+        self.append(mark_header(entry, mark, repeats), None)
+    }
+
+    fn begin(&mut self) {
+        self.frame.clear();
+        self.frame.resize(HEADER_BYTES, 0);
+    }
+
+    /// Writes the frame whose payload lies in `self.frame`.
+    fn append(&mut self, mut header: Header, relation: Option<(&RelationName, u32)>) -> Result<()> {
+        header.payload_bytes = (self.frame.len() - HEADER_BYTES) as u64;
+        self.frame.resize(header.frame_bytes() as usize, 0);
+        let (head, payload) = self.frame.split_at_mut(HEADER_BYTES);
+        head.copy_from_slice(&header.encode(payload));
+        self.write()?;
+        self.index.note(&header, self.bytes, relation);
+        self.bytes += header.frame_bytes();
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        // What a failed write leaves is cut off when the log is opened again.
+        let written = self.file.write_all(&self.frame);
+        written.map_err(|error| file_failed("could not write to the change log", &self.path, error))
+    }
+
+    /// Makes everything that was appended durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| file_failed("could not make the change log durable", &self.path, error))
+    }
+
+    /// Ends the segment.
+    pub(super) fn seal(mut self, now: TimestampMicros) -> Result<Segment> {
+        self.index.ended_at = now;
+        let at = self.bytes;
+        let index = self.index.clone();
+        self.begin();
+        serde_json::to_writer(&mut self.frame, &index)
+            .map_err(|error| Error::internal("an index could not be written as JSON").source(error))?;
+        let header = Header {
+            kind: Kind::Index,
+            repeats: true,
+            relation: 0,
+            payload_bytes: 0,
+            entry: index.next_entry,
+            last: index.last,
+            time: index.last_time,
+            memory_bytes: 0,
+            rows: 0,
+        };
+        self.append(header, None)?;
+        self.frame.clear();
+        self.frame.extend_from_slice(&at.to_le_bytes());
+        self.frame.extend_from_slice(&SEALED);
+        self.write()?;
+        self.sync()?;
+        Ok(Segment {
+            path: self.path,
+            first_entry: index.first_entry,
+            next_entry: index.next_entry,
+            opening: index.opening,
+            opening_time: index.opening_time,
+            last: index.last,
+            ended_at: index.ended_at,
+            bytes: self.bytes + TRAILER_BYTES,
+        })
+    }
+}
+
+fn mark_header(entry: u64, mark: &LogMark, repeats: bool) -> Header {
+    Header {
+        kind: Kind::Mark,
+        repeats,
+        relation: 0,
+        payload_bytes: 0,
+        entry,
+        last: mark.position,
+        time: mark.commit_time,
+        memory_bytes: 0,
+        rows: 0,
+    }
+}
+
+/// The commit time of the last change: none in the batch is later.
+fn commit_time(batch: &ChangeBatch) -> Option<TimestampMicros> {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::TimestampMicrosecondType;
+    let column = batch.metadata(MetadataColumn::Timestamp).as_primitive_opt::<TimestampMicrosecondType>()?;
+    column.values().last().copied().map(TimestampMicros)
+}
