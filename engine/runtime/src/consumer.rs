@@ -1,5 +1,8 @@
 //! A consumer task: one cursor of the change log, one writer, one destination.
 //!
+//! Where the change log is on disk, a destination that fails does so alone: it is recovered to what was decided, and reads again from
+//! there, while the others go on. Without one its error ends the run of the stream, which begins again at its checkpoint.
+//!
 //! It stages at a mark, because only there every relation is whole, and goes on writing while the decision is being
 //! saved. It stages again only when that is committed, so a destination has at most one checkpoint on its way.
 
@@ -7,29 +10,63 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logweir_core::{ChangeBatch, Clock, Error, LogMark, RelationName, Result, Staged, TimestampMicros, Writer};
+use logweir_core::{
+    ChangeBatch, Clock, Error, ErrorKind, LogMark, LogPosition, Relation, RelationName, Result, Sink, Staged, TimestampMicros, Transform,
+    Writer, WriterContext,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 
-use crate::changelog::{Cursor, Entry};
-use crate::checkpoint::{Event, StagedCheckpoint};
+use crate::changelog::{ChangeLog, Cursor, Entry};
+use crate::checkpoint::{ConsumerCheckpoint, Event, StagedCheckpoint};
 use crate::instruments::ConsumerInstruments;
 use crate::pipeline::{Control, Timer, fire, timer};
 use crate::progress::{ConsumerProgress, StreamProgress};
+use crate::retry::Backoff;
+use crate::shutdown::Shutdown;
+use crate::stream::TransformFactory;
 
-/// A consumer task.
-pub(crate) struct Consumer {
+/// What the coordinator tells a consumer.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// The tokens staged last are decided.
+    Commit(Vec<Staged>),
+    /// This is what was decided before the writer failed.
+    Recover(Box<ConsumerCheckpoint>),
+}
+
+/// A consumer over its writers: when one fails, the next takes its place.
+pub(crate) struct ConsumerTask {
+    pub(crate) index: usize,
+    pub(crate) context: WriterContext,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) transforms: TransformFactory,
+    pub(crate) log: ChangeLog,
+    /// What was read can be read again from the change log.
+    pub(crate) durable: bool,
+    pub(crate) links: Links,
+    pub(crate) landed: ConsumerProgress,
+    pub(crate) mark: Option<LogMark>,
+    pub(crate) rng: StdRng,
+}
+
+/// A consumer with one writer.
+struct Consumer<'a> {
     index: usize,
     cursor: Cursor,
     writer: Box<dyn Writer>,
-    links: Links,
+    transforms: Vec<Box<dyn Transform>>,
+    links: &'a mut Links,
     state: State,
 }
 
 /// What joins a consumer to the rest of the stream.
 pub(crate) struct Links {
     pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) decisions: mpsc::Receiver<Vec<Staged>>,
+    pub(crate) decisions: mpsc::Receiver<Decision>,
     pub(crate) control: watch::Receiver<Control>,
+    pub(crate) shutdown: Shutdown,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) progress: Arc<StreamProgress>,
     pub(crate) instruments: ConsumerInstruments,
@@ -37,7 +74,12 @@ pub(crate) struct Links {
 
 struct State {
     interval: Duration,
+    /// The relations of the change log that the transforms have planned.
+    planned: HashSet<(RelationName, u32)>,
+    /// Those that the writer knows.
     evolved: HashSet<(RelationName, u32)>,
+    /// Nothing behind this mark is wanted: it cannot be landed.
+    until: Option<LogPosition>,
     /// The last mark read from the change log, or where this consumer began.
     mark: Option<LogMark>,
     /// True if nothing was written since that mark.
@@ -77,39 +119,203 @@ enum Flow {
     Cancelled,
 }
 
-impl Consumer {
-    pub(crate) fn new(
-        index: usize,
-        cursor: Cursor,
-        writer: Box<dyn Writer>,
-        links: Links,
-        mark: Option<LogMark>,
-        landed: ConsumerProgress,
-    ) -> Self {
+/// Why a consumer does not try again.
+enum NoMore {
+    Cancelled,
+    Error(Error),
+}
+
+impl From<Error> for NoMore {
+    fn from(error: Error) -> Self {
+        NoMore::Error(error)
+    }
+}
+
+impl ConsumerTask {
+    /// Lands the change log until it ends, an error that does not go away, or being cancelled.
+    pub(crate) async fn run(mut self, cursor: Result<Cursor>, writer: Result<Box<dyn Writer>>) -> ConsumerEnd {
+        let mut backoff = Backoff::new(StdRng::seed_from_u64(self.rng.random()));
+        let mut opened = cursor.and_then(|cursor| Ok((cursor, writer?)));
+        // How far there is something to land, once it cannot go on behind that; and the error that it then ends with.
+        let mut last: Option<(LogPosition, Option<Error>)> = None;
+        loop {
+            let before = self.landed.position;
+            let until = last.as_ref().map(|(until, _)| *until);
+            let end = match opened {
+                Ok((cursor, writer)) => self.run_writer(cursor, writer, until).await,
+                Err(error) => ConsumerEnd { index: self.index, result: Err(error), passed: None, whole: true },
+            };
+            if self.landed.position > before {
+                backoff.reset();
+            }
+            let ConsumerEnd { index, result, passed, whole } = end;
+            let again = match result {
+                // The log ends within a transaction, and there is something whole before that.
+                Ok(()) if self.durable && !whole && last.is_none() && !self.is_to_stop() => {
+                    self.again(None, passed.as_ref(), &mut last, &mut backoff).await
+                }
+                Ok(()) => Err(NoMore::Cancelled),
+                Err(error) if !self.durable || matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Internal) => {
+                    return ConsumerEnd { index, result: Err(error), passed, whole };
+                }
+                Err(error) => self.again(Some(error), passed.as_ref(), &mut last, &mut backoff).await,
+            };
+            // Its own fault comes second: it may well be the same one again.
+            let first = last.as_mut().and_then(|(_, error)| error.take());
+            let result = match (again, first) {
+                (Ok(again), first) => {
+                    if let Some((_, error)) = &mut last {
+                        *error = first;
+                    }
+                    opened = Ok(again);
+                    continue;
+                }
+                (Err(NoMore::Error(error)), None) => Err(error),
+                (Err(_), Some(first)) => Err(first),
+                (Err(NoMore::Cancelled), None) => Ok(()),
+            };
+            return ConsumerEnd { index, result, passed, whole };
+        }
+    }
+
+    fn is_to_stop(&self) -> bool {
+        self.links.shutdown.is_requested() || *self.links.control.borrow() == Control::Cancel
+    }
+
+    async fn run_writer(&mut self, cursor: Cursor, writer: Box<dyn Writer>, until: Option<LogPosition>) -> ConsumerEnd {
+        let transforms = match (self.transforms)() {
+            Ok(transforms) => transforms,
+            Err(error) => return ConsumerEnd { index: self.index, result: Err(error), passed: None, whole: true },
+        };
         let state = State {
             interval: writer.interval(),
+            planned: HashSet::new(),
             evolved: HashSet::new(),
-            mark,
+            until,
+            mark: self.mark.clone(),
             at_mark: true,
             unstaged: BTreeMap::new(),
             timer: None,
             due: false,
-            last_staged_at: links.clock.now(),
+            last_staged_at: self.links.clock.now(),
             on_its_way: None,
-            landed,
+            landed: self.landed.clone(),
         };
-        Consumer { index, cursor, writer, links, state }
+        let consumer = Consumer { index: self.index, cursor, writer, transforms, links: &mut self.links, state };
+        let (end, landed) = consumer.run().await;
+        self.landed = landed;
+        end
     }
 
+    /// After an error: a cursor and a writer that go on from what was decided. Of an error that does not go away, or without one, only what
+    /// lies before `passed` is wanted still; if that has landed, this is the end.
+    async fn again(
+        &mut self,
+        error: Option<Error>,
+        passed: Option<&LogMark>,
+        last: &mut Option<(LogPosition, Option<Error>)>,
+        backoff: &mut Backoff,
+    ) -> Result<(Cursor, Box<dyn Writer>), NoMore> {
+        let part = self.decided().await?;
+        let mut fault = error;
+        if fault.as_ref().is_none_or(|error| !error.is_transient()) {
+            let error = fault.take();
+            match (passed, error) {
+                (Some(passed), error) if last.is_none() && passed.position > part.mark.position => {
+                    if let Some(error) = &error {
+                        tracing::error!(
+                            destination = %self.context.consumer, error = %error.report(),
+                            "the destination cannot go on; landing what came before"
+                        );
+                    }
+                    *last = Some((passed.position, error));
+                }
+                (_, error) => return Err(error.map_or(NoMore::Cancelled, NoMore::Error)),
+            }
+        }
+        loop {
+            if let Some(error) = &fault {
+                let wait = backoff.wait();
+                tracing::warn!(
+                    destination = %self.context.consumer, error = %error.report(), milliseconds = wait.as_millis() as u64,
+                    "trying the destination again"
+                );
+                self.links.progress.set_consumer_error(self.index, Some(error.report()), false);
+                self.links.instruments.restart();
+                let mut sleep = Some(timer(&self.links.clock, wait));
+                while sleep.is_some() {
+                    tokio::select! {
+                        biased;
+                        changed = self.links.control.changed() => {
+                            if changed.is_err() || is_cancelled(&mut self.links.control) {
+                                return Err(NoMore::Cancelled);
+                            }
+                        }
+                        // What it does not get to land is in the change log.
+                        () = self.links.shutdown.requested() => return Err(NoMore::Error(error.clone())),
+                        () = fire(&mut sleep) => {}
+                    }
+                }
+            }
+            match self.reopen(&part).await {
+                Ok(opened) => {
+                    self.links.progress.set_consumer_error(self.index, None, false);
+                    return Ok(opened);
+                }
+                Err(again) if again.is_transient() => fault = Some(again),
+                Err(again) => return Err(NoMore::Error(again)),
+            }
+        }
+    }
+
+    /// Says that the writer is gone, and is told what was decided before.
+    async fn decided(&mut self) -> Result<Box<ConsumerCheckpoint>, NoMore> {
+        let gone = |_| NoMore::Error(Error::internal("the stream's coordinator is gone"));
+        self.links.events.send(Event::Failed(self.index)).await.map_err(gone)?;
+        loop {
+            tokio::select! {
+                biased;
+                decision = self.links.decisions.recv() => match decision {
+                    Some(Decision::Recover(part)) => return Ok(part),
+                    // Of the writer that is gone: it is part of what is recovered.
+                    Some(Decision::Commit(_)) => {}
+                    None => return Err(NoMore::Cancelled),
+                },
+                changed = self.links.control.changed() => {
+                    if changed.is_err() || is_cancelled(&mut self.links.control) {
+                        return Err(NoMore::Cancelled);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reopen(&mut self, part: &ConsumerCheckpoint) -> Result<(Cursor, Box<dyn Writer>)> {
+        self.sink.recover(&self.context.consumer, &part.staged).await?;
+        let run = format!("{:08x}", self.rng.random::<u32>());
+        let writer = self.sink.open(WriterContext { run, ..self.context.clone() }).await?;
+        let cursor = self.log.consumer_on_disk(self.context.consumer.clone(), Some(part.mark.position)).await?;
+        let landed = &mut self.landed;
+        (landed.position, landed.commit_time) = (Some(part.mark.position), part.mark.commit_time);
+        (landed.epoch, landed.rows_landed) = (part.epoch, part.rows.clone());
+        self.mark = Some(part.mark.clone());
+        self.links.progress.landed(self.index, landed.clone());
+        let gone = |_| Error::internal("the stream's coordinator is gone");
+        self.links.events.send(Event::Recovered(self.index)).await.map_err(gone)?;
+        Ok((cursor, writer))
+    }
+}
+
+impl Consumer<'_> {
     /// Lands the change log until it ends, an error, or being cancelled between two calls of the writer.
-    pub(crate) async fn run(mut self) -> ConsumerEnd {
+    async fn run(mut self) -> (ConsumerEnd, ConsumerProgress) {
         let mut result = self.land().await;
         let finished = matches!(result, Ok(Flow::LogEnded)) && self.state.at_mark;
         let (passed, whole) = (self.state.mark.take(), self.state.at_mark);
         if finished {
             result = self.writer.close().await.map(|()| Flow::LogEnded);
         }
-        ConsumerEnd { index: self.index, result: result.map(|_| ()), passed, whole }
+        (ConsumerEnd { index: self.index, result: result.map(|_| ()), passed, whole }, self.state.landed)
     }
 
     async fn land(&mut self) -> Result<Flow> {
@@ -140,8 +346,8 @@ impl Consumer {
             changed = self.links.control.changed() => {
                 Ok(if changed.is_err() || is_cancelled(&mut self.links.control) { Flow::Cancelled } else { Flow::On })
             }
-            Some(staged) = self.links.decisions.recv() => {
-                self.commit(staged).await?;
+            Some(decision) = self.links.decisions.recv() => {
+                self.decide(decision).await?;
                 self.stage_if_due().await
             }
             () = fire(&mut self.state.timer) => {
@@ -150,18 +356,9 @@ impl Consumer {
             }
             entry = self.cursor.next() => match entry? {
                 None => Ok(Flow::LogEnded),
-                Some(Entry::Relation(relation)) => {
-                    if self.state.evolved.insert((relation.name().clone(), relation.version())) {
-                        self.writer.evolve(relation).await?;
-                    }
-                    Ok(Flow::On)
-                }
-                Some(Entry::Changes(batch)) => self.write(batch).await,
-                Some(Entry::Mark(mark)) => {
-                    self.state.mark = Some(mark);
-                    self.state.at_mark = true;
-                    self.stage_if_due().await
-                }
+                Some(Entry::Relation(relation)) => self.plan(&relation).await.map(|()| Flow::On),
+                Some(Entry::Changes(batch)) => self.changes(batch).await,
+                Some(Entry::Mark(mark)) => self.pass(mark).await,
             },
         }
     }
@@ -170,13 +367,72 @@ impl Consumer {
         tokio::select! {
             biased;
             decision = self.links.decisions.recv() => match decision {
-                Some(staged) => self.commit(staged).await.map(|()| Flow::On),
+                Some(decision) => self.decide(decision).await.map(|()| Flow::On),
                 None => Ok(Flow::Cancelled),
             },
             changed = self.links.control.changed() => {
                 Ok(if changed.is_err() || is_cancelled(&mut self.links.control) { Flow::Cancelled } else { Flow::On })
             }
         }
+    }
+
+    async fn decide(&mut self, decision: Decision) -> Result<()> {
+        match decision {
+            Decision::Commit(staged) => self.commit(staged).await,
+            Decision::Recover(_) => Err(Error::internal("a destination that works was told to recover")),
+        }
+    }
+
+    async fn pass(&mut self, mark: LogMark) -> Result<Flow> {
+        // A stream that is to stop does not wait for one that is far behind: what it has not read stays in the log.
+        let stops = self.links.shutdown.is_requested() && self.cursor.is_behind();
+        let ends = stops || self.state.until.is_some_and(|until| mark.position >= until);
+        self.state.mark = Some(mark);
+        self.state.at_mark = true;
+        if ends { Ok(Flow::LogEnded) } else { self.stage_if_due().await }
+    }
+
+    /// Plans a relation of the change log, unless it is planned, and tells the writer what becomes of it.
+    async fn plan(&mut self, relation: &Arc<Relation>) -> Result<()> {
+        let version = (relation.name().clone(), relation.version());
+        if self.state.planned.contains(&version) {
+            return Ok(());
+        }
+        let mut outputs = vec![Arc::clone(relation)];
+        for transform in &mut self.transforms {
+            let mut next = Vec::with_capacity(outputs.len());
+            for relation in &outputs {
+                next.extend(transform.output(relation)?);
+            }
+            outputs = next;
+        }
+        for relation in outputs {
+            if self.state.evolved.insert((relation.name().clone(), relation.version())) {
+                self.writer.evolve(relation).await?;
+            }
+        }
+        self.state.planned.insert(version);
+        Ok(())
+    }
+
+    async fn changes(&mut self, batch: ChangeBatch) -> Result<Flow> {
+        // Who begins in the middle of the log has not read its relation.
+        self.plan(&batch.relation).await?;
+        if self.transforms.is_empty() {
+            return self.write(batch).await;
+        }
+        let mut batches = vec![batch];
+        for transform in &self.transforms {
+            let mut next = Vec::with_capacity(batches.len());
+            for batch in batches {
+                next.extend(transform.apply(batch)?);
+            }
+            batches = next;
+        }
+        for batch in batches.into_iter().filter(|batch| batch.rows() > 0) {
+            self.write(batch).await?;
+        }
+        Ok(Flow::On)
     }
 
     async fn write(&mut self, batch: ChangeBatch) -> Result<Flow> {

@@ -70,11 +70,35 @@ impl StreamInstruments {
     }
 }
 
+/// The instruments of a change log on disk.
+pub(crate) struct LogInstruments {
+    bytes_written: Counter,
+    bytes_kept: Gauge,
+}
+
+impl LogInstruments {
+    pub(crate) fn new(stream: &str) -> Self {
+        LogInstruments {
+            bytes_written: counter!("logweir_change_log_written_bytes_total", "stream" => stream.to_owned()),
+            bytes_kept: gauge!("logweir_change_log_bytes", "stream" => stream.to_owned()),
+        }
+    }
+
+    pub(crate) fn written(&self, bytes: u64) {
+        self.bytes_written.increment(bytes);
+    }
+
+    pub(crate) fn kept(&self, bytes: u64) {
+        self.bytes_kept.set(bytes as f64);
+    }
+}
+
 /// The instruments of one destination.
 pub(crate) struct ConsumerInstruments {
     rows_landed: Counter,
     checkpoints: Counter,
     checkpoint_duration: Histogram,
+    restarts: Counter,
 }
 
 impl ConsumerInstruments {
@@ -83,8 +107,14 @@ impl ConsumerInstruments {
         ConsumerInstruments {
             rows_landed: counter!("logweir_rows_landed_total", "stream" => stream.clone(), "destination" => destination.clone()),
             checkpoints: counter!("logweir_checkpoints_total", "stream" => stream.clone(), "destination" => destination.clone()),
-            checkpoint_duration: histogram!("logweir_checkpoint_seconds", "stream" => stream, "destination" => destination),
+            checkpoint_duration: histogram!("logweir_checkpoint_seconds", "stream" => stream.clone(), "destination" => destination.clone()),
+            restarts: counter!("logweir_destination_restarts_total", "stream" => stream, "destination" => destination),
         }
+    }
+
+    /// The destination failed and is recovered by itself.
+    pub(crate) fn restart(&self) {
+        self.restarts.increment(1);
     }
 
     /// A checkpoint became visible, `duration` after its staging began.
@@ -109,6 +139,9 @@ fn describe() {
     describe_gauge!("logweir_backfill_tables", "Tables whose rows were there before the log and were read or are to be read");
     describe_gauge!("logweir_backfill_tables_read", "Those of them that are read whole");
     describe_gauge!("logweir_backfill_rows_read", "Rows of them that were read");
+    describe_counter!("logweir_destination_restarts_total", "How often the destination was recovered by itself after a fault");
+    describe_counter!("logweir_change_log_written_bytes_total", Unit::Bytes, "Bytes written to the change log on disk");
+    describe_gauge!("logweir_change_log_bytes", Unit::Bytes, "Bytes that the change log keeps on disk");
     describe_gauge!("logweir_memory_held_bytes", Unit::Bytes, "Memory held by batches in flight");
     describe_gauge!("logweir_memory_budget_bytes", Unit::Bytes, "Bound of the memory held by batches in flight");
     describe_gauge!("logweir_stream_running", "1 while the stream has everything open and changes flow, else 0");

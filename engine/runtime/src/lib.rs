@@ -14,13 +14,14 @@ mod instruments;
 mod pipeline;
 mod progress;
 mod reader;
+mod recorder;
 mod retry;
 mod shutdown;
 pub mod state;
 mod stream;
 
 pub use pipeline::{DRAIN_TIMEOUT, STOP_TIMEOUT};
-pub use progress::{ConsumerProgress, ProgressSnapshot, StreamProgress, StreamState};
+pub use progress::{ConsumerProgress, LogProgress, ProgressSnapshot, StreamProgress, StreamState};
 pub use retry::Backoff;
 pub use shutdown::Shutdown;
-pub use stream::{Destination, StreamSpec, TransformFactory, no_transforms, run_stream};
+pub use stream::{Acknowledge, ChangeLogSpec, Destination, StreamSpec, TransformFactory, no_transforms, run_stream};

@@ -11,22 +11,24 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use logweir_core::{
-    Clock, ConsumerName, Error, ErrorKind, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, Result, Staged, StateStore, Writer,
+    Clock, ConsumerName, Error, ErrorKind, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, Result, StateStore, Writer,
     WriterContext,
 };
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::changelog::{ENTRIES_MAX, change_log};
-use crate::checkpoint::{Action, Checkpoint, CheckpointDocument, Event};
-use crate::consumer::{Consumer, ConsumerEnd, Links};
-use crate::instruments::{ConsumerInstruments, StreamInstruments};
+use crate::changelog::segment::SegmentLog;
+use crate::changelog::{Appender, ChangeLog, ENTRIES_MAX, OnDisk, blocking, change_log, change_log_on_disk};
+use crate::checkpoint::{Action, Checkpoint, CheckpointDocument, Event, LogKept};
+use crate::consumer::{ConsumerEnd, ConsumerTask, Decision, Links};
+use crate::instruments::{ConsumerInstruments, LogInstruments, StreamInstruments};
 use crate::progress::{ConsumerProgress, StreamProgress, StreamState};
 use crate::reader::{Goal, Place, Reader, ReaderEnd};
+use crate::recorder::Recorder;
 use crate::shutdown::Shutdown;
-use crate::stream::StreamSpec;
+use crate::stream::{Acknowledge, StreamSpec};
 
 /// A drain that takes longer is given up: nothing is lost, but what was read is read again at the next start.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,6 +43,10 @@ pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 // the transform's output and the checkpoint. Writers never draw on the first part, so they can always empty it.
 const IN_FLIGHT_PERCENT: usize = 45;
 const WRITERS_PERCENT: usize = 45;
+// With a change log on disk: of the first part, what is read again from there has its own, which nobody else draws on; and what is in memory
+// though it is on disk is half of the rest at most, so that the reader can always go on.
+const FROM_DISK_PERCENT: usize = 10;
+const WINDOW_FRACTION: usize = 2;
 /// A writer with less could not hold a row group of anything.
 const WRITER_BYTES_MIN: usize = 1024 * 1024;
 
@@ -114,13 +120,15 @@ impl Outcome {
 struct Opened {
     machine: Checkpoint,
     log: Box<dyn LogReader>,
-    writers: Vec<Box<dyn Writer>>,
+    writers: Vec<Result<Box<dyn Writer>>>,
+    segments: Option<SegmentLog>,
     memory: MemoryBudget,
     goal: Goal,
 }
 
 enum TaskEnd {
     Reader(Box<ReaderEnd>),
+    Recorder(Result<()>),
     Consumer(ConsumerEnd),
 }
 
@@ -135,7 +143,7 @@ impl Run<'_> {
             () = shutdown.requested() => return Outcome::early(Ok(())),
         };
         match opened {
-            Ok(opened) => match self.start(opened) {
+            Ok(opened) => match self.start(opened).await {
                 Ok(coordinator) => coordinator.run().await,
                 Err(error) => Outcome::early(Err(error)),
             },
@@ -144,24 +152,35 @@ impl Run<'_> {
     }
 
     async fn open(&mut self) -> Result<Opened> {
-        let machine = self.claim().await?;
+        let mut machine = self.claim().await?;
+        let segments = self.open_segments(&mut machine).await?;
         let names: Vec<ConsumerName> = self.spec.destinations.iter().map(|destination| self.consumer_name(&destination.name)).collect();
         let recoveries = self.spec.destinations.iter().enumerate().map(|(index, destination)| {
             let (name, staged) = (&names[index], machine.staged(index));
             async move { destination.sink.recover(name, staged).await.map_err(|error| error.context("destination", &destination.name)) }
         });
         // Every recovery runs to its end, also beside one that fails: a sink's work is not cut short.
-        join_all(recoveries).await.into_iter().collect::<Result<Vec<()>>>()?;
+        let recovered = join_all(recoveries).await;
 
-        let share = self.spec.memory_bytes / 100 * WRITERS_PERCENT / self.spec.destinations.len().max(1);
         let mut writers = Vec::with_capacity(names.len());
-        for (destination, consumer) in self.spec.destinations.iter().zip(names) {
-            let run = format!("{:08x}", self.rng.random::<u32>());
-            let context = WriterContext { consumer, run, memory_bytes: share.max(WRITER_BYTES_MIN) };
-            writers.push(destination.sink.open(context).await.map_err(|error| error.context("destination", &destination.name))?);
+        for ((destination, consumer), recovered) in self.spec.destinations.iter().zip(names).zip(recovered) {
+            let context = self.writer_context(consumer);
+            writers.push(match recovered {
+                Ok(()) => destination.sink.open(context).await.map_err(|error| error.context("destination", &destination.name)),
+                Err(error) => Err(error),
+            });
+        }
+        // One that cannot be opened does not keep the others waiting, where there is a log that it can catch up from.
+        let alone = |error: &Error| segments.is_some() && !matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Internal);
+        let tolerable = writers.iter().any(Result::is_ok) && writers.iter().flat_map(|writer| writer.as_ref().err()).all(alone);
+        if !tolerable {
+            writers = writers.into_iter().collect::<Result<Vec<_>>>()?.into_iter().map(Ok).collect();
         }
 
-        let memory = MemoryBudget::new(self.spec.memory_bytes / 100 * IN_FLIGHT_PERCENT);
+        writers.iter().enumerate().filter(|(_, writer)| writer.is_err()).for_each(|(index, _)| machine.is_unrecovered(index));
+
+        let percent = if segments.is_some() { IN_FLIGHT_PERCENT - FROM_DISK_PERCENT } else { IN_FLIGHT_PERCENT };
+        let memory = MemoryBudget::new(self.spec.memory_bytes / 100 * percent);
         let start = LogStart {
             resume: machine.resume().cloned(),
             relations: machine.relations(),
@@ -170,7 +189,31 @@ impl Run<'_> {
             memory: memory.clone(),
         };
         let log = self.spec.source.open_log(start).await?;
-        Ok(Opened { machine, log, writers, memory, goal: self.goal.clone() })
+        Ok(Opened { machine, log, writers, segments, memory, goal: self.goal.clone() })
+    }
+
+    /// Opens the change log on disk at what was decided. Where it does not hold that, it begins anew, and the source tells again.
+    async fn open_segments(&self, machine: &mut Checkpoint) -> Result<Option<SegmentLog>> {
+        let Some(change_log) = &self.spec.change_log else { return Ok(None) };
+        let (options, mark) = (change_log.segments.clone(), machine.logged().map(|mark| mark.position));
+        let segments = blocking(move || SegmentLog::open(options, mark)).await?;
+        if let Some(mark) = mark
+            && segments.mark().is_none()
+        {
+            tracing::warn!(
+                stream = self.spec.name,
+                position = %mark,
+                "the change log does not hold what the checkpoint says: it begins anew where the slowest destination is"
+            );
+            machine.log_is_lost();
+        }
+        Ok(Some(segments))
+    }
+
+    fn writer_context(&mut self, consumer: ConsumerName) -> WriterContext {
+        let share = self.spec.memory_bytes / 100 * WRITERS_PERCENT / self.spec.destinations.len().max(1);
+        let run = format!("{:08x}", self.rng.random::<u32>());
+        WriterContext { consumer, run, memory_bytes: share.max(WRITER_BYTES_MIN) }
     }
 
     /// Becomes the owner of the stream and reads what was decided.
@@ -183,7 +226,13 @@ impl Run<'_> {
         let document = document.map_err(|error| error.context("checkpoint", &location))?;
         let known: Vec<String> = document.iter().flat_map(|document| document.consumers.keys().cloned()).collect();
         let names: Vec<String> = self.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
-        let machine = Checkpoint::new(&self.spec.name, document, &names).map_err(|error| error.context("checkpoint", &location))?;
+        let kept = match &self.spec.change_log {
+            None => LogKept::InMemory,
+            Some(log) if log.acknowledge == Acknowledge::Log => LogKept::OnDiskForSource,
+            Some(_) => LogKept::OnDisk,
+        };
+        let machine = Checkpoint::new(&self.spec.name, document, &names, kept);
+        let machine = machine.map_err(|error| error.context("checkpoint", &location))?;
         let stream = &self.spec.name;
         for (destination, tokens) in machine.abandoned() {
             if *tokens > 0 {
@@ -210,13 +259,13 @@ impl Run<'_> {
     }
 
     /// Starts the tasks.
-    fn start(&self, opened: Opened) -> Result<Coordinator> {
-        let Opened { machine, log, writers, memory, goal } = opened;
+    async fn start(&mut self, opened: Opened) -> Result<Coordinator> {
+        let Opened { machine, log, writers, segments, memory, goal } = opened;
         let transforms = (self.spec.transforms)()?;
         let (events_to, events) = mpsc::channel(EVENTS_MAX);
         let control = watch::Sender::new(Control::Run);
         let acknowledge = watch::Sender::new(None);
-        let (appender, change_log) = change_log(ENTRIES_MAX);
+        let (appender, change_log) = self.change_log(segments.as_ref(), &memory);
         let mut tasks = JoinSet::new();
         let mut decisions = Vec::with_capacity(writers.len());
         let mut consumers_progress = Vec::with_capacity(writers.len());
@@ -230,24 +279,55 @@ impl Run<'_> {
                 checkpoint_time: decided.and_then(|part| part.decided_at),
                 epoch: decided.map_or(0, |part| part.epoch),
                 rows_landed: decided.map(|part| part.rows.clone()).unwrap_or_default(),
+                error: None,
+                failed: false,
             };
             consumers_progress.push(landed.clone());
-            // A destination has one decision on its way at most.
-            let (decide, decisions_of) = mpsc::channel(1);
+            // A destination has one decision on its way at most, and what it is to recover to.
+            let (decide, decisions_of) = mpsc::channel(2);
             decisions.push(decide);
-            let cursor = change_log.consumer(self.consumer_name(&destination.name), mark.as_ref().map(|mark| mark.position));
             let links = Links {
                 events: events_to.clone(),
                 decisions: decisions_of,
                 control: control.subscribe(),
+                shutdown: self.shutdown.clone(),
                 clock: Arc::clone(self.clock),
                 progress: Arc::clone(self.progress),
                 instruments: ConsumerInstruments::new(&self.spec.name, &destination.name),
             };
-            let consumer = Consumer::new(index, cursor, writer, links, mark, landed);
-            tasks.spawn(async move { TaskEnd::Consumer(consumer.run().await) });
+            let name = self.consumer_name(&destination.name);
+            // Opened before the first entry is appended, so that it misses nothing.
+            let cursor = change_log.consumer_on_disk(name.clone(), mark.as_ref().map(|mark| mark.position)).await;
+            let task = ConsumerTask {
+                index,
+                context: self.writer_context(name),
+                sink: Arc::clone(&destination.sink),
+                transforms: Arc::clone(&destination.transforms),
+                log: change_log.clone(),
+                durable: segments.is_some(),
+                links,
+                landed,
+                mark,
+                rng: StdRng::seed_from_u64(self.rng.random()),
+            };
+            tasks.spawn(async move { TaskEnd::Consumer(Box::pin(task.run(cursor, writer)).await) });
         }
         self.progress.set_consumers(consumers_progress);
+        let recording = segments.is_some();
+        if let Some(segments) = segments {
+            let recorder = Recorder {
+                cursor: change_log.recorder(),
+                log: change_log,
+                segments,
+                for_source: self.spec.change_log.as_ref().is_some_and(|log| log.acknowledge == Acknowledge::Log),
+                events: events_to.clone(),
+                control: control.subscribe(),
+                clock: Arc::clone(self.clock),
+                progress: Arc::clone(self.progress),
+                instruments: LogInstruments::new(&self.spec.name),
+            };
+            tasks.spawn(async move { TaskEnd::Recorder(Box::pin(recorder.run()).await) });
+        }
         let landing = matches!(goal, Goal::Land(_));
         let reader = Reader {
             log,
@@ -270,6 +350,9 @@ impl Run<'_> {
             destinations: self.spec.destinations.iter().map(|destination| destination.name.clone()).collect(),
             began_at: machine.committed().map(|mark| mark.position),
             consumers_left: decisions.len(),
+            recording,
+            durable: recording,
+            failures: Vec::new(),
             machine,
             state: Arc::clone(self.state),
             clock: Arc::clone(self.clock),
@@ -293,6 +376,17 @@ impl Run<'_> {
             report: None,
         })
     }
+
+    fn change_log(&self, segments: Option<&SegmentLog>, memory: &MemoryBudget) -> (Appender, ChangeLog) {
+        let (Some(segments), Some(spec)) = (segments, &self.spec.change_log) else { return change_log(ENTRIES_MAX) };
+        let disk = OnDisk {
+            directory: spec.segments.directory.clone(),
+            next_entry: segments.next_entry(),
+            window_bytes: memory.total_bytes() / WINDOW_FRACTION,
+            memory: MemoryBudget::new(self.spec.memory_bytes / 100 * FROM_DISK_PERCENT),
+        };
+        change_log_on_disk(ENTRIES_MAX, disk)
+    }
 }
 
 /// The first error of a run that is to be landed up to.
@@ -307,6 +401,12 @@ struct Coordinator {
     /// What was visible everywhere when the run began.
     began_at: Option<LogPosition>,
     consumers_left: usize,
+    /// The change log is still being written to disk.
+    recording: bool,
+    /// There is one on disk: a destination that fails does so alone.
+    durable: bool,
+    /// What destinations have ended with, while others went on.
+    failures: Vec<Error>,
     machine: Checkpoint,
     state: Arc<Mutex<Box<dyn StateStore>>>,
     clock: Arc<dyn Clock>,
@@ -316,7 +416,7 @@ struct Coordinator {
     memory: MemoryBudget,
     tasks: JoinSet<TaskEnd>,
     events: mpsc::Receiver<Event>,
-    decisions: Vec<mpsc::Sender<Vec<Staged>>>,
+    decisions: Vec<mpsc::Sender<Decision>>,
     control: watch::Sender<Control>,
     acknowledge: Option<watch::Sender<Option<LogMark>>>,
     save: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
@@ -345,7 +445,8 @@ impl Coordinator {
         let land = match (self.fault.take(), &result) {
             (Some(fault), Ok(())) => {
                 result = Err(fault.error);
-                fault.passed.filter(|passed| self.committed() < Some(passed.position))
+                // Where a log is on disk, each destination has landed by itself what it could.
+                fault.passed.filter(|passed| !self.durable && self.committed() < Some(passed.position))
             }
             _ => None,
         };
@@ -372,10 +473,12 @@ impl Coordinator {
     async fn coordinate(&mut self) -> Result<()> {
         self.report = Some(timer(&self.clock, Duration::ZERO));
         loop {
-            if self.consumers_left == 0 && self.save.is_none() {
+            if self.consumers_left == 0 && !self.recording && self.save.is_none() {
                 match self.machine.settle() {
                     Some(action) => self.act(action)?,
-                    None => return Ok(()),
+                    // What ended the reader matters more.
+                    None if self.fault.is_some() || self.failures.is_empty() => return Ok(()),
+                    None => return Err(self.failures.swap_remove(0)),
                 }
             }
             let shutdown = self.shutdown.clone();
@@ -422,12 +525,8 @@ impl Coordinator {
                 let (state, bytes) = (Arc::clone(&self.state), document.to_bytes()?);
                 self.save = Some(Box::pin(async move { state.lock().await.save(&bytes).await }));
             }
-            Action::Commit(index, staged) => {
-                // A consumer that has ended meanwhile by an error is recovered at the next start, with these tokens.
-                if let Some(decide) = self.decisions.get(index) {
-                    let _ = decide.try_send(staged);
-                }
-            }
+            Action::Commit(index, staged) => self.decide(index, Decision::Commit(staged)),
+            Action::Recover(index, part) => self.decide(index, Decision::Recover(Box::new(part))),
             Action::Acknowledge(mark) => {
                 if let Some(acknowledge) = &self.acknowledge {
                     acknowledge.send_replace(Some(mark));
@@ -435,6 +534,13 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    fn decide(&self, index: usize, decision: Decision) {
+        // A consumer that has ended meanwhile by an error is recovered at the next start, with these tokens.
+        if let Some(decide) = self.decisions.get(index) {
+            let _ = decide.try_send(decision);
+        }
     }
 
     /// Takes note of a task's end; an error that leaves nothing to land ends the run.
@@ -449,13 +555,21 @@ impl Coordinator {
                     Err(error) => (error, passed),
                 }
             }
+            Ok(TaskEnd::Recorder(result)) => {
+                self.recording = false;
+                return result;
+            }
             Ok(TaskEnd::Consumer(end)) => {
                 self.consumers_left -= 1;
                 self.whole &= end.whole;
-                match end.result {
+                let error = match end.result {
                     Ok(()) => return Ok(()),
-                    Err(error) => (error.context("destination", &self.destinations[end.index]), end.passed),
+                    Err(error) => error.context("destination", &self.destinations[end.index]),
+                };
+                if self.durable && !matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Internal) {
+                    return self.destination_failed(end.index, error);
                 }
+                (error, end.passed)
             }
             Err(join) => return Err(broken(join)),
         };
@@ -480,6 +594,18 @@ impl Coordinator {
                 Ok(())
             }
         }
+    }
+
+    /// A destination has ended by itself: it has landed what it could. The others go on; without others the stream ends.
+    fn destination_failed(&mut self, index: usize, error: Error) -> Result<()> {
+        self.instruments.error(error.kind());
+        tracing::error!(stream = self.stream, error = %error.report(), "a destination has failed");
+        self.progress.set_consumer_error(index, Some(error.report()), true);
+        self.failures.push(error);
+        if self.consumers_left == 0 {
+            self.tell(Control::Finish);
+        }
+        Ok(())
     }
 
     fn drain(&mut self) {
@@ -523,6 +649,7 @@ impl Coordinator {
                 Some(ended) = self.tasks.join_next() => match ended {
                     ended if clean => result = result.and(self.ended(ended)),
                     Ok(TaskEnd::Reader(end)) => self.reader = Some(end),
+                    Ok(TaskEnd::Recorder(_)) => self.recording = false,
                     Ok(TaskEnd::Consumer(end)) => self.whole &= end.whole,
                     Err(join) => result = Err(broken(join)),
                 },

@@ -70,6 +70,10 @@ pub struct ConsumerProgress {
     pub epoch: u64,
     /// Rows visible since the stream began, by relation; kept in the checkpoint.
     pub rows_landed: BTreeMap<String, u64>,
+    /// What the destination alone has failed with, while the others go on; `None` while it works.
+    pub error: Option<String>,
+    /// True if it is not tried again before the stream is started anew.
+    pub failed: bool,
 }
 
 impl ConsumerProgress {
@@ -82,6 +86,17 @@ impl ConsumerProgress {
     pub fn freshness(&self, now: TimestampMicros) -> Option<Duration> {
         self.commit_time.map(|commit_time| now.since(commit_time))
     }
+}
+
+/// What the change log keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LogProgress {
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Relations, batches and marks in them.
+    pub entries: u64,
+    /// It keeps all it may and waits for a destination.
+    pub full: bool,
 }
 
 /// A stream at one moment.
@@ -110,6 +125,8 @@ pub struct ProgressSnapshot {
     pub memory_held_bytes: usize,
     /// Bound of [`memory_held_bytes`](Self::memory_held_bytes).
     pub memory_budget_bytes: usize,
+    /// What is kept on disk of the changes; `None` if nothing is.
+    pub change_log: Option<LogProgress>,
     /// A destination each, in the configuration's order.
     pub consumers: Vec<ConsumerProgress>,
 }
@@ -142,6 +159,7 @@ impl StreamProgress {
             restarts: 0,
             memory_held_bytes: 0,
             memory_budget_bytes: 0,
+            change_log: None,
             consumers: Vec::new(),
         };
         StreamProgress { snapshot: Mutex::new(snapshot) }
@@ -180,6 +198,18 @@ impl StreamProgress {
         snapshot.memory_budget_bytes = budget;
     }
 
+    pub(crate) fn set_log(&self, log: LogProgress) {
+        self.lock().change_log = Some(log);
+    }
+
+    /// A destination failed, or works again.
+    pub(crate) fn set_consumer_error(&self, consumer: usize, error: Option<String>, failed: bool) {
+        if let Some(place) = self.lock().consumers.get_mut(consumer) {
+            place.error = error;
+            place.failed = failed;
+        }
+    }
+
     pub(crate) fn set_retained(&self, bytes: u64) {
         self.lock().source_retained_bytes = Some(bytes);
     }
@@ -208,7 +238,8 @@ impl StreamProgress {
 
     pub(crate) fn landed(&self, consumer: usize, progress: ConsumerProgress) {
         if let Some(place) = self.lock().consumers.get_mut(consumer) {
-            *place = progress;
+            let (error, failed) = (place.error.take(), place.failed);
+            *place = ConsumerProgress { error, failed, ..progress };
         }
     }
 }

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Mutex;
 
+use crate::changelog::segment::SegmentOptions;
 use crate::instruments::StreamInstruments;
 use crate::pipeline::Run;
 use crate::progress::{StreamProgress, StreamState};
@@ -31,6 +32,27 @@ pub struct Destination {
     pub name: String,
     /// Where changes land.
     pub sink: Arc<dyn Sink>,
+    /// What happens to changes on their way from the change log to it.
+    pub transforms: TransformFactory,
+}
+
+/// A change log on disk.
+#[derive(Debug, Clone)]
+pub struct ChangeLogSpec {
+    /// Where, and how much of it is kept.
+    pub segments: SegmentOptions,
+    /// Who tells the source what it may forget.
+    pub acknowledge: Acknowledge,
+}
+
+/// When the source may forget a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acknowledge {
+    /// When it is visible in every destination.
+    #[default]
+    Destination,
+    /// When the change log on disk holds it.
+    Log,
 }
 
 /// What a stream is made of.
@@ -47,6 +69,8 @@ pub struct StreamSpec {
     pub transforms: TransformFactory,
     /// Where they land; at least one.
     pub destinations: Vec<Destination>,
+    /// Where changes are kept on their way; `None`: in memory only.
+    pub change_log: Option<ChangeLogSpec>,
     /// Where the checkpoint is kept; not yet claimed.
     pub state: Box<dyn StateStore>,
     /// Bytes that the stream may hold, all in all.

@@ -288,7 +288,7 @@ impl Loaded {
             .iter()
             .map(|destination| {
                 let sink = self.sink(name, destination)?;
-                Ok(logweir_runtime::Destination { name: destination.name().to_owned(), sink })
+                Ok(logweir_runtime::Destination { name: destination.name().to_owned(), sink, transforms: logweir_runtime::no_transforms() })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(StreamSpec {
@@ -298,6 +298,7 @@ impl Loaded {
             before_images,
             transforms,
             destinations,
+            change_log: None,
             state: self.state(name)?,
             memory_bytes,
             connect_timeout: self.connect_timeout(stream),

@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use logweir_core::{Clock, Error, LogPosition, Result, TableFilter};
-use logweir_runtime::{Destination, Shutdown, StreamProgress, StreamSpec, TransformFactory, no_transforms, run_stream};
+use logweir_runtime::changelog::segment::{Compression, SegmentOptions};
+use logweir_runtime::checkpoint::CheckpointDocument;
+use logweir_runtime::{
+    Acknowledge, ChangeLogSpec, Destination, Shutdown, StreamProgress, StreamSpec, TransformFactory, no_transforms, run_stream,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
@@ -36,6 +40,10 @@ pub struct Setting {
     pub bad_row: Option<LogPosition>,
     /// Memory of the stream.
     pub memory_bytes: usize,
+    /// Changes are kept on disk, and this is who acknowledges them.
+    pub on_disk: Option<Acknowledge>,
+    /// What of them is kept.
+    pub retain_bytes: u64,
 }
 
 impl Default for Setting {
@@ -49,6 +57,8 @@ impl Default for Setting {
             bad_transaction: None,
             bad_row: None,
             memory_bytes: 256 * 1024,
+            on_disk: None,
+            retain_bytes: 1 << 30,
         }
     }
 }
@@ -66,6 +76,8 @@ pub struct World {
     pub lakes: Arc<Vec<Lake>>,
     /// Its time.
     pub clock: SimClock,
+    /// Where changes are kept.
+    directory: Arc<tempfile::TempDir>,
     record: Mutex<Record>,
     rng: Mutex<StdRng>,
 }
@@ -92,6 +104,7 @@ impl World {
             disk: Arc::new(Disk::default()),
             lakes: Arc::new((0..setting.destinations).map(|_| Lake::default()).collect()),
             clock: SimClock::new(),
+            directory: Arc::new(tempfile::tempdir().expect("a temporary directory can be made")),
             record: Mutex::new(Record::default()),
             rng: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
             setting,
@@ -106,6 +119,7 @@ impl World {
             disk: Arc::clone(&self.disk),
             lakes: Arc::clone(&self.lakes),
             clock: self.clock,
+            directory: Arc::clone(&self.directory),
             record: Mutex::new(Record { forgotten: self.forgotten(), ..Record::default() }),
             rng: Mutex::new(StdRng::seed_from_u64(self.chance())),
         })
@@ -125,9 +139,17 @@ impl World {
     }
 
     pub(super) fn forget(&self, position: LogPosition) {
+        if self.setting.on_disk.is_some() {
+            let document = self.disk.document().map(|document| CheckpointDocument::from_bytes(&document).expect("a document can be read"));
+            let logged = document.and_then(|document| document.log).map(|log| log.mark.position);
+            if logged < Some(position) {
+                self.blame(format!("the source may forget up to {position}, which the change log does not hold"));
+            }
+        }
+        let by_destinations = self.setting.on_disk != Some(Acknowledge::Log);
         for (index, lake) in self.lakes.iter().enumerate() {
             let through = self.log.after(position);
-            if lake.rows().len() < self.log.changes(through).len() {
+            if by_destinations && lake.rows().len() < self.log.changes(through).len() {
                 self.blame(format!("the source may forget up to {position}, which destination {index} does not show"));
             }
         }
@@ -165,14 +187,40 @@ impl World {
             before_images: Vec::new(),
             transforms,
             destinations: (0..self.setting.destinations)
-                .map(|index| Destination { name: format!("d{index}"), sink: sink(index) })
+                .map(|index| Destination { name: format!("d{index}"), sink: sink(index), transforms: no_transforms() })
                 .collect(),
+            change_log: self.setting.on_disk.map(|acknowledge| ChangeLogSpec {
+                segments: SegmentOptions {
+                    directory: self.directory.path().to_owned(),
+                    compression: Compression::None,
+                    retain_age: Duration::from_secs(3600),
+                    retain_bytes: self.setting.retain_bytes,
+                },
+                acknowledge,
+            }),
             state: Box::new(SimStore::new(Arc::clone(&self.disk), Arc::clone(life))),
             memory_bytes: self.setting.memory_bytes,
             connect_timeout: Duration::from_secs(600),
             until_caught_up: self.setting.live,
             seed: life.chance(),
         }
+    }
+
+    /// What a power cut may do to files that were written and not made durable: more at the end of the last one than was written. And what
+    /// it must not, unless the source keeps the changes, too: less.
+    pub fn damage_log(&self) {
+        let files = std::fs::read_dir(self.directory.path()).expect("the directory is there");
+        let mut files: Vec<_> = files.map(|file| file.expect("it can be listed").path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "changes"));
+        files.sort();
+        let Some(path) = files.last() else { return };
+        let mut bytes = std::fs::read(path).expect("a segment can be read");
+        let chance = self.chance();
+        if self.setting.on_disk == Some(Acknowledge::Destination) && chance.is_multiple_of(3) {
+            bytes.truncate(bytes.len().saturating_sub((chance >> 8) as usize % 4000));
+        }
+        bytes.extend((0..(chance >> 32) % 300).map(|byte| byte.wrapping_mul(chance) as u8));
+        std::fs::write(path, bytes).expect("a segment can be written");
     }
 
     /// Every contract was kept.

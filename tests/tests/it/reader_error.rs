@@ -74,7 +74,9 @@ async fn ends_the_stream_whichever_task_ends_first() {
             destinations: vec![Destination {
                 name: "lake".to_owned(),
                 sink: Arc::new(FilesSink::new(FilesOptions::new(lake, "shop")).unwrap()),
+                transforms: no_transforms(),
             }],
+            change_log: None,
             state: Box::new(LocalStateStore::new(directory.path().join("state"), "shop").unwrap()),
             memory_bytes: 64 << 20,
             connect_timeout: Duration::from_secs(1),

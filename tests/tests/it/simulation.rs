@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logweir_core::{ChangeBatch, Clock, ErrorKind, Relation, Result, Transform};
-use logweir_runtime::{Shutdown, StreamProgress, StreamState, no_transforms, run_stream};
+use logweir_runtime::{Acknowledge, Shutdown, StreamProgress, StreamState, no_transforms, run_stream};
 use logweir_tests::sim::{Ending, Life, Setting, SimLog, World, simulate};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -31,7 +31,12 @@ fn assert_done(ending: &Ending) {
 
 #[test]
 fn killed_at_every_step_nothing_is_missing_or_twice() {
-    let setting = Setting { transactions: 14, slow: Some(1), ..Setting::default() };
+    for on_disk in [None, Some(Acknowledge::Destination), Some(Acknowledge::Log)] {
+        killed_at_every_step(Setting { transactions: 14, slow: Some(1), on_disk, ..Setting::default() });
+    }
+}
+
+fn killed_at_every_step(setting: Setting) {
     let mut kill_at = 1;
     loop {
         let mut finished = false;
@@ -76,6 +81,7 @@ fn killed_again_and_again_in_bad_weather_everything_lands_once() {
                 weather_per_mille: [0, 2, 10, 40][rng.random_range(0..4)],
                 live: rng.random_bool(0.5),
                 memory_bytes: [16 * 1024, 64 * 1024, 1 << 20][rng.random_range(0..3)],
+                on_disk: [None, Some(Acknowledge::Destination), Some(Acknowledge::Log)][rng.random_range(0..3)],
                 ..Setting::default()
             };
             let world = World::new(seed, setting);
@@ -86,6 +92,9 @@ fn killed_again_and_again_in_bad_weather_everything_lands_once() {
                     break;
                 }
                 world.assert_nothing_twice();
+                if world.setting.on_disk.is_some() && rng.random_bool(0.5) {
+                    world.damage_log();
+                }
             }
             assert_done(&world.live(None).await.0);
             world.assert_landed(world.setting.transactions);
@@ -110,6 +119,7 @@ fn before_an_error_of_the_source_everything_whole_is_landed() {
                 slow: rng.random_bool(0.5).then_some(0),
                 weather_per_mille: [0, 5][rng.random_range(0..2)],
                 bad_transaction: Some(bad),
+                on_disk: [None, Some(Acknowledge::Destination), Some(Acknowledge::Log)][rng.random_range(0..3)],
                 ..Setting::default()
             };
             let world = World::new(seed, setting);
@@ -144,8 +154,13 @@ fn before_an_error_of_a_destination_everything_whole_is_landed() {
             let rows = log.changes(40);
             let bad_row = rows[rng.random_range(0..rows.len())].position;
             let bad = log.after(bad_row);
-            let setting =
-                Setting { transactions: 40, slow: rng.random_bool(0.5).then_some(0), bad_row: Some(bad_row), ..Setting::default() };
+            let setting = Setting {
+                transactions: 40,
+                slow: rng.random_bool(0.5).then_some(0),
+                bad_row: Some(bad_row),
+                on_disk: [None, Some(Acknowledge::Destination), Some(Acknowledge::Log)][rng.random_range(0..3)],
+                ..Setting::default()
+            };
             let world = World::with_log(seed, setting, log);
             assert_eq!(error_of(world.live(None).await.0).kind(), ErrorKind::Data);
             for destination in 0..2 {

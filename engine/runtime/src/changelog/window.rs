@@ -1,19 +1,30 @@
-//! The change log: everything between the reader and the destinations, in order.
+//! What was appended last, in memory.
 //!
-//! One appender, and a named cursor for each consumer, which moves at its own pace. What a consumer has taken for good
-//! it acknowledges. This form lives in memory: it is bounded by the memory permits that batches carry and by a number of
-//! entries, and it forgets an entry as soon as every cursor has read it, because whatever fails, the stream begins again
-//! at its checkpoint. A durable form keeps what is not acknowledged, and more, behind the same interface.
+//! Bounded by the memory permits that batches carry and by a number of entries. Without a log on disk an entry is forgotten as soon as
+//! every cursor has read it, because whatever fails, the stream begins again at its checkpoint; and the slowest reader holds up the
+//! appender. With one, an entry that is written there may go at any time: a cursor that has not read it finds it on disk, by its number.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use logweir_core::{ChangeBatch, ConsumerName, LogMark, LogPosition, Relation, Result};
+use logweir_core::{ChangeBatch, ConsumerName, Error, LogMark, LogPosition, MemoryBudget, Relation, Result};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::segment::SegmentCursor;
 
 /// Enough that a consumer that stages does not stop the reader, few enough that empty marks cannot pile up.
 pub const ENTRIES_MAX: usize = 1024;
+
+/// Of the entries a log may hold, with what is on disk as well it holds this part.
+const KEPT_FRACTION: usize = 2;
+/// What is read from disk at a time: bytes, unless a batch has more, and entries.
+const READ_BYTES: usize = 1 << 20;
+const READ_ENTRIES: usize = 256;
+/// Readers that share the memory for it without waiting for each other.
+const READERS: usize = 4;
 
 /// An entry of the change log.
 #[derive(Debug)]
@@ -50,15 +61,42 @@ fn share(batch: &ChangeBatch) -> ChangeBatch {
 
 /// Opens a change log of at most `entries_max` entries: one end to append to, one to open cursors at.
 pub fn change_log(entries_max: usize) -> (Appender, ChangeLog) {
-    let log = ChangeLog { shared: Arc::new(Shared::default()) };
-    (Appender { log: log.clone(), entries_max: entries_max.max(1) }, log)
+    open(entries_max, 0, None)
 }
 
-#[derive(Default)]
+/// The same over a log on disk.
+#[derive(Debug)]
+pub struct OnDisk {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// The number of the entry that is appended next.
+    pub next_entry: u64,
+    /// What was appended last is held up to this many bytes beyond what is not written yet.
+    pub window_bytes: usize,
+    /// Memory of what is read from disk.
+    pub memory: MemoryBudget,
+}
+
+/// Opens a change log over one on disk, to which somebody [writes](ChangeLog::written) what is appended.
+pub fn change_log_on_disk(entries_max: usize, disk: OnDisk) -> (Appender, ChangeLog) {
+    open(entries_max, disk.next_entry, Some(disk))
+}
+
+fn open(entries_max: usize, first: u64, disk: Option<OnDisk>) -> (Appender, ChangeLog) {
+    let entries_max = entries_max.max(1);
+    let state =
+        State { first, written: first, window_bytes: disk.as_ref().map_or(0, |disk| disk.window_bytes), entries_max, ..State::default() };
+    let shared = Shared { state: Mutex::new(state), grown: Notify::new(), shrunk: Notify::new(), acknowledged: Notify::new(), disk };
+    let log = ChangeLog { shared: Arc::new(shared) };
+    (Appender { log: log.clone(), entries_max }, log)
+}
+
 struct Shared {
     state: Mutex<State>,
     grown: Notify,
     shrunk: Notify,
+    acknowledged: Notify,
+    disk: Option<OnDisk>,
 }
 
 #[derive(Default)]
@@ -66,8 +104,16 @@ struct State {
     /// Number of the first entry still held.
     first: u64,
     entries: VecDeque<Entry>,
+    /// Bytes of the batches held.
+    bytes: usize,
+    /// What is below this number is on disk.
+    written: u64,
+    window_bytes: usize,
+    entries_max: usize,
     readers: Vec<Reader>,
     next_reader: u64,
+    /// What each consumer has for good, also while it has no cursor.
+    acknowledged: BTreeMap<ConsumerName, Option<LogPosition>>,
     closed: bool,
 }
 
@@ -84,14 +130,31 @@ impl State {
         self.first + self.entries.len() as u64
     }
 
-    /// Forgets what every reader has read; true if that was anything.
-    fn trim(&mut self) -> bool {
-        let keep_from = self.readers.iter().map(|reader| reader.next).min().unwrap_or(self.end());
+    /// Forgets what every reader has read, and what is on disk where too much is held; true if that was anything.
+    fn trim(&mut self, on_disk: bool) -> bool {
+        let read = self.readers.iter().map(|reader| reader.next).min().unwrap_or(self.end());
         let before = self.first;
-        while self.first < keep_from && self.entries.pop_front().is_some() {
-            self.first += 1;
+        loop {
+            let much = self.bytes > self.window_bytes || self.entries.len() > self.entries_max / KEPT_FRACTION;
+            let goes = if on_disk { self.first < self.written && (self.first < read || much) } else { self.first < read };
+            if !goes || self.pop().is_none() {
+                return self.first > before;
+            }
         }
-        self.first > before
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.first += 1;
+        self.bytes -= bytes_of(&entry);
+        Some(entry)
+    }
+}
+
+fn bytes_of(entry: &Entry) -> usize {
+    match entry {
+        Entry::Changes(batch) => batch.memory.bytes().max(1),
+        _ => 0,
     }
 }
 
@@ -117,11 +180,69 @@ impl ChangeLog {
     /// holds after it. Every consumer that must miss nothing opens its cursor before the first entry is appended.
     pub fn consumer(&self, name: ConsumerName, from: Option<LogPosition>) -> Cursor {
         let mut state = self.lock();
+        let next = state.first;
+        self.open_cursor(&mut state, name, next, from)
+    }
+
+    /// The same, with what the log on disk holds. An error of kind `LogGone` if it begins later. Safe to call while entries are appended.
+    pub async fn consumer_on_disk(&self, name: ConsumerName, from: Option<LogPosition>) -> Result<Cursor> {
+        let (Some(disk), Some(position)) = (&self.shared.disk, from) else { return Ok(self.consumer(name, from)) };
+        // Nothing goes from here on that it needs.
+        self.lock().acknowledged.insert(name.clone(), from);
+        let (first, directory) = (self.lock().first, disk.directory.clone());
+        let found = blocking(move || {
+            if SegmentCursor::at(&directory, 0).is_empty()? { Ok(None) } else { SegmentCursor::behind(&directory, position).map(Some) }
+        })
+        .await?;
+        let mut state = self.lock();
+        // A log that was empty begins with what is in memory.
+        let next = found.map_or(first, |cursor| cursor.entry()).min(state.end());
+        Ok(self.open_cursor(&mut state, name, next, from))
+    }
+
+    fn open_cursor(&self, state: &mut State, name: ConsumerName, next: u64, from: Option<LogPosition>) -> Cursor {
         let id = state.next_reader;
         state.next_reader += 1;
-        let next = state.first;
+        state.acknowledged.insert(name.clone(), from);
         state.readers.push(Reader { id, name, next, acknowledged: from });
-        Cursor { log: self.clone(), id, from }
+        Cursor { log: self.clone(), id, from, reading: None, read: VecDeque::new() }
+    }
+
+    /// A cursor that is no consumer's: what it has read is nobody's reason to keep anything.
+    pub(crate) fn recorder(&self) -> Cursor {
+        let mut state = self.lock();
+        let (id, next) = (state.next_reader, state.first);
+        state.next_reader += 1;
+        let name = ConsumerName { stream: String::new(), destination: String::new() };
+        state.readers.push(Reader { id, name, next, acknowledged: None });
+        Cursor { log: self.clone(), id, from: None, reading: None, read: VecDeque::new() }
+    }
+
+    /// Everything below this number is on disk and can be read there.
+    pub(crate) fn written(&self, below: u64) {
+        let mut state = self.lock();
+        state.written = state.written.max(below);
+        if state.trim(true) {
+            self.shared.shrunk.notify_one();
+        }
+        drop(state);
+        // Cursors that wait at the end of what is on disk.
+        self.shared.grown.notify_waiters();
+    }
+
+    /// What every consumer has for good: what lies behind it is still needed. `None` if there is no consumer.
+    pub(crate) fn needed(&self) -> Option<LogPosition> {
+        let state = self.lock();
+        state.acknowledged.values().map(|position| position.unwrap_or(LogPosition::MIN)).min()
+    }
+
+    /// Returns when a consumer has acknowledged something. Cancel safe.
+    pub(crate) async fn acknowledged(&self) {
+        self.shared.acknowledged.notified().await;
+    }
+
+    fn on_disk(&self) -> bool {
+        self.shared.disk.is_some()
     }
 
     /// What each consumer has done.
@@ -130,7 +251,7 @@ impl ChangeLog {
         let end = state.end();
         let consumer =
             |reader: &Reader| ConsumerState { name: reader.name.clone(), behind: end - reader.next, acknowledged: reader.acknowledged };
-        state.readers.iter().map(consumer).collect()
+        state.readers.iter().filter(|reader| !reader.name.stream.is_empty()).map(consumer).collect()
     }
 
     // Every change of the state is complete before anything in it could panic.
@@ -174,6 +295,7 @@ impl Appender {
             state.first += 1;
             return;
         }
+        state.bytes += bytes_of(&entry);
         state.entries.push_back(entry);
         drop(state);
         self.log.shared.grown.notify_waiters();
@@ -187,17 +309,26 @@ impl Drop for Appender {
     }
 }
 
-/// A consumer's place in the log. Dropping it lets the log forget what it had not read.
-#[derive(Debug)]
+/// A consumer's place in the log. Dropping it lets the log in memory forget what it had not read.
 pub struct Cursor {
     log: ChangeLog,
     id: u64,
     from: Option<LogPosition>,
+    /// What is being read from disk.
+    reading: Option<JoinHandle<Result<Vec<(u64, Entry)>>>>,
+    /// What was read from there.
+    read: VecDeque<(u64, Entry)>,
+}
+
+impl fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cursor({} of {:?})", self.id, self.log)
+    }
 }
 
 impl Cursor {
     /// The next entry, waiting for one; `None` when the log has ended and everything was read. Cancel safe. An error says
-    /// that the log no longer holds what comes next, which cannot happen to a log in memory.
+    /// that the log on disk no longer holds what comes next, or could not be read.
     pub async fn next(&mut self) -> Result<Option<Entry>> {
         loop {
             let shared = Arc::clone(&self.log.shared);
@@ -205,23 +336,82 @@ impl Cursor {
             tokio::pin!(grown);
             // `notify_waiters` wakes only who is waiting already.
             grown.as_mut().enable();
-            match self.take() {
-                Taken::Entry(entry) => {
-                    if let Some(entry) = self.after_start(entry) {
-                        return Ok(Some(entry));
-                    }
-                }
+            let entry = match self.take() {
+                Taken::Entry(entry) => entry,
                 Taken::End => return Ok(None),
-                Taken::NothingYet => grown.await,
+                Taken::NothingYet => {
+                    grown.await;
+                    continue;
+                }
+                Taken::Behind { next, below } => match self.take_from_disk(next, below).await? {
+                    Some(entry) => entry,
+                    None => continue,
+                },
+            };
+            if let Some(entry) = self.after_start(entry) {
+                return Ok(Some(entry));
             }
+        }
+    }
+
+    /// True if what comes next is not in memory any more.
+    pub fn is_behind(&self) -> bool {
+        let state = self.log.lock();
+        state.readers.iter().any(|reader| reader.id == self.id && reader.next < state.first)
+    }
+
+    /// The next entry if it is there; for a cursor that is never behind.
+    pub(crate) fn next_now(&mut self) -> Option<Entry> {
+        match self.take() {
+            Taken::Entry(entry) => Some(entry),
+            _ => None,
         }
     }
 
     /// Everything at or before `position` is taken for good by this consumer.
     pub fn acknowledge(&mut self, position: LogPosition) {
         let id = self.id;
-        if let Some(reader) = self.log.lock().readers.iter_mut().find(|reader| reader.id == id) {
+        let mut state = self.log.lock();
+        let state = &mut *state;
+        if let Some(reader) = state.readers.iter_mut().find(|reader| reader.id == id) {
             reader.acknowledged = reader.acknowledged.max(Some(position));
+            if let Some(known) = state.acknowledged.get_mut(&reader.name) {
+                *known = (*known).max(Some(position));
+            }
+            self.log.shared.acknowledged.notify_one();
+        }
+    }
+
+    /// The next entry below number `below` that is on disk; `None` if nothing of that kind is left.
+    async fn take_from_disk(&mut self, next: u64, below: u64) -> Result<Option<Entry>> {
+        while self.read.is_empty() {
+            let reading = match &mut self.reading {
+                Some(reading) => reading,
+                None => {
+                    let Some(disk) = &self.log.shared.disk else { return Err(Error::internal("entries are missing from memory")) };
+                    let segments = SegmentCursor::at(&disk.directory, next);
+                    self.reading.insert(tokio::spawn(read(segments, below, disk.memory.clone())))
+                }
+            };
+            let read = reading.await;
+            self.reading = None;
+            let read = read.map_err(|error| Error::internal("reading the change log did not end").source(error))??;
+            if read.is_empty() {
+                // Numbers that are no entries on disk: relations that it had already.
+                self.moved_to(below);
+                return Ok(None);
+            }
+            self.read.extend(read);
+        }
+        let Some((number, entry)) = self.read.pop_front() else { return Ok(None) };
+        self.moved_to(number + 1);
+        Ok(Some(entry))
+    }
+
+    fn moved_to(&self, next: u64) {
+        let id = self.id;
+        if let Some(reader) = self.log.lock().readers.iter_mut().find(|reader| reader.id == id) {
+            reader.next = next;
         }
     }
 
@@ -239,19 +429,22 @@ impl Cursor {
             }
         }
         let Some(reader) = wanted else { return Taken::End };
+        if reader.next < first || !self.read.is_empty() {
+            return Taken::Behind { next: reader.next, below: first };
+        }
         let index = (reader.next - first) as usize;
         if index >= state.entries.len() {
             return if state.closed { Taken::End } else { Taken::NothingYet };
         }
         reader.next += 1;
         // The last reader gets the entry itself, and with it the sole hold on the batch's memory.
-        let entry = if index == 0 && alone {
-            state.first += 1;
-            state.entries.pop_front()
+        let on_disk = self.log.on_disk();
+        let entry = if index == 0 && alone && (!on_disk || first < state.written) {
+            state.pop()
         } else {
             state.entries.get(index).map(Entry::share)
         };
-        if state.trim() || index == 0 {
+        if state.trim(on_disk) || index == 0 {
             self.log.shared.shrunk.notify_one();
         }
         entry.map_or(Taken::NothingYet, Taken::Entry)
@@ -270,9 +463,12 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
         let mut state = self.log.lock();
         state.readers.retain(|reader| reader.id != self.id);
-        state.trim();
+        state.trim(self.log.on_disk());
         drop(state);
         self.log.shared.shrunk.notify_one();
     }
@@ -281,7 +477,30 @@ impl Drop for Cursor {
 enum Taken {
     Entry(Entry),
     NothingYet,
+    /// What comes next, from `next` to `below`, is on disk only.
+    Behind {
+        next: u64,
+        below: u64,
+    },
     End,
+}
+
+/// Reads the next entries of a log on disk.
+async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> Result<Vec<(u64, Entry)>> {
+    let (mut segments, bytes) = blocking(move || {
+        let bytes = segments.next_bytes()?;
+        Ok((segments, bytes))
+    })
+    .await?;
+    let bytes = bytes.max(READ_BYTES.min(memory.total_bytes() / READERS));
+    let permit = Arc::new(memory.acquire(bytes).await);
+    blocking(move || segments.read(below, bytes, READ_ENTRIES, &permit)).await
+}
+
+/// Runs file work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal("the change log's file work did not end").source(error))?
 }
 
 /// The changes of a batch after `position`, if there are any.

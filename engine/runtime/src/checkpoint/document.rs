@@ -23,6 +23,16 @@ pub struct CheckpointDocument {
     pub relations: Vec<Arc<Relation>>,
     /// How far each destination is, by its name.
     pub consumers: BTreeMap<String, ConsumerCheckpoint>,
+    /// How far the change log on disk is, where the stream keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogCheckpoint>,
+}
+
+/// How far a change log on disk is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogCheckpoint {
+    /// Everything at or before it is durable in the log, and what lies behind it there does not count.
+    pub mark: LogMark,
 }
 
 /// How far one destination is.
@@ -70,8 +80,13 @@ impl CheckpointDocument {
         serde_json::from_slice(bytes).map_err(corrupt)
     }
 
-    /// The mark that every destination has passed: where the stream resumes.
+    /// Where the log of the source is opened again: behind what the change log holds, or else what every destination has passed.
     pub fn resume(&self) -> Option<&LogMark> {
+        self.log.as_ref().map(|log| &log.mark).or_else(|| self.passed())
+    }
+
+    /// The mark that every destination has passed.
+    pub fn passed(&self) -> Option<&LogMark> {
         self.consumers.values().map(|consumer| &consumer.mark).min_by_key(|mark| mark.position)
     }
 }

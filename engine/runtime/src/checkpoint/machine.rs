@@ -9,6 +9,9 @@
 //!   have forgotten. It is given its own mark with the next save.
 //! * A destination that is no longer configured leaves the document with the next save. What it had staged and not
 //!   committed can no longer be, and [`Checkpoint::new`] says so.
+//! * A destination that fails alone says so, is recovered to what was decided, and goes on; the others do not notice.
+//! * A change log on disk is one more that moves at its own pace: it has a mark of its own, behind which the source is opened again.
+//!   Who acknowledges to the source, the log or every destination, is the stream's choice; never what the log does not hold.
 //! * Tokens leave the document with the first save after their commit, so that a later recovery does not look for
 //!   files that their reader has moved away since.
 
@@ -17,7 +20,18 @@ use std::sync::Arc;
 
 use logweir_core::{Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
 
-use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT};
+use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, LogCheckpoint};
+
+/// Where the change log is, and what follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKept {
+    /// In memory: it begins at the checkpoint.
+    InMemory,
+    /// On disk; the source may forget what every destination has committed.
+    OnDisk,
+    /// On disk; the source may forget what the log holds.
+    OnDiskForSource,
+}
 
 /// What a destination has made durable and wants decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +55,16 @@ pub enum Event {
     Opened(LogMark),
     /// A destination, by its index, staged. It may do so again once it has committed.
     Staged(usize, StagedCheckpoint),
+    /// The change log on disk holds everything at or before this mark, durably.
+    Logged(LogMark),
     /// The save asked for last is durable.
     Saved,
     /// A destination committed what it was told to.
     Committed(usize),
+    /// A destination failed: its writer is gone, and with it what it had not staged.
+    Failed(usize),
+    /// A destination was brought to what it was told to recover.
+    Recovered(usize),
 }
 
 /// What to do.
@@ -54,6 +74,8 @@ pub enum Action {
     Save(CheckpointDocument),
     /// Tell the destination to commit its tokens (perhaps none), then say [`Event::Committed`].
     Commit(usize, Vec<Staged>),
+    /// Tell the destination to recover to this, then say [`Event::Recovered`].
+    Recover(usize, ConsumerCheckpoint),
     /// Tell the source that it may forget everything at or before the mark.
     Acknowledge(LogMark),
 }
@@ -67,8 +89,14 @@ enum Phase {
     Staged(StagedCheckpoint),
     /// Part of the save under way.
     Saving,
+    /// Part of the save under way, whose writer has failed.
+    SavingFailed,
     /// Decided; the writer makes it visible.
     Committing,
+    /// Failed, and told what to recover to.
+    Recovering,
+    /// Not brought to what was decided when the stream was opened.
+    Unrecovered,
 }
 
 #[derive(Debug, Clone)]
@@ -81,12 +109,21 @@ struct Consumer {
     phase: Phase,
 }
 
+#[derive(Debug, Clone)]
+struct LogPart {
+    acknowledges: bool,
+    decided: Option<LogMark>,
+    /// Durable in the log, waiting for a save.
+    reached: Option<LogMark>,
+}
+
 /// The state machine of one stream's checkpoints, from one opening of its log to the next.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     stream: String,
     relations: BTreeMap<(RelationName, u32), Arc<Relation>>,
     consumers: Vec<Consumer>,
+    log: Option<LogPart>,
     saving: Option<CheckpointDocument>,
     /// The opening mark came while a save was under way, or parts without a save of their own exist.
     unsaved_parts: bool,
@@ -97,12 +134,13 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Goes on from `document` (`None`: a new stream) with these destinations. [`Sink::recover`](logweir_core::Sink::recover)
     /// must have brought each to its [`staged`](Self::staged) tokens before the first event.
-    pub fn new(stream: &str, document: Option<CheckpointDocument>, destinations: &[String]) -> Result<Self> {
+    pub fn new(stream: &str, document: Option<CheckpointDocument>, destinations: &[String], kept: LogKept) -> Result<Self> {
         let document = document.unwrap_or(CheckpointDocument {
             format: FORMAT,
             stream: stream.to_owned(),
             relations: Vec::new(),
             consumers: BTreeMap::new(),
+            log: None,
         });
         if document.stream != stream {
             return Err(Error::config("the checkpoint document belongs to another stream")
@@ -110,7 +148,13 @@ impl Checkpoint {
                 .context("found", &document.stream)
                 .remedy("give every stream a state directory or prefix of its own"));
         }
-        let resume = document.resume().cloned();
+        let log = (kept != LogKept::InMemory).then(|| LogPart {
+            acknowledges: kept == LogKept::OnDiskForSource,
+            decided: document.log.clone().map(|log| log.mark),
+            reached: None,
+        });
+        // Of a log that is not kept any more nobody reads.
+        let resume = if log.is_some() { document.resume() } else { document.passed() }.cloned();
         let mut known = document.consumers;
         let consumers = destinations
             .iter()
@@ -124,6 +168,7 @@ impl Checkpoint {
             stream: document.stream,
             relations: document.relations.into_iter().map(|relation| (version_of(&relation), relation)).collect(),
             consumers,
+            log,
             saving: None,
             unsaved_parts: false,
             acknowledged: None,
@@ -131,15 +176,44 @@ impl Checkpoint {
         })
     }
 
-    /// Where the log is to be opened: the least mark of all destinations; `None` for a new stream.
+    /// Where the source's log is to be opened: the mark of the change log on disk, or else the least of all destinations; `None` for
+    /// a new stream.
     pub fn resume(&self) -> Option<&LogMark> {
+        self.logged().or_else(|| self.passed())
+    }
+
+    /// The mark that the change log on disk is to be opened at.
+    pub fn logged(&self) -> Option<&LogMark> {
+        self.log.as_ref()?.decided.as_ref()
+    }
+
+    /// The change log on disk does not hold what the checkpoint says: the source has to tell it again.
+    pub fn log_is_lost(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.decided = None;
+        }
+    }
+
+    /// A destination could not be recovered when the stream was opened: it will say that it has failed.
+    pub fn is_unrecovered(&mut self, index: usize) {
+        if let Some(consumer) = self.consumers.get_mut(index) {
+            consumer.phase = Phase::Unrecovered;
+            consumer.committed = None;
+        }
+    }
+
+    /// The least mark of all destinations.
+    fn passed(&self) -> Option<&LogMark> {
         // Of configured destinations alone: nobody needs what only a removed one had not passed.
         self.consumers.iter().filter_map(|consumer| consumer.decided.as_ref()).map(|part| &part.mark).min_by_key(|mark| mark.position)
     }
 
-    /// The relations to open the log with.
+    /// The relations to open the source's log with: of each table the version that holds where it is opened, and later ones.
     pub fn relations(&self) -> Vec<Arc<Relation>> {
-        self.relations.values().map(Arc::clone).collect()
+        let resume = self.resume().map_or(LogPosition::MIN, |mark| mark.position);
+        let current = current_versions(&self.relations, resume);
+        let wanted = |relation: &&Arc<Relation>| current.get(relation.name()).is_none_or(|current| relation.version() >= *current);
+        self.relations.values().filter(wanted).map(Arc::clone).collect()
     }
 
     /// What a destination had decided: its own mark, from which on it wants changes, and its counters.
@@ -171,7 +245,8 @@ impl Checkpoint {
 
     /// True if no save is under way and nothing waits for one or for a commit.
     pub fn is_idle(&self) -> bool {
-        self.saving.is_none() && !self.unsaved_parts && self.consumers.iter().all(|consumer| consumer.phase == Phase::Idle)
+        let logged = self.log.as_ref().is_none_or(|log| log.reached.is_none());
+        self.saving.is_none() && !self.unsaved_parts && logged && self.consumers.iter().all(|consumer| consumer.phase == Phase::Idle)
     }
 
     /// At a clean end, when [idle](Self::is_idle): the document without the tokens that are committed, if it still has any.
@@ -189,9 +264,50 @@ impl Checkpoint {
             }
             Event::Opened(mark) => Ok(self.opened(mark)),
             Event::Staged(index, staged) => self.staged_by(index, staged),
+            Event::Logged(mark) => self.logged_through(mark),
             Event::Saved => self.saved(),
             Event::Committed(index) => self.committed_by(index),
+            Event::Failed(index) => self.failed(index),
+            Event::Recovered(index) => self.recovered(index),
         }
+    }
+
+    fn logged_through(&mut self, mark: LogMark) -> Result<Vec<Action>> {
+        let log = self.log.as_mut().ok_or_else(|| Error::internal("a change log that is not kept was written"))?;
+        if log.decided.as_ref().is_some_and(|decided| decided.position > mark.position) {
+            return Err(Error::internal("the change log went back").context("mark", mark.position));
+        }
+        log.reached = Some(mark);
+        Ok(self.save_if_wanted())
+    }
+
+    fn failed(&mut self, index: usize) -> Result<Vec<Action>> {
+        let consumer = self.consumers.get_mut(index).ok_or_else(|| Error::internal("an unknown destination failed"))?;
+        let Some(decided) = consumer.decided.clone() else {
+            // The save of the opening mark tells where it begins.
+            consumer.phase = Phase::SavingFailed;
+            return Ok(Vec::new());
+        };
+        match consumer.phase {
+            Phase::Idle | Phase::Staged(_) | Phase::Committing | Phase::Unrecovered => {
+                consumer.phase = Phase::Recovering;
+                Ok(vec![Action::Recover(index, decided)])
+            }
+            // What it has to recover to is not known before the save has ended.
+            Phase::Saving => {
+                consumer.phase = Phase::SavingFailed;
+                Ok(Vec::new())
+            }
+            Phase::SavingFailed | Phase::Recovering => Err(Error::internal("a destination failed that was not recovered")),
+        }
+    }
+
+    fn recovered(&mut self, index: usize) -> Result<Vec<Action>> {
+        let consumer = self.consumers.get_mut(index).filter(|consumer| consumer.phase == Phase::Recovering);
+        let consumer = consumer.ok_or_else(|| Error::internal("a destination was recovered that had not failed"))?;
+        consumer.phase = Phase::Idle;
+        consumer.committed = consumer.decided.as_ref().map(|part| part.mark.clone());
+        Ok(self.acknowledge().into_iter().collect())
     }
 
     fn opened(&mut self, mark: LogMark) -> Vec<Action> {
@@ -227,12 +343,18 @@ impl Checkpoint {
     fn saved(&mut self) -> Result<Vec<Action>> {
         let mut document = self.saving.take().ok_or_else(|| Error::internal("a save ended that was not under way"))?;
         let mut actions = Vec::new();
+        if let (Some(log), Some(saved)) = (&mut self.log, document.log) {
+            log.decided = Some(saved.mark);
+        }
         for (index, consumer) in self.consumers.iter_mut().enumerate() {
             let Some(part) = document.consumers.remove(&consumer.name) else { continue };
             if consumer.phase == Phase::Saving {
                 consumer.phase = Phase::Committing;
                 actions.push(Action::Commit(index, part.staged.clone()));
-            } else if consumer.committed.is_none() {
+            } else if consumer.phase == Phase::SavingFailed {
+                consumer.phase = Phase::Recovering;
+                actions.push(Action::Recover(index, part.clone()));
+            } else if consumer.committed.is_none() && consumer.phase == Phase::Idle {
                 // The part that the opening mark made: there was nothing to commit before it.
                 consumer.committed = Some(part.mark.clone());
             }
@@ -252,7 +374,15 @@ impl Checkpoint {
     }
 
     fn acknowledge(&mut self) -> Option<Action> {
-        let mark = self.committed()?;
+        let mark = match &self.log {
+            None => self.committed()?,
+            Some(LogPart { acknowledges: true, decided, .. }) => decided.as_ref()?,
+            // The source is opened where the log is, so it must not forget what lies behind that.
+            Some(log) => {
+                let (committed, logged) = (self.committed()?, log.decided.as_ref()?);
+                if committed.position <= logged.position { committed } else { logged }
+            }
+        };
         if self.acknowledged.is_some_and(|acknowledged| acknowledged >= mark.position) {
             return None;
         }
@@ -263,7 +393,8 @@ impl Checkpoint {
 
     fn save_if_wanted(&mut self) -> Vec<Action> {
         let staged = self.consumers.iter().any(|consumer| matches!(consumer.phase, Phase::Staged(_)));
-        if self.saving.is_none() && (staged || self.unsaved_parts) { vec![self.save()] } else { Vec::new() }
+        let logged = self.log.as_ref().is_some_and(|log| log.reached.is_some());
+        if self.saving.is_none() && (staged || logged || self.unsaved_parts) { vec![self.save()] } else { Vec::new() }
     }
 
     /// The document of now: THE DECISION for every destination that has staged.
@@ -284,34 +415,45 @@ impl Checkpoint {
                 }
                 // Visible already: nobody needs to commit them again.
                 Phase::Idle => part.staged.clear(),
-                phase @ (Phase::Committing | Phase::Saving) => consumer.phase = phase,
+                phase @ (Phase::Committing | Phase::Saving | Phase::SavingFailed | Phase::Recovering | Phase::Unrecovered) => {
+                    consumer.phase = phase
+                }
             }
             consumers.insert(consumer.name.clone(), part);
         }
         self.unsaved_parts = false;
-        let mut document = CheckpointDocument { format: FORMAT, stream: self.stream.clone(), relations: Vec::new(), consumers };
-        let resume = document.resume().map(|mark| mark.position);
-        self.forget_relations(resume.unwrap_or(LogPosition::MIN));
-        document.relations = self.relations();
+        let log = self.log.as_mut().and_then(|log| log.reached.take().or_else(|| log.decided.clone()));
+        let log = log.map(|mark| LogCheckpoint { mark });
+        let mut document = CheckpointDocument { format: FORMAT, stream: self.stream.clone(), relations: Vec::new(), consumers, log };
+        // What every destination has passed may be needed again, if the log is lost.
+        let oldest = document.passed().into_iter().chain(document.resume()).map(|mark| mark.position).min();
+        self.forget_relations(oldest.unwrap_or(LogPosition::MIN));
+        document.relations = self.relations.values().map(Arc::clone).collect();
         self.saving = Some(document.clone());
         Action::Save(document)
     }
 
     /// Of each table the newest version at or before the place where the stream would resume is needed, and all later ones.
     fn forget_relations(&mut self, resume: LogPosition) {
-        let mut current: BTreeMap<&RelationName, u32> = BTreeMap::new();
-        for ((name, version), relation) in &self.relations {
-            if relation.since() <= resume {
-                let newest = current.entry(name).or_insert(*version);
-                *newest = (*newest).max(*version);
-            }
-        }
+        let current = current_versions(&self.relations, resume);
         let gone: Vec<_> =
             self.relations.keys().filter(|(name, version)| current.get(name).is_some_and(|current| version < current)).cloned().collect();
         for version in gone {
             self.relations.remove(&version);
         }
     }
+}
+
+/// Of each table the newest version that holds at `position`.
+fn current_versions(relations: &BTreeMap<(RelationName, u32), Arc<Relation>>, position: LogPosition) -> BTreeMap<&RelationName, u32> {
+    let mut current: BTreeMap<&RelationName, u32> = BTreeMap::new();
+    for ((name, version), relation) in relations {
+        if relation.since() <= position {
+            let newest = current.entry(name).or_insert(*version);
+            *newest = (*newest).max(*version);
+        }
+    }
+    current
 }
 
 impl ConsumerCheckpoint {

@@ -11,5 +11,5 @@
 mod document;
 mod machine;
 
-pub use document::{CheckpointDocument, ConsumerCheckpoint, FORMAT};
-pub use machine::{Action, Checkpoint, Event, StagedCheckpoint};
+pub use document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, LogCheckpoint};
+pub use machine::{Action, Checkpoint, Event, LogKept, StagedCheckpoint};

@@ -20,8 +20,8 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use logweir_core::{BeforeImages, ChangeBatch, Error, MemoryPermit, Relation, Result, Unchanged};
 
-use super::frame::{ALIGNMENT, padded};
 use super::Compression;
+use super::frame::{ALIGNMENT, padded};
 
 /// Bytes that end an IPC stream.
 const END_BYTES: usize = 8;
@@ -190,23 +190,13 @@ impl Decoding {
             let mut bytes = bits.as_slice();
             let present = read_bits(&mut bytes, rows)?;
             let absent = read_unchanged(&mut bytes, rows)?;
-            Some(BeforeImages {
-                columns: records.columns().to_vec(),
-                present,
-                absent: (!absent.columns.is_empty()).then_some(absent),
-            })
+            Some(BeforeImages { columns: records.columns().to_vec(), present, absent: (!absent.columns.is_empty()).then_some(absent) })
         };
         if rows == 0 {
             return Err(damaged());
         }
-        let mut batch = ChangeBatch {
-            relation: Arc::clone(&self.relation),
-            records,
-            unchanged,
-            before,
-            last: logweir_core::LogPosition::MIN,
-            memory,
-        };
+        let mut batch =
+            ChangeBatch { relation: Arc::clone(&self.relation), records, unchanged, before, last: logweir_core::LogPosition::MIN, memory };
         batch.last = batch.position(rows - 1);
         Ok(batch)
     }

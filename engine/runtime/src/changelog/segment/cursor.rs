@@ -49,6 +49,11 @@ impl SegmentCursor {
         SegmentCursor { directory: directory.to_owned(), entry, reader: None }
     }
 
+    /// True if there is no log.
+    pub fn is_empty(&self) -> Result<bool> {
+        segments(&self.directory).map(|segments| segments.is_empty())
+    }
+
     /// The number of the next entry.
     pub fn entry(&self) -> u64 {
         self.entry
@@ -94,12 +99,7 @@ impl SegmentCursor {
     }
 
     /// The last mark from `start` on that fits, and the number of the entry behind it.
-    fn last_mark(
-        reader: &mut SegmentReader,
-        start: u64,
-        place: Locate,
-        fits: &dyn Fn(&Header) -> bool,
-    ) -> Result<Option<(LogMark, u64)>> {
+    fn last_mark(reader: &mut SegmentReader, start: u64, place: Locate, fits: &dyn Fn(&Header) -> bool) -> Result<Option<(LogMark, u64)>> {
         reader.offset = start;
         let mut found = None;
         while let Place::Frame(header) = reader.place()? {

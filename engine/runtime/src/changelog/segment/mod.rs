@@ -157,7 +157,8 @@ impl SegmentLog {
             openings.push(SegmentReader::open(path)?.map(|reader| reader.place()).transpose()?);
         }
         // The last segment that begins at or before the mark.
-        let begins_before = |place: &Option<Place>| matches!(place, Some(Place::Frame(header)) if header.kind == Kind::Mark && header.last <= mark);
+        let begins_before =
+            |place: &Option<Place>| matches!(place, Some(Place::Frame(header)) if header.kind == Kind::Mark && header.last <= mark);
         let Some(chosen) = openings.iter().rposition(begins_before) else { return Ok(false) };
         let Some(found) = scan(&files[chosen].1, mark)? else { return Ok(false) };
         let mut sealed: Vec<Segment> = Vec::with_capacity(chosen);
@@ -385,9 +386,8 @@ fn lock(directory: &Path) -> Result<File> {
 /// A full disk or a passing fault of the device may go away; a missing right does not.
 fn file_failed(what: &'static str, path: &Path, error: io::Error) -> Error {
     let failure = match error.kind() {
-        IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded | IoErrorKind::FileTooLarge => {
-            Error::transient(what).remedy("the disk is full: free some space, or keep less with change_log.retain; the stream then goes on by itself")
-        }
+        IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded | IoErrorKind::FileTooLarge => Error::transient(what)
+            .remedy("the disk is full: free some space, or keep less with change_log.retain; the stream then goes on by itself"),
         IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => {
             Error::denied(what).remedy("let the user that runs logweir write there")
         }

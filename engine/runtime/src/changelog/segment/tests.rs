@@ -5,7 +5,8 @@ use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArra
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use logweir_core::{
-    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, MemoryPermit, MetadataBuilder, RelationName, SourceOffset, SourcePlace, Unchanged,
+    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, MemoryPermit, MetadataBuilder, RelationName, SourceOffset, SourcePlace,
+    Unchanged,
 };
 use serde_json::json;
 
@@ -55,7 +56,8 @@ fn batch(relation: &Arc<Relation>, commit: u64, rows: usize) -> ChangeBatch {
         present: (0..rows).map(|row| row % 2 == 0).collect(),
         absent: (commit % 4 == 0).then(|| Unchanged { columns: vec![(1, (0..rows).map(|row| row % 4 == 0).collect())] }),
     });
-    let unchanged = (commit % 3 == 0).then(|| Unchanged { columns: vec![(1, BooleanBuffer::collect_bool(rows + 3, |row| row % 3 == 0).slice(3, rows))] });
+    let unchanged = (commit % 3 == 0)
+        .then(|| Unchanged { columns: vec![(1, BooleanBuffer::collect_bool(rows + 3, |row| row % 3 == 0).slice(3, rows))] });
     let mut all = columns(commit as i64);
     all.extend(metadata.finish());
     let records = RecordBatch::try_new(Arc::clone(relation.schema()), all).unwrap();
@@ -278,7 +280,13 @@ fn a_reader_follows_a_writer() {
         log.append(entry, TimestampMicros(7)).unwrap();
         assert!(cursor.read(found.len() as u64, 1 << 20, 9, &Arc::default()).unwrap().is_empty(), "not before it may be read");
         if number % 5 == 0 {
-            found.extend(cursor.read(number as u64 + 1, usize::MAX, 99, &Arc::default()).unwrap().iter().map(|(number, entry)| (*number, text(entry))));
+            found.extend(
+                cursor
+                    .read(number as u64 + 1, usize::MAX, 99, &Arc::default())
+                    .unwrap()
+                    .iter()
+                    .map(|(number, entry)| (*number, text(entry))),
+            );
             assert_eq!(found.len(), number + 1);
         }
     }

@@ -7,6 +7,8 @@
 //! * nothing is visible that no saved document decided;
 //! * the source was told to forget only what is visible everywhere, and the stream resumes at or after that;
 //! * from every state the stream can come to its end.
+//!
+//! With a change log on disk destinations fail one by one, too, and the source may forget what the log holds instead.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -33,6 +35,10 @@ struct Sink {
     to_commit: Option<Vec<Staged>>,
     /// Done, and the machine does not know yet.
     done: bool,
+    /// Its writer is gone.
+    failed: bool,
+    /// What the machine told it to recover to.
+    to_recover: Option<ConsumerCheckpoint>,
     /// Stretches of the log that are visible, `(after, through)`.
     visible: Vec<(u64, u64)>,
 }
@@ -61,7 +67,10 @@ impl Sink {
 
 #[derive(Debug, Clone)]
 struct World {
+    kept: LogKept,
     log_end: u64,
+    /// What is durable in the change log on disk.
+    logged: u64,
     document: Option<CheckpointDocument>,
     machine: Checkpoint,
     saving: Option<CheckpointDocument>,
@@ -70,9 +79,10 @@ struct World {
 }
 
 impl World {
-    fn new(sinks: usize, log_end: u64) -> Self {
-        let machine = Checkpoint::new("shop", None, &names(sinks)).unwrap();
-        let mut world = World { log_end, document: None, machine, saving: None, sinks: vec![Sink::default(); sinks], acknowledged: None };
+    fn new(sinks: usize, log_end: u64, kept: LogKept) -> Self {
+        let machine = Checkpoint::new("shop", None, &names(sinks), kept).unwrap();
+        let sinks = vec![Sink::default(); sinks];
+        let mut world = World { kept, log_end, logged: 0, document: None, machine, saving: None, sinks, acknowledged: None };
         world.open();
         world
     }
@@ -85,6 +95,7 @@ impl World {
                     self.saving = Some(document);
                 }
                 Action::Commit(index, staged) => self.sinks[index].to_commit = Some(staged),
+                Action::Recover(index, part) => self.sinks[index].to_recover = Some(part),
                 Action::Acknowledge(mark) => {
                     assert!(self.acknowledged < Some(mark.position.commit()), "marks are acknowledged in rising order");
                     self.acknowledged = Some(mark.position.commit());
@@ -103,12 +114,16 @@ impl World {
         if let Some(document) = self.saving.take().filter(|_| save_survives) {
             self.document = Some(document);
         }
-        self.machine = Checkpoint::new("shop", self.document.clone(), &names(self.sinks.len())).unwrap();
+        self.machine = Checkpoint::new("shop", self.document.clone(), &names(self.sinks.len()), self.kept).unwrap();
+        // What lies behind the mark is cut off.
+        self.logged = self.machine.logged().map_or(0, |mark| mark.position.commit());
         for (index, sink) in self.sinks.iter_mut().enumerate() {
             sink.commit(self.machine.staged(index));
             sink.staged_through = self.machine.decided(index).map_or(0, |part| part.mark.position.commit());
             sink.to_commit = None;
             sink.done = false;
+            sink.failed = false;
+            sink.to_recover = None;
         }
         // The source hears it anew.
         self.acknowledged = None;
@@ -128,6 +143,32 @@ impl World {
                 world.document = world.saving.take();
                 world.handle(Event::Saved);
             });
+        }
+        if self.kept != LogKept::InMemory {
+            for through in self.logged + 1..=self.log_end {
+                push(&|world| {
+                    world.logged = through;
+                    world.handle(Event::Logged(mark(through)));
+                });
+            }
+            for (index, sink) in self.sinks.iter().enumerate() {
+                if !sink.failed {
+                    push(&|world| {
+                        let sink = &mut world.sinks[index];
+                        (sink.failed, sink.to_commit, sink.done) = (true, None, false);
+                        world.handle(Event::Failed(index));
+                    });
+                }
+                if sink.to_recover.is_some() {
+                    push(&|world| {
+                        let sink = &mut world.sinks[index];
+                        let part = sink.to_recover.take().unwrap();
+                        sink.commit(&part.staged);
+                        (sink.staged_through, sink.failed) = (part.mark.position.commit(), false);
+                        world.handle(Event::Recovered(index));
+                    });
+                }
+            }
         }
         for (index, sink) in self.sinks.iter().enumerate() {
             let idle = self.machine.consumers[index].phase == Phase::Idle;
@@ -170,23 +211,37 @@ impl World {
             let decided = self.document.as_ref().and_then(|document| document.consumers.get(&names(2)[index]));
             let decided_through = decided.map_or(0, |part| part.mark.position.commit());
             assert!(visible <= decided_through, "visible to {visible}, decided to {decided_through}");
-            assert!(self.acknowledged.is_none_or(|acknowledged| acknowledged <= visible), "acknowledged what is not visible");
+            let by_log = self.kept == LogKept::OnDiskForSource;
+            assert!(by_log || self.acknowledged.is_none_or(|acknowledged| acknowledged <= visible), "acknowledged what is not visible");
             if let Some(part) = decided {
                 assert_eq!(part.rows.values().sum::<u64>(), decided_through, "rows are counted exactly");
             }
         }
         let resume = self.document.as_ref().and_then(|document| document.resume()).map(|mark| mark.position.commit());
+        if self.kept != LogKept::InMemory {
+            assert!(self.acknowledged.is_none_or(|acknowledged| acknowledged <= self.logged), "acknowledged what is not in the log");
+        }
         assert!(self.acknowledged.is_none() || resume >= self.acknowledged, "resume at {resume:?} after {:?}", self.acknowledged);
     }
 
     fn is_finished(&self) -> bool {
-        self.machine.is_idle() && self.sinks.iter().all(|sink| sink.visible_through() == self.log_end && !sink.done)
+        let logged = self.kept == LogKept::InMemory || self.logged == self.log_end;
+        logged && self.machine.is_idle() && self.sinks.iter().all(|sink| sink.visible_through() == self.log_end && !sink.done)
     }
 }
 
 #[test]
 fn every_order_of_events_with_a_kill_at_every_place_lands_everything_once() {
-    let first = World::new(2, 3);
+    search(World::new(2, 3, LogKept::InMemory));
+}
+
+#[test]
+fn with_a_log_on_disk_every_order_of_events_and_faults_lands_everything_once() {
+    search(World::new(2, 2, LogKept::OnDisk));
+    search(World::new(2, 2, LogKept::OnDiskForSource));
+}
+
+fn search(first: World) {
     let mut seen = HashSet::from([format!("{first:?}")]);
     let mut queue = VecDeque::from([first]);
     let mut finished = 0;
@@ -217,7 +272,7 @@ fn every_order_of_events_with_a_kill_at_every_place_lands_everything_once() {
 
 /// A stream with one destination, opened at 0 and committed through `through`.
 fn landed(through: u64) -> World {
-    let mut world = World::new(1, through);
+    let mut world = World::new(1, through, LogKept::InMemory);
     while !world.is_finished() {
         world = world.next().swap_remove(0);
     }
@@ -227,7 +282,7 @@ fn landed(through: u64) -> World {
 #[test]
 fn a_new_destination_begins_where_the_stream_resumes() {
     let document = landed(3).document.unwrap();
-    let mut machine = Checkpoint::new("shop", Some(document), &names(2)).unwrap();
+    let mut machine = Checkpoint::new("shop", Some(document), &names(2), LogKept::InMemory).unwrap();
     assert_eq!(machine.decided(1).unwrap().mark, mark(3));
     assert_eq!(machine.resume(), Some(&mark(3)));
     // The next save of anybody gives it a part of its own.
@@ -245,7 +300,7 @@ fn a_removed_destination_does_not_hold_the_stream_back() {
     removed.mark = mark(1);
     removed.staged = vec![Staged(json!([0, 1]))];
     document.consumers.insert("old".into(), removed);
-    let machine = Checkpoint::new("shop", Some(document), &names(1)).unwrap();
+    let machine = Checkpoint::new("shop", Some(document), &names(1), LogKept::InMemory).unwrap();
     assert_eq!(machine.abandoned(), [("old".to_owned(), 1)]);
     assert_eq!(machine.resume(), Some(&mark(3)));
 }
@@ -253,14 +308,14 @@ fn a_removed_destination_does_not_hold_the_stream_back() {
 #[test]
 fn renaming_the_only_destination_resumes_where_the_old_one_was() {
     let document = landed(3).document.unwrap();
-    let machine = Checkpoint::new("shop", Some(document), &["renamed".to_owned()]).unwrap();
+    let machine = Checkpoint::new("shop", Some(document), &["renamed".to_owned()], LogKept::InMemory).unwrap();
     assert_eq!(machine.resume(), Some(&mark(3)));
 }
 
 #[test]
 fn the_document_of_another_stream_is_refused() {
     let document = landed(1).document;
-    assert_eq!(Checkpoint::new("other", document, &names(1)).unwrap_err().kind(), logweir_core::ErrorKind::Config);
+    assert_eq!(Checkpoint::new("other", document, &names(1), LogKept::InMemory).unwrap_err().kind(), logweir_core::ErrorKind::Config);
 }
 
 #[test]
@@ -270,7 +325,7 @@ fn relations_are_kept_as_long_as_a_resumed_reader_may_meet_them() {
         let column = Column { field, source_type: "int".into(), detail: serde_json::Value::Null };
         Arc::new(Relation::new(RelationName::new("shop", table), version, mark(since).position, vec![column], vec![]))
     };
-    let mut world = World::new(2, 3);
+    let mut world = World::new(2, 3, LogKept::InMemory);
     for (table, version, since) in [("orders", 1, 0), ("orders", 2, 1), ("orders", 3, 2), ("customers", 1, 0)] {
         world.handle(Event::Relation(relation(table, version, since)));
     }
@@ -298,7 +353,7 @@ fn relations_are_kept_as_long_as_a_resumed_reader_may_meet_them() {
 
 #[test]
 fn events_that_cannot_come_are_refused() {
-    let mut machine = Checkpoint::new("shop", None, &names(1)).unwrap();
+    let mut machine = Checkpoint::new("shop", None, &names(1), LogKept::InMemory).unwrap();
     let checkpoint = |place| StagedCheckpoint { mark: mark(place), staged: vec![], rows: BTreeMap::new(), staged_at: TimestampMicros(0) };
     assert!(machine.handle(Event::Saved).is_err());
     assert!(machine.handle(Event::Committed(0)).is_err());
