@@ -99,6 +99,26 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
         format: SqlFormat,
     },
+    /// Give a destination once more what the change log still holds
+    ///
+    /// For a destination that was added or is to be made anew: its place in the checkpoint is put back, and the next `logweir run` lands
+    /// everything from there on. Refused while the stream runs.
+    Replay {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// The destination
+        #[arg(long, value_name = "NAME")]
+        destination: String,
+        /// From where: earliest, a position (as in _metadata_sequence) or a time (2026-11-20T10:00:00Z)
+        #[arg(long, value_name = "PLACE")]
+        from: String,
+        /// The stream; only needed if several have a destination of this name
+        #[arg(long, value_name = "NAME")]
+        stream: Option<String>,
+        /// Also if the destination has landed some of it: those changes are there twice, under the same sequence
+        #[arg(long)]
+        again: bool,
+    },
     /// Drop what logweir made at the source for a stream: its replication slot and publication
     ///
     /// Only PostgreSQL sources have something to drop. A slot that nobody reads keeps log at its server until the disk is full,

@@ -87,6 +87,11 @@ async fn readiness(State(shown): State<Shown>) -> Response {
             if let Some(error) = snapshot.state.error() {
                 state["error"] = error.into();
             }
+            let broken = snapshot.consumers.iter().filter(|consumer| consumer.error.is_some());
+            let broken: Vec<_> = broken.map(|consumer| json!({ "destination": consumer.destination, "error": consumer.error })).collect();
+            if !broken.is_empty() {
+                state["destinations"] = broken.into();
+            }
             state
         })
         .collect();

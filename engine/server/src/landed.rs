@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use logweir_core::{Relation, RelationName, Result, Transform as _};
-use logweir_sql::References;
+use logweir_sql::{References, SqlTransform};
 
-use crate::config::{Loaded, Stream};
+use crate::config::{Destination, Loaded, Stream};
 
 /// A table that changes are landed in.
+#[derive(Clone)]
 pub(crate) struct Landed {
     pub(crate) name: RelationName,
     /// What it is where nothing was landed yet; else its files say themselves what they hold.
@@ -45,11 +46,29 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, sources: &[Arc<Relation>]
         }
         masked = made;
     }
-    let Some(mut sql) = loaded.sql(stream, &References::default(), &[])? else {
+    let Some(sql) = loaded.sql(stream, &References::default(), &[])? else {
         return Ok(masked.into_iter().map(Landed::of).collect());
     };
+    Ok(planned(sql, masked))
+}
+
+/// What becomes of them in a destination that has transforms of its own.
+pub(crate) fn in_destination(loaded: &Loaded, stream: &Stream, destination: &Destination, landed: &[Landed]) -> Result<Vec<Landed>> {
+    let Some(sql) = loaded.destination_sql(stream, destination, &References::default())? else { return Ok(landed.to_vec()) };
+    let (known, mut unknown): (Vec<Landed>, Vec<Landed>) = landed.iter().cloned().partition(|landed| landed.relation.is_some());
+    let names = unknown.iter().flat_map(|landed| sql.target_names(&landed.name)).collect::<Vec<_>>();
+    unknown = planned(sql, known.into_iter().filter_map(|landed| landed.relation).collect());
+    for name in names {
+        if unknown.iter().all(|other| other.name != name) {
+            unknown.push(Landed { name, relation: None });
+        }
+    }
+    Ok(unknown)
+}
+
+fn planned(mut sql: SqlTransform, relations: Vec<Arc<Relation>>) -> Vec<Landed> {
     let mut landed: Vec<Landed> = Vec::new();
-    for relation in masked {
+    for relation in relations {
         match sql.plan(&relation) {
             Ok((targets, _)) => landed.extend(targets.into_iter().map(Landed::of)),
             Err(problems) => {
@@ -63,5 +82,5 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, sources: &[Arc<Relation>]
             }
         }
     }
-    Ok(landed)
+    landed
 }

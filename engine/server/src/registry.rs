@@ -14,8 +14,9 @@ use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions};
 use logweir_mysql::source::MysqlSource;
 use logweir_postgres::options::PostgresOptions;
 use logweir_postgres::source::PostgresSource;
+use logweir_runtime::changelog::segment::SegmentOptions;
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
-use logweir_runtime::{StreamSpec, TransformFactory};
+use logweir_runtime::{Acknowledge, ChangeLogSpec, StreamSpec, TransformFactory};
 use logweir_sql::{
     BadValue, ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate,
     SqlContext, SqlProblem, SqlRule, SqlTransform, UdfRule, UdfTransform, Unresolved, mask_functions,
@@ -26,8 +27,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config::{
-    self, Backfill, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, PostgresTlsMode, Profile,
-    Reference, Secret, Start, State, Stream,
+    self, Backfill, ChangeLog, ChangeLogOptions, Config, Destination, Loaded, MaskWith, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue,
+    PostgresTlsMode, Profile, Reference, Secret, Start, State, Stream,
 };
 
 /// What a stream with transforms needs beside its configuration.
@@ -217,11 +218,28 @@ impl Loaded {
     /// The SQL of a stream, if it has rules. What is wrong with a rule on its face was found when the file was read.
     /// `known` are tables as they are now, after the masks.
     pub(crate) fn sql(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.sql_rules(stream, references, known)?;
+        let (rules, context) = self.sql_rules(stream, &stream.transforms, references, known)?;
         if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
     }
 
-    fn sql_rules(&self, stream: &Stream, references: &References, known: &[Arc<Relation>]) -> Result<(Vec<SqlRule>, SqlContext)> {
+    /// The same for what a destination makes of it.
+    pub(crate) fn destination_sql(
+        &self,
+        stream: &Stream,
+        destination: &Destination,
+        references: &References,
+    ) -> Result<Option<SqlTransform>> {
+        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
+        if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
+    }
+
+    fn sql_rules(
+        &self,
+        stream: &Stream,
+        transforms: &[config::SqlRule],
+        references: &References,
+        known: &[Arc<Relation>],
+    ) -> Result<(Vec<SqlRule>, SqlContext)> {
         let rule = |rule: &config::SqlRule| SqlRule {
             table: Pattern::new(&rule.table.0),
             sql: rule.sql.clone(),
@@ -243,7 +261,7 @@ impl Loaded {
         let functions = mask_functions(&self.mask_keys()?);
         let (references, known) = (references.clone(), known.to_vec());
         let context = SqlContext { functions, references, known, bad_value: bad_value(stream) };
-        Ok((stream.transforms.iter().map(rule).collect(), context))
+        Ok((transforms.iter().map(rule).collect(), context))
     }
 
     /// Where a reference table that is a file lies.
@@ -266,7 +284,7 @@ impl Loaded {
         let stream = self.stream(name)?;
         let (masks, refuses_unlisted) = (self.mask_rules(stream)?, refuses_unlisted(stream));
         let (udfs, udf_bad_value) = (self.udf_rules(stream)?, bad_value(stream));
-        let (rules, context) = self.sql_rules(stream, &extra.references, &extra.known)?;
+        let (rules, context) = self.sql_rules(stream, &stream.transforms, &extra.references, &extra.known)?;
         let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
@@ -288,7 +306,8 @@ impl Loaded {
             .iter()
             .map(|destination| {
                 let sink = self.sink(name, destination)?;
-                Ok(logweir_runtime::Destination { name: destination.name().to_owned(), sink, transforms: logweir_runtime::no_transforms() })
+                let transforms = self.destination_transforms(stream, destination, extra)?;
+                Ok(logweir_runtime::Destination { name: destination.name().to_owned(), sink, transforms })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(StreamSpec {
@@ -298,13 +317,67 @@ impl Loaded {
             before_images,
             transforms,
             destinations,
-            change_log: None,
+            change_log: self.change_log(name)?,
             state: self.state(name)?,
             memory_bytes,
             connect_timeout: self.connect_timeout(stream),
             until_caught_up,
             seed: rand::random(),
         })
+    }
+
+    fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
+        if destination.transforms.is_empty() {
+            return Ok(logweir_runtime::no_transforms());
+        }
+        let (rules, context) = self.sql_rules(stream, &destination.transforms, &extra.references, &[])?;
+        let transforms: TransformFactory =
+            Arc::new(move || Ok(vec![Box::new(sql_transform(rules.clone(), context.clone())?) as Box<dyn Transform>]));
+        transforms()?;
+        Ok(transforms)
+    }
+
+    /// Where the changes of a stream are kept on their way; `None` if in memory only.
+    pub(crate) fn change_log(&self, name: &str) -> Result<Option<ChangeLogSpec>> {
+        use logweir_runtime::changelog::segment::Compression;
+        let stream = self.stream(name)?;
+        let acknowledge = match stream.acknowledge {
+            config::Acknowledge::Destination => Acknowledge::Destination,
+            config::Acknowledge::Log => Acknowledge::Log,
+        };
+        let options = match &stream.change_log {
+            Some(ChangeLog::Memory) => None,
+            Some(ChangeLog::Disk(options)) => Some(options.clone()),
+            None => self.state_directory().map(|_| ChangeLogOptions::default()),
+        };
+        let Some(options) = options else {
+            if acknowledge == Acknowledge::Log {
+                return Err(Error::config("`acknowledge: log` needs a change log on disk")
+                    .context("stream", name)
+                    .remedy("say where with `change_log: { dir: … }`"));
+            }
+            return Ok(None);
+        };
+        let directory = match (&options.dir, self.state_directory()) {
+            (Some(dir), _) => self.directory.join(dir),
+            (None, Some(state)) => state.join(name).join("log"),
+            (None, None) => {
+                return Err(Error::config("the change log needs a directory, because the state is in a bucket")
+                    .context("stream", name)
+                    .remedy("say where with `change_log: { dir: … }`"));
+            }
+        };
+        let segments = SegmentOptions {
+            directory,
+            compression: match options.compression {
+                config::Compression::None => Compression::None,
+                config::Compression::Lz4 => Compression::Lz4,
+                config::Compression::Zstd => Compression::Zstd,
+            },
+            retain_age: options.retain.age.0,
+            retain_bytes: options.retain.size.0,
+        };
+        Ok(Some(ChangeLogSpec { segments, acknowledge }))
     }
 
     fn connect_timeout(&self, stream: &Stream) -> Duration {

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Transform as _};
+use logweir_runtime::Acknowledge;
+use logweir_runtime::changelog::segment::SegmentCursor;
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::SqlProblem;
+use logweir_sql::{SqlProblem, SqlTransform};
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
-use crate::config::{Loaded, Stream};
+use crate::config::{Loaded, SqlRule, Stream};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::references;
 use crate::registry::table_filter;
@@ -64,8 +66,11 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             Ok((made, findings)) => (made, Ok(findings)),
             Err(error) => (Vec::new(), Err(error)),
         };
-        let (landed, transforms) = transformed(loaded, &name.0, stream, masked).await;
-        for destination in &stream.destinations {
+        let (transformed, transforms) = transformed(loaded, &name.0, stream, masked).await;
+        let mut of_destinations = Vec::new();
+        for (index, destination) in stream.destinations.iter().enumerate() {
+            let (landed, transforms) = transformed_by(loaded, &name.0, stream, index, &transformed).await;
+            of_destinations.extend(transforms);
             let findings = match loaded.sink(&name.0, destination) {
                 Ok(sink) => sink.check().await.map(|findings| findings.into_iter().chain(refused(sink.as_ref(), &landed)).collect()),
                 Err(error) => Err(error),
@@ -73,9 +78,11 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             add(format!("destination {}", destination.name()), findings);
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
+        add("change_log".to_owned(), check_change_log(loaded, &name.0, stream).await);
         add("mask".to_owned(), mask);
         add("udf".to_owned(), udf);
         found.extend(transforms);
+        found.extend(of_destinations);
     }
     found.sort_by_key(|found| std::cmp::Reverse(found.finding.severity));
     let errors = found.iter().filter(|found| found.finding.severity == Severity::Error).count();
@@ -151,13 +158,55 @@ async fn check_state(loaded: &Loaded, stream: &str) -> Result<()> {
         CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
     }
     match loaded.state_directory() {
-        Some(directory) => probe(&directory),
+        Some(directory) => probe(&directory, "state"),
         None => Ok(()),
     }
 }
 
-/// Writes and removes a file where the state directory is or will be made.
-fn probe(directory: &Path) -> Result<()> {
+/// Whether changes can be kept where they are to be, and what does not fit together.
+async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let Some(log) = loaded.change_log(name)? else {
+        if stream.destinations.len() > 1 {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                code: "change_log_in_memory",
+                message: "changes are kept in memory only, so the slowest destination holds up the others".to_owned(),
+                remedy: "keep them on disk: change_log: { dir: … }".to_owned(),
+            });
+        }
+        return Ok(findings);
+    };
+    probe(&log.segments.directory, "change_log.dir")?;
+    if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_none() {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "change_log_on_this_machine",
+            message: "the source may forget what only the disk of this machine holds, while the checkpoint is in a bucket".to_owned(),
+            remedy: "use acknowledge: destination if another machine is to take over, or keep the directory on a disk that moves with the stream".to_owned(),
+        });
+    }
+    if let Some(document) = loaded.state(name)?.peek().await?
+        && let Some(mark) = CheckpointDocument::from_bytes(&document)?.log.map(|log| log.mark.position)
+    {
+        let directory = log.segments.directory.clone();
+        let held = SegmentCursor::extent(&directory)?.is_some_and(|extent| extent.last.position >= mark);
+        if !held {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                code: "change_log_lost",
+                message: format!("the change log in {} does not hold what the checkpoint says", directory.display()),
+                remedy: "bring the directory back if it was moved; without it the stream reads again from its source, where the slowest \
+                         destination is, if the source still has that"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(findings)
+}
+
+/// Writes and removes a file where a directory of ours is or will be made.
+fn probe(directory: &Path, key: &'static str) -> Result<()> {
     let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let path = existing.join(format!(".logweir-probe-{}", std::process::id()));
     let write = || {
@@ -166,9 +215,9 @@ fn probe(directory: &Path) -> Result<()> {
     };
     write().map_err(|error| {
         let _ = std::fs::remove_file(&path);
-        Error::denied("could not write to the state directory")
+        Error::denied("could not write to the directory")
             .context("directory", existing.display())
-            .remedy("give this user the right to write there, or choose another `state`")
+            .remedy(format!("give this user the right to write there, or choose another `{key}`"))
             .source(error)
     })
 }
@@ -238,15 +287,48 @@ async fn transformed(loaded: &Loaded, name: &str, stream: &Stream, masked: Vec<A
         Ok(references) => references,
         Err(error) => return (Vec::new(), vec![Found::new(name, "references", unreachable(&error))]),
     };
-    let mut sql = match loaded.sql(stream, &references, &masked) {
+    let sql = match loaded.sql(stream, &references, &masked) {
         Ok(Some(sql)) => sql,
         Ok(None) => return (masked, Vec::new()),
         Err(error) => return (Vec::new(), vec![Found::new(name, "transforms", unreachable(&error))]),
     };
-    let looked_at = !masked.is_empty();
+    planned(loaded, name, None, sql, &stream.transforms, &masked)
+}
+
+/// The same for the SQL of a destination, by its index.
+async fn transformed_by(
+    loaded: &Loaded,
+    name: &str,
+    stream: &Stream,
+    index: usize,
+    transformed: &[Arc<Relation>],
+) -> (Vec<Arc<Relation>>, Vec<Found>) {
+    let destination = &stream.destinations[index];
+    let problem = |error: &Error| vec![Found::new(name, &format!("destination {}", destination.name()), unreachable(error))];
+    if destination.transforms.is_empty() {
+        return (transformed.to_vec(), Vec::new());
+    }
+    // That they cannot be loaded was found with the stream's own SQL.
+    let Ok(references) = references::load(loaded, name).await else { return (Vec::new(), Vec::new()) };
+    match loaded.destination_sql(stream, destination, &references) {
+        Ok(Some(sql)) => planned(loaded, name, Some(index), sql, &destination.transforms, transformed),
+        Ok(None) => (transformed.to_vec(), Vec::new()),
+        Err(error) => (Vec::new(), problem(&error)),
+    }
+}
+
+fn planned(
+    loaded: &Loaded,
+    name: &str,
+    destination: Option<usize>,
+    mut sql: SqlTransform,
+    rules: &[SqlRule],
+    relations: &[Arc<Relation>],
+) -> (Vec<Arc<Relation>>, Vec<Found>) {
+    let looked_at = !relations.is_empty();
     let (mut landed, mut found) = (Vec::new(), Vec::new());
-    for relation in masked {
-        let (severity, code, problems) = match sql.plan(&relation) {
+    for relation in relations {
+        let (severity, code, problems) = match sql.plan(relation) {
             Ok((targets, warnings)) => {
                 landed.extend(targets);
                 (Severity::Warning, "transform", warnings)
@@ -254,7 +336,7 @@ async fn transformed(loaded: &Loaded, name: &str, stream: &Stream, masked: Vec<A
             Err(problems) => (Severity::Error, "transform", problems),
         };
         for problem in problems {
-            found.push(of_sql(loaded, name, severity, code, &problem, Some(&relation)));
+            found.push(of_sql(loaded, name, destination, severity, code, &problem, Some(relation)));
         }
     }
     // Without tables there is nothing that a rule could be for.
@@ -262,20 +344,33 @@ async fn transformed(loaded: &Loaded, name: &str, stream: &Stream, masked: Vec<A
         let problem = SqlProblem {
             rule,
             place: None,
-            message: format!("no followed table fits the rule for {}", stream.transforms[rule].table.0),
+            message: format!("no followed table fits the rule for {}", rules[rule].table.0),
             help: Some("correct the pattern, or follow the table; a table that is made later is still caught".to_owned()),
         };
-        found.push(of_sql(loaded, name, Severity::Warning, "transform_matches_nothing", &problem, None));
+        found.push(of_sql(loaded, name, destination, Severity::Warning, "transform_matches_nothing", &problem, None));
     }
     (landed, found)
 }
 
-fn of_sql(loaded: &Loaded, stream: &str, severity: Severity, code: &'static str, problem: &SqlProblem, table: Option<&Relation>) -> Found {
+fn of_sql(
+    loaded: &Loaded,
+    stream: &str,
+    destination: Option<usize>,
+    severity: Severity,
+    code: &'static str,
+    problem: &SqlProblem,
+    table: Option<&Relation>,
+) -> Found {
     let message = match table {
         Some(table) => format!("{}: {}", table.name(), problem.message),
         None => problem.message.clone(),
     };
     let finding = Finding { severity, code, message, remedy: problem.help.clone().unwrap_or_default() };
-    let place = loaded.sql_place(stream, problem).map(|(line, column, shown)| FilePlace { file: loaded.name.clone(), line, column, shown });
+    let place = loaded.sql_place(stream, destination, problem).map(|(line, column, shown)| FilePlace {
+        file: loaded.name.clone(),
+        line,
+        column,
+        shown,
+    });
     Found { place, ..Found::new(stream, "transforms", finding) }
 }

@@ -5,6 +5,7 @@ mod discover;
 mod drop;
 mod preview;
 mod quickstart;
+mod replay;
 mod run;
 mod schema;
 mod sql;
@@ -37,6 +38,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
         Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
         Command::Sql { config, query, format } => sql::run(&config::load(&config)?, &query, format).await,
+        Command::Replay { config, destination, from, stream, again } => {
+            replay::run(&config::load(&config)?, &destination, &from, stream.as_deref(), again).await
+        }
         Command::Drop { config, stream, yes } => drop::run(&config::load(&config)?, &stream, yes).await,
         Command::Quickstart { dir } => quickstart::run(&dir, screen).await,
         Command::Schema { of } => schema::run(of),

@@ -163,7 +163,7 @@ fn plan(loaded: &Loaded, stream: &str, sql: &mut SqlTransform, relations: &[Arc<
     let mut shown = String::new();
     let mut add = |severity: &str, problem: &SqlProblem| {
         shown.push_str(&format!("{severity}: transform {} of stream {stream}: {}\n", problem.rule + 1, problem.message));
-        if let Some((_, _, place)) = loaded.sql_place(stream, problem) {
+        if let Some((_, _, place)) = loaded.sql_place(stream, None, problem) {
             shown.push_str(&place);
         }
         if let Some(help) = &problem.help {

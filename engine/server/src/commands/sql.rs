@@ -40,8 +40,9 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-        let landed = landed::tables(loaded, stream, &document.relations)?;
+        let landed_by_stream = landed::tables(loaded, stream, &document.relations)?;
         for destination in &stream.destinations {
+            let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
             for table in &landed {
                 let table = LandedTable {

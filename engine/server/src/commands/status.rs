@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use logweir_core::{BackfillProgress, Clock as _, Result, SystemClock};
+use logweir_runtime::changelog::segment::SegmentCursor;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
@@ -35,13 +36,32 @@ struct StreamStatus {
     source_retained_bytes: Option<u64>,
     /// How far the reading of the rows is that were there before the log, as a running process says, or the checkpoint.
     backfill: Option<BackfillProgress>,
+    /// What is kept on disk of the changes; `None` if nothing is.
+    change_log: Option<ChangeLogStatus>,
     destinations: Vec<DestinationStatus>,
     tables: Vec<TableStatus>,
 }
 
 #[derive(Debug, Serialize)]
+struct ChangeLogStatus {
+    directory: String,
+    bytes: u64,
+    /// The oldest place that a destination can be given again, and the commit time there.
+    first_position: String,
+    first_commit_time: Option<String>,
+    last_position: String,
+    last_commit_time: Option<String>,
+    /// A running process says that it keeps all it may and waits for a destination.
+    full: bool,
+}
+
+#[derive(Debug, Serialize)]
 struct DestinationStatus {
     destination: String,
+    /// What it alone has failed with, as a running process says; `null` while it works.
+    error: Option<String>,
+    /// True if it is not tried again before the stream is started anew.
+    failed: bool,
     /// Everything at or before it is visible.
     position: String,
     /// What the source calls the place.
@@ -101,7 +121,15 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
     let live = process.and_then(|process| process.stream(name));
     let word = |key: &str| live.and_then(|live| live[key].as_str()).map(str::to_owned);
     let offline = if document.is_some() { "offline" } else { "not_started" };
-    let (destinations, tables) = document.as_ref().map(of_document).unwrap_or_default();
+    let (mut destinations, tables) = document.as_ref().map(of_document).unwrap_or_default();
+    let of_live = |name: &str| live.and_then(|live| live["consumers"].as_array()?.iter().find(|consumer| consumer["destination"] == name));
+    for destination in &mut destinations {
+        if let Some(consumer) = of_live(&destination.destination) {
+            destination.error = consumer["error"].as_str().map(str::to_owned);
+            destination.failed = consumer["failed"].as_bool().unwrap_or(false);
+        }
+    }
+    let full = live.is_some_and(|live| live["change_log"]["full"].as_bool().unwrap_or(false));
     let backfill = match live.and_then(|live| serde_json::from_value(live["backfill"].clone()).ok()) {
         Some(backfill) => Some(backfill),
         None => match document.as_ref().and_then(CheckpointDocument::resume) {
@@ -117,9 +145,25 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
         read_position: word("position"),
         source_retained_bytes: live.and_then(|live| live["source_retained_bytes"].as_u64()),
         backfill,
+        change_log: change_log(loaded, name, full)?,
         destinations,
         tables,
     })
+}
+
+/// What lies in the change log's directory: as with the files, whoever wants to know looks there.
+fn change_log(loaded: &Loaded, name: &str, full: bool) -> Result<Option<ChangeLogStatus>> {
+    let Some(log) = loaded.change_log(name)? else { return Ok(None) };
+    let directory = &log.segments.directory;
+    Ok(SegmentCursor::extent(directory)?.map(|extent| ChangeLogStatus {
+        directory: directory.display().to_string(),
+        bytes: extent.bytes,
+        first_position: extent.first.position.to_string(),
+        first_commit_time: extent.first.commit_time.map(time),
+        last_position: extent.last.position.to_string(),
+        last_commit_time: extent.last.commit_time.map(time),
+        full,
+    }))
 }
 
 fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<TableStatus>) {
@@ -129,6 +173,8 @@ fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<Ta
         .iter()
         .map(|(name, consumer)| DestinationStatus {
             destination: name.clone(),
+            error: None,
+            failed: false,
             position: consumer.mark.position.to_string(),
             offset: consumer.mark.offset.0.clone(),
             epoch: consumer.epoch,
@@ -189,8 +235,19 @@ fn render(status: &Status, http: bool) -> String {
         if let Some(backfill) = &stream.backfill {
             text.push_str(&format!("  backfill: {}\n", reading(backfill)));
         }
+        if let Some(log) = &stream.change_log {
+            let since = log.first_commit_time.as_ref().map(|time| format!(", since {time}")).unwrap_or_default();
+            let full = if log.full { "; full: it waits for the slowest destination" } else { "" };
+            text.push_str(&format!("  change log: {}{since}{full}\n", bytes(log.bytes)));
+        }
         if stream.destinations.is_empty() {
             continue;
+        }
+        for destination in &stream.destinations {
+            if let Some(error) = &destination.error {
+                let word = if destination.failed { "has failed" } else { "is tried again" };
+                text.push_str(&format!("  destination {} {word}: {error}\n", destination.destination));
+            }
         }
         let mut destinations = table(["destination", "rows landed", "newest visible change", "freshness", "checkpoint made", "offset"]);
         for destination in &stream.destinations {

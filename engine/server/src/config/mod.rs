@@ -20,9 +20,9 @@ use logweir_sql::SqlProblem;
 use serde::Deserialize as _;
 
 pub(crate) use model::{
-    Arrays, Backfill, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, Mysql, MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue,
-    Origin, Postgres, PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate, SqlRule, Start, State, Stream, Streaming,
-    Unlisted, Unresolved,
+    Acknowledge, Arrays, Backfill, ChangeLog, ChangeLogOptions, Compression, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, Mysql,
+    MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, Origin, Postgres, PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate,
+    SqlRule, Start, State, Stream, Streaming, Unlisted, Unresolved,
 };
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};
@@ -43,10 +43,16 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Where in the file the problem of a stream's transform lies: line, column, and the line itself with a caret under it.
-    pub(crate) fn sql_place(&self, stream: &str, problem: &SqlProblem) -> Option<(usize, usize, String)> {
+    /// Where in the file the problem of a transform lies, of the stream or of one of its destinations: line, column, and the line itself with a
+    /// caret under it.
+    pub(crate) fn sql_place(&self, stream: &str, destination: Option<usize>, problem: &SqlProblem) -> Option<(usize, usize, String)> {
         let root = Node::parse(&self.text).ok()?;
-        let rule = root.get("streams")?.get(stream)?.get("transforms")?.items().get(problem.rule)?;
+        let stream = root.get("streams")?.get(stream)?;
+        let owner = match destination {
+            Some(index) => stream.get("destinations")?.items().get(index)?,
+            None => stream,
+        };
+        let rule = owner.get("transforms")?.items().get(problem.rule)?;
         let shown = sql::shown(problem, rule.get("sql")?, &self.text);
         let place = shown.place;
         let problems = Problems::new(&self.name, &self.text, vec![shown], &clear::lines(&self.text));

@@ -9,8 +9,10 @@ use super::tree::Node;
 /// All mistakes of the kind: what can be told without the tables.
 pub(super) fn check(root: &Node, text: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (_, stream) in root.get("streams").map(Node::entries).unwrap_or_default() {
-        let rules = stream.get("transforms").map(Node::items).unwrap_or_default();
+    let streams = root.get("streams").map(Node::entries).unwrap_or_default().iter().map(|(_, stream)| stream);
+    let owners = streams.flat_map(|stream| std::iter::once(stream).chain(stream.get("destinations").map(Node::items).unwrap_or_default()));
+    for owner in owners {
+        let rules = owner.get("transforms").map(Node::items).unwrap_or_default();
         // What lacks its SQL has been found already.
         let whole: Vec<(&Node, &Node)> = rules.iter().filter_map(|rule| Some((rule, rule.get("sql")?))).collect();
         let parsed = whole.iter().map(|(rule, sql)| SqlRule {
