@@ -32,7 +32,7 @@ pub(crate) struct Recorder {
     pub(crate) log: ChangeLog,
     pub(crate) cursor: Cursor,
     pub(crate) segments: SegmentLog,
-    /// The source may forget what is durable here, whoever needs it: then nothing is kept for a destination that is too slow.
+    /// The source may forget what is durable here, so nothing is kept for a destination that does not work.
     pub(crate) for_source: bool,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) control: watch::Receiver<Control>,
@@ -145,7 +145,7 @@ impl State {
     }
 
     async fn retain(&mut self, mut segments: SegmentLog, log: &ChangeLog, for_source: bool, clock: &Arc<dyn Clock>) -> Result<SegmentLog> {
-        let needed = if for_source { None } else { log.needed() };
+        let needed = log.needed(for_source);
         let now = clock.now();
         let (segments, full) = blocking(move || {
             let full = segments.retain(now, needed)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logweir_core::{Clock, Error, LogPosition, Result, TableFilter};
+use logweir_core::{Clock, Error, LogPosition, Result, TableFilter, TimestampMicros};
 use logweir_runtime::changelog::segment::{Compression, SegmentOptions};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_runtime::{
@@ -44,6 +44,8 @@ pub struct Setting {
     pub on_disk: Option<Acknowledge>,
     /// What of them is kept.
     pub retain_bytes: u64,
+    /// A destination that cannot be reached in the beginning, and for how long.
+    pub outage: Option<(usize, Duration)>,
 }
 
 impl Default for Setting {
@@ -59,6 +61,7 @@ impl Default for Setting {
             memory_bytes: 256 * 1024,
             on_disk: None,
             retain_bytes: 1 << 30,
+            outage: None,
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct World {
     pub clock: SimClock,
     /// Where changes are kept.
     directory: Arc<tempfile::TempDir>,
+    /// When it began.
+    began: TimestampMicros,
     record: Mutex<Record>,
     rng: Mutex<StdRng>,
 }
@@ -103,6 +108,7 @@ impl World {
             log,
             disk: Arc::new(Disk::default()),
             lakes: Arc::new((0..setting.destinations).map(|_| Lake::default()).collect()),
+            began: SimClock::new().now(),
             clock: SimClock::new(),
             directory: Arc::new(tempfile::tempdir().expect("a temporary directory can be made")),
             record: Mutex::new(Record::default()),
@@ -120,6 +126,7 @@ impl World {
             lakes: Arc::clone(&self.lakes),
             clock: self.clock,
             directory: Arc::clone(&self.directory),
+            began: self.began,
             record: Mutex::new(Record { forgotten: self.forgotten(), ..Record::default() }),
             rng: Mutex::new(StdRng::seed_from_u64(self.chance())),
         })
@@ -134,7 +141,8 @@ impl World {
         self.record().blame.push(what);
     }
 
-    pub(super) fn forgotten(&self) -> Option<LogPosition> {
+    /// Up to where the source was told that it may forget.
+    pub fn forgotten(&self) -> Option<LogPosition> {
         self.record().forgotten
     }
 
@@ -167,6 +175,16 @@ impl World {
     /// else failed at the same time.
     pub fn before_fault(&self) -> Option<LogPosition> {
         self.record().before_fault
+    }
+
+    /// Fails for a destination that cannot be reached now.
+    pub(super) fn outage(&self, destination: usize) -> Result<()> {
+        match self.setting.outage {
+            Some((broken, duration)) if broken == destination && self.clock.now().since(self.began) < duration => {
+                Err(Error::transient("the destination could not be reached"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn rest(&self, duration: Duration) {

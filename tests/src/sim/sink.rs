@@ -94,7 +94,8 @@ impl Sink for SimSink {
     async fn recover(&self, consumer: &ConsumerName, staged: &[Staged]) -> Result<()> {
         for token in staged {
             self.life.step().await;
-            self.life.weather("a decided file could not be published")?;
+            self.world.outage(self.index)?;
+        self.life.weather("a decided file could not be published")?;
             publish(&self.world, self.lake(), file_of(token)?)?;
         }
         self.life.step().await;
@@ -105,6 +106,7 @@ impl Sink for SimSink {
 
     async fn open(&self, context: WriterContext) -> Result<Box<dyn Writer>> {
         self.life.step().await;
+        self.world.outage(self.index)?;
         self.life.weather("the destination could not be opened")?;
         Ok(Box::new(SimWriter {
             world: Arc::clone(&self.world),
@@ -168,6 +170,7 @@ impl SimWriter {
     async fn write_rows(&mut self, batch: ChangeBatch) -> Result<()> {
         self.life.step().await;
         self.toil().await;
+        self.world.outage(self.index)?;
         self.life.weather("the destination did not take a batch")?;
         let name = batch.relation.name().to_string();
         if self.evolved.get(&name) != Some(&batch.relation.version()) {
@@ -196,7 +199,8 @@ impl SimWriter {
         let mut tokens = Vec::new();
         for (name, rows) in std::mem::take(&mut self.accepted) {
             self.life.step().await;
-            self.life.weather("a file could not be staged")?;
+            self.world.outage(self.index)?;
+        self.life.weather("a file could not be staged")?;
             if rows.windows(2).any(|pair| pair[0].position >= pair[1].position) {
                 self.world.blame(format!("changes of {name} came out of order"));
             }
@@ -217,7 +221,8 @@ impl SimWriter {
         }
         for token in staged {
             self.life.step().await;
-            self.life.weather("a decided file could not be published")?;
+            self.world.outage(self.index)?;
+        self.life.weather("a decided file could not be published")?;
             publish(&self.world, self.lake(), file_of(token)?)?;
         }
         self.life.step().await;

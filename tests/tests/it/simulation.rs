@@ -262,6 +262,66 @@ fn a_slow_destination_does_not_hold_back_the_other_within_the_change_log() {
 }
 
 #[test]
+fn with_a_change_log_on_disk_a_broken_destination_holds_up_nobody() {
+    for (seed, acknowledge) in (0..8).zip([Acknowledge::Destination, Acknowledge::Log].into_iter().cycle()) {
+        simulate(seed, |seed| async move {
+            let setting = Setting {
+                transactions: 150,
+                memory_bytes: [32 * 1024, 1 << 20][seed as usize / 2 % 2],
+                on_disk: Some(acknowledge),
+                outage: Some((0, Duration::from_secs(3600))),
+                ..Setting::default()
+            };
+            let world = World::new(seed, setting);
+            let (clock, watched) = (world.clock, Arc::clone(&world));
+            let watch = async move {
+                let began = clock.now();
+                while watched.lakes[1].rows().len() < watched.log.changes(150).len() {
+                    clock.sleep(Duration::from_secs(1)).await;
+                }
+                assert!(clock.now().since(began) < Duration::from_secs(1800), "it did not wait for the other");
+                clock.sleep(Duration::from_secs(60)).await;
+                assert_eq!(watched.lakes[0].rows().len(), 0);
+                let forgotten = watched.forgotten().map_or(0, |position| watched.log.after(position));
+                assert_eq!(forgotten, if acknowledge == Acknowledge::Log { 150 } else { 0 });
+            };
+            let ((ending, _), ()) = tokio::join!(world.live(None), watch);
+            assert_done(&ending);
+            world.assert_landed(150);
+        });
+    }
+}
+
+#[test]
+fn a_destination_that_is_behind_what_is_kept_is_told_so_or_waited_for() {
+    for (seed, acknowledge) in (0..4).zip([Acknowledge::Destination, Acknowledge::Log].into_iter().cycle()) {
+        simulate(seed, |seed| async move {
+            let setting = Setting {
+                transactions: 1500,
+                memory_bytes: 1 << 20,
+                on_disk: Some(acknowledge),
+                // Less than a segment, of which there are two at least.
+                retain_bytes: 1 << 20,
+                outage: Some((0, Duration::from_secs(1200))),
+                ..Setting::default()
+            };
+            let world = World::new(seed, setting);
+            let (ending, _) = world.live(None).await;
+            if acknowledge == Acknowledge::Log {
+                let error = error_of(ending);
+                assert_eq!((error.kind(), error.get_context("destination")), (ErrorKind::LogGone, Some("d0")), "{error}");
+                assert_eq!(world.lakes[1].rows().len(), world.log.changes(1500).len());
+                assert_eq!(world.lakes[0].rows().len(), 0);
+                world.assert_blameless();
+            } else {
+                assert_done(&ending);
+                world.assert_landed(1500);
+            }
+        });
+    }
+}
+
+#[test]
 fn what_cannot_be_reached_at_the_start_is_tried_for_the_connect_timeout_only() {
     simulate(1, |seed| async move {
         let world = World::new(seed, Setting { weather_per_mille: 1000, ..Setting::default() });

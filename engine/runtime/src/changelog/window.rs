@@ -230,10 +230,12 @@ impl ChangeLog {
         self.shared.grown.notify_waiters();
     }
 
-    /// What every consumer has for good: what lies behind it is still needed. `None` if there is no consumer.
-    pub(crate) fn needed(&self) -> Option<LogPosition> {
+    /// What every consumer has for good: what lies behind it is still needed. With `working`, of those alone that have a cursor. `None` if
+    /// there is no consumer.
+    pub(crate) fn needed(&self, working: bool) -> Option<LogPosition> {
         let state = self.lock();
-        state.acknowledged.values().map(|position| position.unwrap_or(LogPosition::MIN)).min()
+        let counts = |name: &ConsumerName| !working || state.readers.iter().any(|reader| reader.name == *name);
+        state.acknowledged.iter().filter(|(name, _)| counts(name)).map(|(_, position)| position.unwrap_or(LogPosition::MIN)).min()
     }
 
     /// Returns when a consumer has acknowledged something. Cancel safe.

@@ -439,7 +439,8 @@ pub(crate) struct ChangeLogOptions {
 pub(crate) struct Retain {
     /// What is older goes.
     pub(crate) age: Span,
-    /// What is more goes, the oldest first. With `acknowledge: destination` the stream waits instead for a destination that is as far behind.
+    /// What is more goes, the oldest first. The stream waits instead for a destination that is as far behind; with `acknowledge: log` only for
+    /// one that works.
     pub(crate) size: Size,
 }
 
@@ -469,7 +470,8 @@ pub(crate) enum Acknowledge {
     /// When it is visible in every destination.
     #[default]
     Destination,
-    /// When the change log on disk holds it: no destination makes the source keep its log. One that is further behind than `retain` needs a backfill.
+    /// When the change log on disk holds it: no destination makes the source keep its log. One that is broken for longer than `retain` needs a
+    /// backfill.
     Log,
 }
 

@@ -239,7 +239,7 @@ impl SegmentLog {
     }
 
     /// Removes what was kept long enough, and what is too much; nothing that lies behind `needed`, if that is said. True if what is
-    /// left is more than may be kept.
+    /// left is more than may be kept, and some of it can go later: the segment that is written to stays in any case.
     pub fn retain(&mut self, now: TimestampMicros, needed: Option<LogPosition>) -> Result<bool> {
         let mut gone = 0;
         let mut bytes = self.bytes();
@@ -253,7 +253,7 @@ impl SegmentLog {
             gone += 1;
         }
         self.sealed.drain(..gone);
-        Ok(bytes > self.options.retain_bytes)
+        Ok(bytes > self.options.retain_bytes && !self.sealed.is_empty())
     }
 
     fn path(&self, first_entry: u64) -> PathBuf {
