@@ -117,6 +117,15 @@ impl Engine {
         self
     }
 
+    /// Adds a destination of this name.
+    #[must_use]
+    pub fn also(mut self, name: &str, lake: &Lake) -> Self {
+        self.config["profiles"][name] = lake_profile(lake);
+        let destinations = self.config["streams"]["shop"]["destinations"].as_array_mut().expect("a stream has destinations");
+        destinations.push(json!({ "profile": name, "rotate": { "interval": "300ms" }, "path": "{schema}/{table}/" }));
+        self
+    }
+
     /// Keeps the state in a bucket of the emulator.
     #[must_use]
     pub fn state_in(mut self, endpoint: &str, url: &str) -> Self {

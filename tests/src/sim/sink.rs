@@ -95,7 +95,7 @@ impl Sink for SimSink {
         for token in staged {
             self.life.step().await;
             self.world.outage(self.index)?;
-        self.life.weather("a decided file could not be published")?;
+            self.life.weather("a decided file could not be published")?;
             publish(&self.world, self.lake(), file_of(token)?)?;
         }
         self.life.step().await;
@@ -200,7 +200,7 @@ impl SimWriter {
         for (name, rows) in std::mem::take(&mut self.accepted) {
             self.life.step().await;
             self.world.outage(self.index)?;
-        self.life.weather("a file could not be staged")?;
+            self.life.weather("a file could not be staged")?;
             if rows.windows(2).any(|pair| pair[0].position >= pair[1].position) {
                 self.world.blame(format!("changes of {name} came out of order"));
             }
@@ -222,7 +222,7 @@ impl SimWriter {
         for token in staged {
             self.life.step().await;
             self.world.outage(self.index)?;
-        self.life.weather("a decided file could not be published")?;
+            self.life.weather("a decided file could not be published")?;
             publish(&self.world, self.lake(), file_of(token)?)?;
         }
         self.life.step().await;

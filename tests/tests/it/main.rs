@@ -4,6 +4,7 @@
 
 mod architecture;
 mod before_images;
+mod change_log;
 mod conformance;
 mod faults;
 mod kill;

@@ -77,7 +77,7 @@ pub struct OnDisk {
     pub memory: MemoryBudget,
 }
 
-/// Opens a change log over one on disk, to which somebody [writes](ChangeLog::written) what is appended.
+/// Opens a change log over one on disk, to which somebody writes what is appended.
 pub fn change_log_on_disk(entries_max: usize, disk: OnDisk) -> (Appender, ChangeLog) {
     open(entries_max, disk.next_entry, Some(disk))
 }
@@ -311,15 +311,18 @@ impl Drop for Appender {
     }
 }
 
+/// An entry and its number.
+type Numbered = (u64, Entry);
+
 /// A consumer's place in the log. Dropping it lets the log in memory forget what it had not read.
 pub struct Cursor {
     log: ChangeLog,
     id: u64,
     from: Option<LogPosition>,
     /// What is being read from disk.
-    reading: Option<JoinHandle<Result<Vec<(u64, Entry)>>>>,
+    reading: Option<JoinHandle<Result<Vec<Numbered>>>>,
     /// What was read from there.
-    read: VecDeque<(u64, Entry)>,
+    read: VecDeque<Numbered>,
 }
 
 impl fmt::Debug for Cursor {
@@ -488,7 +491,7 @@ enum Taken {
 }
 
 /// Reads the next entries of a log on disk.
-async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> Result<Vec<(u64, Entry)>> {
+async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> Result<Vec<Numbered>> {
     let (mut segments, bytes) = blocking(move || {
         let bytes = segments.next_bytes()?;
         Ok((segments, bytes))

@@ -1,6 +1,6 @@
 //! The change log on disk: a directory of segments.
 //!
-//! A segment is a file of [frames](frame): relations, batches of changes as Arrow IPC, marks. Its name is the number of its
+//! A segment is a file of frames: relations, batches of changes as Arrow IPC, marks. Its name is the number of its
 //! first entry, and it begins with the mark that everything in it lies behind, so each can be read by itself. A sealed segment ends
 //! with an index; the last one is written to. Each frame has a checksum: whatever a crash leaves behind the last whole frame is cut
 //! off when the log is opened, and so is what lies behind the mark that the checkpoint names, for the source tells it again.
