@@ -9,6 +9,7 @@
 mod civil;
 mod display;
 mod mask;
+mod merge;
 mod query;
 mod transform;
 mod udf;

@@ -187,11 +187,13 @@ impl FileEncoder {
         Ok(std::mem::take(self.file.inner_mut()))
     }
 
-    /// Ends the file, whose changes are from `first` to `last`; the bytes not taken yet.
-    pub(crate) fn finish(&mut self, first: LogPosition, last: LogPosition) -> Result<Vec<u8>> {
+    /// Ends the file, whose changes are from `first` to `last`; the bytes not taken yet. `in_log_order` says that its rows rise from one to
+    /// the next, so that whoever looks for the newest of a key needs no positions.
+    pub(crate) fn finish(&mut self, first: LogPosition, last: LogPosition, in_log_order: bool) -> Result<Vec<u8>> {
         self.close_row_group()?;
         self.file.append_key_value_metadata(KeyValue::new("logweir.first".to_owned(), first.to_string()));
         self.file.append_key_value_metadata(KeyValue::new("logweir.last".to_owned(), last.to_string()));
+        self.file.append_key_value_metadata(KeyValue::new("logweir.in_log_order".to_owned(), in_log_order.to_string()));
         self.file.finish().map_err(|error| parquet_error(error, self.form.relation().name()))?;
         self.take_bytes()
     }

@@ -83,6 +83,8 @@ struct OpenFile {
     path: String,
     first: LogPosition,
     last: LogPosition,
+    /// The last row's commit time, as long as rows come in the order of the log.
+    in_log_order: Option<i64>,
     rows: u64,
     parts: Vec<Part>,
     waiting_rows: usize,
@@ -186,6 +188,7 @@ impl FilesWriter {
                     path: if folder.is_empty() { name } else { format!("{folder}/{name}") },
                     first,
                     last: first,
+                    in_log_order: Some(i64::MIN),
                     rows: 0,
                     parts: Vec::new(),
                     waiting_rows: 0,
@@ -196,6 +199,10 @@ impl FilesWriter {
                 })
             }
         };
+        file.in_log_order = file.in_log_order.and_then(|time| {
+            let follows = file.rows == 0 || file.last < batch.position(offset);
+            if follows { log_order(batch, offset, length, time) } else { None }
+        });
         // A table that several others go into gets their changes in any order.
         file.first = file.first.min(batch.position(offset));
         file.last = file.last.max(batch.position(offset + length - 1));
@@ -247,8 +254,8 @@ impl FilesWriter {
             let settings = self.settings.clone();
             let encoded = on_pool(move || {
                 let finish = |mut file: OpenFile| {
-                    let (first, last) = (file.first, file.last);
-                    let bytes = file.encode(&settings)?.finish(first, last)?;
+                    let (first, last, in_log_order) = (file.first, file.last, file.in_log_order.is_some());
+                    let bytes = file.encode(&settings)?.finish(first, last, in_log_order)?;
                     file.encoder = None;
                     Ok((file, bytes))
                 };
@@ -307,6 +314,16 @@ impl FilesWriter {
         self.begun_files += usize::from(file.staged.is_some());
         self.files.insert(key, file);
     }
+}
+
+/// The commit time of the last of these rows, if they rise by position and do not fall by time, which begins at `time`.
+fn log_order(batch: &ChangeBatch, offset: usize, length: usize, time: i64) -> Option<i64> {
+    let timestamps = &batch.metadata(MetadataColumn::Timestamp).as_primitive::<TimestampMicrosecondType>().values()[offset..][..length];
+    let positions = batch.metadata(MetadataColumn::Sequence).as_fixed_size_binary();
+    let rises = timestamps.first().is_none_or(|first| time <= *first)
+        && timestamps.is_sorted()
+        && (offset + 1..offset + length).all(|row| positions.value(row - 1) < positions.value(row));
+    if rises { timestamps.last().copied() } else { None }
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@ mod change;
 mod clock;
 mod error;
 mod memory;
+pub mod merge;
 mod metadata;
 mod position;
 mod relation;

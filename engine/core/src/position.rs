@@ -26,7 +26,7 @@ pub type Incarnation = u32;
 ///
 /// The text form, `hex16/hex16/hex16`, sorts as the bytes do and is the form of BigQuery's
 /// `_CHANGE_SEQUENCE_NUMBER`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition([u8; 24]);
 
 impl LogPosition {

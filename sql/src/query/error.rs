@@ -4,7 +4,7 @@ use datafusion::error::DataFusionError;
 use logweir_core::{Error, ErrorKind};
 
 /// Carries one of our errors through DataFusion.
-pub(super) fn wrap(error: Error) -> DataFusionError {
+pub(crate) fn wrap(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 

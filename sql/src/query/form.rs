@@ -55,4 +55,6 @@ pub(super) mod footer {
     pub(crate) const FIRST: &str = "logweir.first";
     /// The position of the file's last change, as text.
     pub(crate) const LAST: &str = "logweir.last";
+    /// `true` if each row's position is greater than that of the row before, and its timestamp not less. Missing in files of before.
+    pub(crate) const IN_LOG_ORDER: &str = "logweir.in_log_order";
 }

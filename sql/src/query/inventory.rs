@@ -10,13 +10,14 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use datafusion::parquet::errors::ParquetError;
 use datafusion::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use datafusion::parquet::file::statistics::Statistics;
 use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, Relation, RelationName, Result};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::LandedTable;
-use super::form::{METADATA_PREFIX, UNCHANGED, footer, metadata_fields};
+use super::form::{METADATA_PREFIX, TIMESTAMP, UNCHANGED, footer, metadata_fields};
 
 /// Footers read at a time: enough to hide the latency of a bucket, few enough not to be throttled.
 const FOOTER_READS_MAX: usize = 16;
@@ -45,9 +46,29 @@ pub(super) struct DataFile {
     rows: u64,
     /// The position of its last change, as text.
     last: String,
+    /// Where in the log it lies, if its rows are in the order of the log.
+    span: Option<Span>,
+    /// The least and the greatest key, if that is one integer.
+    keys: Option<(i128, i128)>,
     /// False if it holds no truncate, or no unchanged value, for sure.
     truncates: bool,
     unchanged: bool,
+}
+
+/// Timestamp and position of the first and the last row.
+#[derive(Debug)]
+struct Span {
+    first: (i64, String),
+    last: (i64, String),
+}
+
+/// The files of a table in the order of the log.
+#[derive(Debug)]
+pub(super) struct LogOrder<'a> {
+    /// The number of the group and the file, newest first.
+    pub(super) newest_first: Vec<(usize, &'a DataFile)>,
+    /// The least and the greatest key in them, if that is one integer.
+    pub(super) keys: Option<(i128, i128)>,
 }
 
 /// Files with the same columns and key.
@@ -164,6 +185,7 @@ impl DataFile {
         let key = value(footer::KEY).ok_or_else(|| bad(footer::KEY))?;
         let key: Vec<String> = serde_json::from_str(key).map_err(|error| bad(footer::KEY).source(error))?;
         let last = value(footer::LAST).or_else(|| value(footer::FIRST)).ok_or_else(|| bad(footer::LAST))?.to_owned();
+        let first = value(footer::FIRST).unwrap_or_default().to_owned();
         let schema: SchemaRef = Arc::new(Schema::new(schema.fields().iter().map(unpacked).collect::<Vec<_>>()));
         let rows = u64::try_from(parquet.file_metadata().num_rows()).unwrap_or(0);
 
@@ -171,19 +193,55 @@ impl DataFile {
         // In a truncate every column is NULL, so one that never is rules truncates out.
         let truncates = !schema.fields().iter().any(|field| !is_metadata(field) && holds_no_null(field.name()));
         let unchanged = nulls(parquet, UNCHANGED) != Some(rows);
-        Ok(Some(DataFile { meta, version, schema, key, rows, last, truncates, unchanged }))
+        let span = match (value(footer::IN_LOG_ORDER), integers(parquet, &schema, TIMESTAMP)) {
+            (Some("true"), Some((from, to))) if !first.is_empty() => {
+                let time = |time: i128| i64::try_from(time).unwrap_or(i64::MAX);
+                Some(Span { first: (time(from), first), last: (time(to), last.clone()) })
+            }
+            _ => None,
+        };
+        let keys = match key.as_slice() {
+            [key] => integers(parquet, &schema, key),
+            _ => None,
+        };
+        Ok(Some(DataFile { meta, version, schema, key, rows, last, span, keys, truncates, unchanged }))
     }
 }
 
 /// NULLs in a column of a file, if the statistics say.
 fn nulls(parquet: &ParquetMetaData, column: &str) -> Option<u64> {
-    let leaf = parquet
-        .file_metadata()
-        .schema_descr()
-        .columns()
-        .iter()
-        .position(|leaf| leaf.path().parts().first().is_some_and(|part| part == column))?;
+    let leaf = leaf(parquet, column)?;
     parquet.row_groups().iter().map(|group| group.column(leaf).statistics()?.null_count_opt()).sum()
+}
+
+/// The least and the greatest value of a column of integers or of timestamps, if the statistics say.
+fn integers(parquet: &ParquetMetaData, schema: &Schema, column: &str) -> Option<(i128, i128)> {
+    use DataType::*;
+    let data_type = schema.field_with_name(column).ok()?.data_type();
+    let value = |value: i64| match data_type {
+        Int8 | Int16 | Int32 | Int64 | Timestamp(..) => Some(i128::from(value)),
+        // Narrow ones are in four bytes.
+        UInt8 | UInt16 | UInt32 => Some(i128::from(value as u32)),
+        UInt64 => Some(i128::from(value as u64)),
+        _ => None,
+    };
+    let leaf = leaf(parquet, column)?;
+    let mut all: Option<(i128, i128)> = None;
+    for group in parquet.row_groups() {
+        let (least, greatest) = match group.column(leaf).statistics()? {
+            Statistics::Int32(values) => (i64::from(*values.min_opt()?), i64::from(*values.max_opt()?)),
+            Statistics::Int64(values) => (*values.min_opt()?, *values.max_opt()?),
+            _ => return None,
+        };
+        let (least, greatest) = (value(least)?, value(greatest)?);
+        all = Some(all.map_or((least, greatest), |(from, to)| (from.min(least), to.max(greatest))));
+    }
+    all
+}
+
+fn leaf(parquet: &ParquetMetaData, column: &str) -> Option<usize> {
+    let columns = parquet.file_metadata().schema_descr().columns();
+    columns.iter().position(|leaf| leaf.path().parts().first().is_some_and(|part| part == column))
 }
 
 /// Without dictionaries, which are the writer's way of saving space.
@@ -252,6 +310,25 @@ impl Inventory {
             groups.push(without_files(relation, metadata.unwrap_or_else(|| metadata_fields().iter().map(Arc::clone).collect())));
         }
         (!groups.is_empty()).then_some(Inventory { groups })
+    }
+
+    /// The files in the order of the log, if they can be brought into it: the rows of each rise, and no two lie over each other.
+    pub(super) fn in_log_order(&self) -> Option<LogOrder<'_>> {
+        let mut files = Vec::new();
+        for (number, group) in self.groups.iter().enumerate() {
+            for file in &group.files {
+                files.push((number, file.as_ref(), file.span.as_ref()?));
+            }
+        }
+        files.sort_by(|(_, _, a), (_, _, b)| b.first.cmp(&a.first));
+        if files.windows(2).any(|pair| pair[1].2.last >= pair[0].2.first) {
+            return None;
+        }
+        let keys = files.iter().map(|(_, file, _)| file.keys).reduce(|all, keys| {
+            let ((from, to), (least, greatest)) = (all?, keys?);
+            Some((from.min(least), to.max(greatest)))
+        });
+        Some(LogOrder { newest_first: files.into_iter().map(|(number, file, _)| (number, file)).collect(), keys: keys.flatten() })
     }
 
     /// The group that says what the table is now.

@@ -37,6 +37,7 @@ use crate::mask::{MaskKeys, query_functions};
 use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
+pub(crate) use error::wrap;
 use inventory::Landed;
 
 /// Consumers of memory that are named when it runs out.

@@ -2,37 +2,35 @@
 //!
 //! ```text
 //! changes   union of the files of each schema, columns cast to their common type
-//! state     changes ─ after the last truncate ─ unchanged values filled in ─ last row per key ─ not deleted
+//! state     changes ─ after the last truncate ─ unchanged values filled in ─ merged: the last row per key, if it is no delete
 //! ```
 //!
-//! The two steps in the middle are left out where the footers say that there is nothing to do, which is the rule. Built of
-//! DataFusion's own operators, the plan spills, and a filter on the key reaches the files.
+//! The two steps in the middle are left out where the footers say that there is nothing to do, which is the rule. The plan
+//! spills, and a filter on the key reaches the files.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::functions_aggregate::expr_fn::max;
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
 use logweir_core::{ChangeType, RelationName};
 
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
 use super::keys::{NoState, key_names};
-use super::scan::GroupScan;
+use super::scan::{GroupScan, readable};
 use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, cast_to_common, unify};
+use crate::merge::{Merged, OrderedFiles, OrderedVersion};
 
 /// The floor's columns: the place of the last truncate.
 const FLOOR_TIMESTAMP: &str = "_logweir_floor_timestamp";
 const FLOOR_SEQUENCE: &str = "_logweir_floor_sequence";
-/// The number of a row among those of its key, newest first.
-const AGE: &str = "_logweir_age";
 
 /// Plans over what lies in `store`.
 #[derive(Debug)]
@@ -81,13 +79,35 @@ impl TablePlans<'_> {
             let resolved = Resolved::new(rows.build()?, key.iter().map(ToString::to_string).collect());
             rows = LogicalPlanBuilder::scan("resolved", provider_as_source(Arc::new(resolved)), None)?;
         }
-        let newest_first = vec![ident(TIMESTAMP).sort(false, false), ident(SEQUENCE).sort(false, false)];
-        let age = row_number().partition_by(key.iter().map(|name| ident(*name)).collect()).order_by(newest_first).build()?;
-        rows.window([age.alias(AGE)])?
-            .filter(ident(AGE).eq(lit(1_u64)))?
-            .filter(!ident(DELETED))?
-            .project(names.iter().map(|name| ident(*name)))?
-            .build()
+        let files = if newest.key.is_empty() || unchanged { None } else { self.ordered_files(&read, &key, names.len())? };
+        let key = key.into_iter().map(str::to_owned).collect();
+        let merged = Merged::new(rows.build()?, key, &names, [TIMESTAMP, SEQUENCE, DELETED])?.of_files(files);
+        LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(merged)), None)?.build()
+    }
+
+    /// The files in the order of the log, if they are; `read` are the table's columns and, behind `width`, what decides.
+    fn ordered_files(&self, read: &[UnifiedColumn], key: &[&str], width: usize) -> Result<Option<OrderedFiles>> {
+        let Some(order) = self.inventory.in_log_order() else { return Ok(None) };
+        let version = |(i, group): (usize, &FileGroup)| {
+            let named = |name: &str| {
+                let column = read.iter().find(|column| column.field.name() == name);
+                column.map_or_else(|| internal_err!("a merge lacks the column {name}"), |column| value(column, i, group))
+            };
+            Ok(OrderedVersion {
+                schema: readable(group),
+                key: key.iter().map(|name| named(name)).collect::<Result<_>>()?,
+                columns: read[..width].iter().map(|column| value(column, i, group)).collect::<Result<_>>()?,
+                deleted: named(DELETED)?,
+                change_type: if group.truncates { Some(named(CHANGE_TYPE)?) } else { None },
+            })
+        };
+        Ok(Some(OrderedFiles {
+            store: self.store.clone(),
+            versions: self.inventory.groups.iter().enumerate().map(version).collect::<Result<_>>()?,
+            files: order.newest_first.iter().map(|(group, file)| (*group, file.meta.clone())).collect(),
+            rows: self.inventory.groups.iter().map(FileGroup::rows).sum(),
+            keys: order.keys,
+        }))
     }
 
     /// Gives the key's columns the names that they have in each group, `keys`.

@@ -20,6 +20,13 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::inventory::FileGroup;
 
+/// The columns of a group's files as a reader takes them.
+pub(super) fn readable(group: &FileGroup) -> SchemaRef {
+    // Whatever the writer said, a reader need not rely on a column without NULLs.
+    let nullable = group.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(nullable.collect::<Vec<_>>()))
+}
+
 /// The files of one schema as a table.
 #[derive(Debug)]
 pub(super) struct GroupScan {
@@ -31,9 +38,7 @@ pub(super) struct GroupScan {
 
 impl GroupScan {
     pub(super) fn new(store: ObjectStoreUrl, group: &FileGroup) -> Self {
-        // Whatever the writer said, a reader need not rely on a column without NULLs.
-        let nullable = group.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
+        let schema = readable(group);
         let statistics = Statistics {
             num_rows: Precision::Exact(group.rows() as usize),
             total_byte_size: Precision::Inexact(group.bytes() as usize),

@@ -40,6 +40,19 @@ enum Step {
     Tick,
 }
 
+impl Step {
+    /// The same from a source that logs every value.
+    fn logged_whole(mut self) -> Self {
+        if let Step::Update { unchanged, minimal, .. } = &mut self {
+            (*unchanged, *minimal) = (0, false);
+        }
+        if let Step::Delete { minimal, .. } = &mut self {
+            *minimal = false;
+        }
+        self
+    }
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let id = || 0..5_u8;
     let value = || proptest::option::of(0..9_u8);
@@ -196,16 +209,23 @@ fn run(future: impl Future<Output = ()>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn the_current_state_is_that_of_the_table(steps in proptest::collection::vec(step(), 1..60), shuffle in any::<u64>()) {
+    fn the_current_state_is_that_of_the_table(
+        steps in proptest::collection::vec(step(), 1..60),
+        shuffle in any::<u64>(),
+        all_is_logged in any::<bool>(),
+        tells_order in any::<bool>(),
+    ) {
         let mut model = Model::new();
-        steps.iter().for_each(|step| model.apply(step));
+        for step in steps {
+            model.apply(&if all_is_logged { step.logged_whole() } else { step });
+        }
         model.close_file();
         prop_assume!(!model.files.is_empty());
         run(async {
-            let lake = Lake::new();
+            let lake = if tells_order { Lake::new() } else { Lake::without_order() };
             for (i, (version, changes)) in model.files.iter().enumerate() {
                 // Names that do not follow the log.
                 let name = (i as u64 + 1).wrapping_mul(shuffle | 1);

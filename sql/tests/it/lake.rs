@@ -66,11 +66,18 @@ impl Change {
 
 pub(crate) struct Lake {
     pub(crate) store: Arc<InMemory>,
+    /// Whether files say that they are in the order of the log, where they are.
+    tells_order: bool,
 }
 
 impl Lake {
     pub(crate) fn new() -> Self {
-        Lake { store: Arc::new(InMemory::new()) }
+        Lake { store: Arc::new(InMemory::new()), tells_order: true }
+    }
+
+    /// One whose files say nothing of their order.
+    pub(crate) fn without_order() -> Self {
+        Lake { tells_order: false, ..Lake::new() }
     }
 
     /// Writes a file of `shop.<table>`, its values given as text.
@@ -105,6 +112,7 @@ impl Lake {
             ("logweir.key", serde_json::to_string(&version.key).unwrap()),
             ("logweir.first", changes[0].position.to_string()),
             ("logweir.last", changes[changes.len() - 1].position.to_string()),
+            ("logweir.in_log_order", (self.tells_order && in_log_order(changes)).to_string()),
         ] {
             writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
@@ -127,6 +135,11 @@ impl Lake {
     pub(crate) fn engine(&self, tables: &[&str]) -> QueryEngine {
         QueryEngine::new(tables.iter().map(|table| self.table(table)).collect(), MEMORY_BYTES).unwrap()
     }
+}
+
+/// As the files destination tells it.
+fn in_log_order(changes: &[Change]) -> bool {
+    changes.windows(2).all(|pair| pair[0].position < pair[1].position && pair[0].timestamp <= pair[1].timestamp)
 }
 
 /// A column's field, with what the source would say of it beside its type.

@@ -615,14 +615,62 @@ async fn a_filter_on_the_key_reaches_the_files() {
     assert!(scan.contains("predicate=id"), "{plan}");
     // And one on another column does not: it would bring back rows that are no more.
     let plan = answer(&lake.engine(&["orders"]), "explain select id from orders where note = 'a'").await;
+    let place = |plan: &str, word: &str| plan.lines().position(|line| line.contains(word)).unwrap_or_else(|| panic!("{plan}"));
+    assert!(place(&plan, "FilterExec: note") < place(&plan, "MergeScan: key=[id], sorted=log"), "{plan}");
+    let lake = Lake::without_order();
+    lake.write("shop/orders/a.parquet", "orders", &orders(), &[change(1, Insert, [Some("1"), Some("a")])]).await;
+    let plan = answer(&lake.engine(&["orders"]), "explain select id from orders where note = 'a'").await;
+    assert!(place(&plan, "FilterExec: note") < place(&plan, "MergeExec: key=[id], sorted=false"), "{plan}");
     let scan = plan.lines().find(|line| line.contains("DataSourceExec")).unwrap_or_else(|| panic!("{plan}"));
     assert!(!scan.contains("predicate"), "{plan}");
+}
+
+/// The value of a metric in the line of an operator.
+fn metric<'a>(plan: &'a str, operator: &str, name: &str) -> &'a str {
+    let line = plan.lines().find(|line| line.contains(operator)).unwrap_or_else(|| panic!("{plan}"));
+    let (_, value) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{line}"));
+    value.split([',', ']']).next().unwrap()
+}
+
+#[tokio::test]
+async fn keys_that_memory_does_not_hold_are_merged_in_shares() {
+    const ROWS: u64 = 40_000;
+    let version = Version::new(1, &[("id", Utf8), ("note", Int64)], &["id"]);
+    let files: Vec<Vec<Change>> = (0..4)
+        .map(|file| {
+            let row = |i: u64| {
+                let n = file * ROWS / 4 + i;
+                let (id, note) = (format!("customer {}", n * 7919 % 27_011), n.to_string());
+                let kind = if n.is_multiple_of(9) { Delete } else { UpdateInsert };
+                change(n + 1, kind, [Some(id.as_str()), Some(note.as_str())])
+            };
+            (0..ROWS / 4).map(row).collect()
+        })
+        .collect();
+    let (ordered, other) = (Lake::new(), Lake::without_order());
+    for lake in [&ordered, &other] {
+        for (i, changes) in files.iter().enumerate() {
+            lake.write(&format!("shop/t/{i}.parquet"), "t", &version, changes).await;
+        }
+    }
+    let sql = "select count(*) as n, sum(note) as s, count(distinct id) as d from t";
+    let expected = answer(&other.engine(&["t"]), sql).await;
+    for (memory_bytes, in_shares) in [(64 << 20, false), (3 << 20, true), (1 << 20, true)] {
+        let engine = QueryEngine::new(vec![ordered.table("t")], memory_bytes).unwrap();
+        assert_eq!(answer(&engine, "select count(*) as n, sum(note) as s from t").await, {
+            let columns = |line: &str| line.rsplit_once(" | ").map(|(rest, _)| format!("{rest}\n"));
+            expected.lines().filter_map(columns).collect::<String>()
+        });
+        let plan = answer(&engine, "explain analyze select count(*) as n from t").await;
+        assert_eq!(metric(&plan, "MergeScan", "walks") != "1", in_shares, "{plan}");
+        assert_eq!(metric(&plan, "MergeScan", "input_rows"), "40.00 K", "{plan}");
+    }
 }
 
 #[tokio::test]
 async fn a_large_table_spills_within_its_memory() {
     const ROWS: u64 = 60_000;
-    let lake = Lake::new();
+    let lake = Lake::without_order();
     let version = orders();
     let note = "n".repeat(200);
     for file in 0..4 {
@@ -633,8 +681,12 @@ async fn a_large_table_spills_within_its_memory() {
     }
     let engine = QueryEngine::new(vec![lake.table("orders")], 16 << 20).unwrap();
     assert_eq!(answer(&engine, "select count(*) as n, sum(length(note)) as l from orders").await, "n | l\n60000 | 12000000\n");
+    let plan = answer(&engine, "explain analyze select count(*) as n, sum(length(note)) as l from orders").await;
+    assert_eq!(metric(&plan, "MergeExec", "input_rows"), "60.00 K", "{plan}");
+    assert!(plan.contains("peak_mem_used="), "{plan}");
+    assert_ne!(metric(&plan, "MergeExec", "spill_count"), "0", "{plan}");
     let tiny = QueryEngine::new(vec![lake.table("orders")], 64 << 10).unwrap();
-    let answer = answer(&tiny, "select count(*) as n, max(note) as l from orders").await;
+    let answer = answer(&tiny, "select max(n) as n from (select row_number() over (order by note) as n from shop_changes.orders)").await;
     assert!(answer.contains("Config: the query needs more memory than it may have"), "{answer}");
 }
 

@@ -88,8 +88,24 @@ async fn the_footer_says_what_the_file_holds() {
         ("logweir.source_types", r#"{"id":"bigint","name":"varchar(20)"}"#),
         ("logweir.first", "0000000000000007/0000000000000068/0000000000000003"),
         ("logweir.last", "0000000000000007/0000000000000130/0000000000000003"),
+        ("logweir.in_log_order", "true"),
     ] {
         assert_eq!(files[0].footer[key], expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn the_footer_says_whether_rows_are_in_the_order_of_the_log() {
+    let relation = relation("orders", 3);
+    for (batches, expected) in [
+        (vec![inserts(&relation, 1..4, MIDNIGHT), inserts(&relation, 4..7, MIDNIGHT)], "true"),
+        (vec![inserts(&relation, 4..7, MIDNIGHT), inserts(&relation, 1..4, MIDNIGHT)], "false"),
+        (vec![inserts(&relation, 1..4, MIDNIGHT), inserts(&relation, 3..7, MIDNIGHT)], "false"),
+        (vec![inserts(&relation, 1..4, MIDNIGHT + 60_000_000), inserts(&relation, 4..7, MIDNIGHT)], "false"),
+    ] {
+        let folder = Folder::new();
+        land(&folder.sink(), batches).await;
+        assert_eq!(folder.files().await[0].footer["logweir.in_log_order"], expected);
     }
 }
 
