@@ -65,7 +65,7 @@ def run(binary, folder, rounds=3, lakes="k,scattered,name"):
             "logweir": [binary, "logweir", path, state, str(MEMORY_MIB)],
             "DuckDB, semi-join": [sys.executable, __file__, "duckdb", "semijoin", path, key, COLUMNS],
             "DuckDB, QUALIFY": [sys.executable, __file__, "duckdb", "qualify", path, key, COLUMNS],
-            "DataFusion, window": [binary, "window", path, window, "6144"],
+            "DataFusion, window": [binary, "window", f"{path}/shop/changes", window, "6144"],
             "logweir, count(*)": [binary, "logweir", path, "select count(*) from shop.changes", str(MEMORY_MIB)],
         }
         changes = int(subprocess.check_output([sys.executable, "-c", f"import pyarrow.parquet as q,glob;print(sum(q.ParquetFile(f).metadata.num_rows for f in glob.glob('{path}/**/*.parquet', recursive=True)))"]))
