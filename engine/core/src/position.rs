@@ -36,6 +36,8 @@ impl LogPosition {
     pub const TEXT_LEN: usize = 50;
     /// Before everything.
     pub const MIN: LogPosition = LogPosition([0; 24]);
+    /// After every position of a log.
+    pub const MAX: LogPosition = LogPosition([0xff; 24]);
 
     /// Composes a position. `ordinal` must be below 2^63.
     #[inline]

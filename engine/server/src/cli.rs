@@ -95,6 +95,9 @@ pub(crate) enum Command {
         config: String,
         /// The query
         query: String,
+        /// See nothing that was committed in the source later: 2026-11-20T10:00:00Z
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<String>,
         /// The form of the result
         #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
         format: SqlFormat,

@@ -12,6 +12,8 @@ mod progress;
 mod references;
 mod registry;
 mod screen;
+mod system;
+mod tail;
 mod text;
 
 use std::process::ExitCode;

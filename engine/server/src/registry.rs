@@ -326,7 +326,8 @@ impl Loaded {
         })
     }
 
-    fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
+    /// What happens to changes on their way from the change log to a destination.
+    pub(crate) fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
         if destination.transforms.is_empty() {
             return Ok(logweir_runtime::no_transforms());
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! <stream>.<schema>.<table>             what is there now
 //! <stream>.<schema>_changes.<table>     what happened
-//! <stream>.logweir.tables               what was landed, of all streams
+//! <stream>.logweir.tables               what was landed, of all streams; snapshot: where the query sees them; and what the process adds
 //! "<stream>/<destination>".…            the same, where a stream has several destinations
 //! ```
 //!
@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result as DataFusionResult;
 use datafusion::datasource::{MemTable, TableType, ViewTable};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
-use logweir_core::{Error, Result};
+use logweir_core::{Error, LogPosition, Result, TimestampMicros};
 use tokio::sync::OnceCell;
 
 use super::LandedTable;
@@ -30,11 +30,14 @@ use super::error::wrap;
 use super::form::CHANGES_SUFFIX;
 use super::inventory::{Inventory, Landed};
 use super::plan::TablePlans;
+use super::tail::TailSpan;
 
 /// The schema of what the engine says about itself.
 pub(super) const SYSTEM_SCHEMA: &str = "logweir";
 /// Its table of tables.
 const TABLES: &str = "tables";
+/// Where the query sees each log.
+const SNAPSHOT: &str = "snapshot";
 /// Tables looked at at a time for [`TABLES`].
 const INVENTORIES_MAX: usize = 4;
 
@@ -43,17 +46,35 @@ const INVENTORIES_MAX: usize = 4;
 pub(super) struct Opened {
     pub(super) landed: Arc<Landed>,
     pub(super) store: ObjectStoreUrl,
+    /// Where the query sees the log; shared by all tables of one.
+    span: Arc<OnceCell<TailSpan>>,
+    as_of: Option<TimestampMicros>,
     inventory: OnceCell<Option<Inventory>>,
 }
 
 impl Opened {
-    pub(super) fn new(landed: Arc<Landed>, store: ObjectStoreUrl) -> Self {
-        Opened { landed, store, inventory: OnceCell::new() }
+    pub(super) fn new(landed: Arc<Landed>, store: ObjectStoreUrl, span: Arc<OnceCell<TailSpan>>, as_of: Option<TimestampMicros>) -> Self {
+        Opened { landed, store, span, as_of, inventory: OnceCell::new() }
+    }
+
+    /// The part of the log that the query sees beside the files, asked for once; `None` if there is none.
+    async fn span(&self) -> Result<Option<TailSpan>> {
+        match &self.landed.table.tail {
+            Some(tail) => self.span.get_or_try_init(|| tail.span()).await.map(|span| Some(*span)),
+            None => Ok(None),
+        }
     }
 
     /// What lies there; looked at once.
     pub(super) async fn inventory(&self) -> Result<Option<&Inventory>> {
-        self.inventory.get_or_try_init(|| self.landed.inventory()).await.map(Option::as_ref)
+        let look = || async {
+            let tail = match (&self.landed.table.tail, self.span().await?) {
+                (Some(tail), Some(span)) => Some((span, tail.read(&self.landed.table.name, &span).await?)),
+                _ => None,
+            };
+            self.landed.inventory(tail).await
+        };
+        self.inventory.get_or_try_init(look).await.map(Option::as_ref)
     }
 }
 
@@ -109,7 +130,7 @@ impl StreamCatalog {
     /// Every `schema.table`.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let landed = self.schemas.iter().flat_map(|(schema, tables)| tables.tables.keys().map(move |table| format!("{schema}.{table}")));
-        landed.chain([format!("{SYSTEM_SCHEMA}.{TABLES}")])
+        landed.chain(self.system.names().into_iter().map(|name| format!("{SYSTEM_SCHEMA}.{name}")))
     }
 
     fn landed_schema(&self, name: &str) -> Option<&Arc<StreamSchema>> {
@@ -119,7 +140,7 @@ impl StreamCatalog {
     /// The table of this name; `Some(None)` for one of ours.
     pub(super) fn find(&self, schema: &str, table: &str) -> Option<Option<&Arc<Opened>>> {
         let landed = self.landed_schema(schema).and_then(|tables| by_name(&tables.tables, table)).map(|(_, table)| Some(table));
-        landed.or((schema == SYSTEM_SCHEMA && table == TABLES).then_some(None))
+        landed.or((schema == SYSTEM_SCHEMA && self.system.holds(table)).then_some(None))
     }
 }
 
@@ -161,7 +182,7 @@ impl SchemaProvider for StreamSchema {
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         let Some((face, table)) = by_name(&self.tables, name) else { return Ok(None) };
         let Some(inventory) = table.inventory().await.map_err(wrap)? else { return Ok(None) };
-        let plans = TablePlans { name: &table.landed.table.name, store: &table.store, inventory };
+        let plans = TablePlans { name: &table.landed.table.name, store: &table.store, inventory, as_of: table.as_of };
         let plan = match face {
             Face::State => plans.state()?,
             Face::Changes => plans.changes()?,
@@ -218,11 +239,47 @@ impl SchemaProvider for OwnSchema {
 /// What the engine says about itself.
 pub(super) struct SystemSchema {
     tables: Vec<Arc<Opened>>,
+    /// What whoever made the engine knows.
+    given: Vec<(String, RecordBatch)>,
 }
 
 impl SystemSchema {
-    pub(super) fn new(tables: Vec<Arc<Opened>>) -> Self {
-        SystemSchema { tables }
+    pub(super) fn new(tables: Vec<Arc<Opened>>, given: Vec<(String, RecordBatch)>) -> Self {
+        SystemSchema { tables, given }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let own = [TABLES, SNAPSHOT].map(str::to_owned);
+        own.into_iter().chain(self.given.iter().map(|(name, _)| name.clone())).collect()
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        [TABLES, SNAPSHOT].contains(&name) || self.given.iter().any(|(given, _)| given == name)
+    }
+
+    /// A row per stream and destination: up to where the query sees the log, and up to where it sees files.
+    async fn snapshot(&self) -> Result<RecordBatch> {
+        let mut places: Vec<(&LandedTable, Option<TailSpan>)> = Vec::new();
+        for table in &self.tables {
+            let landed = &table.landed.table;
+            if !places.iter().any(|(known, _)| (&known.stream, &known.destination) == (&landed.stream, &landed.destination)) {
+                places.push((landed, table.span().await?));
+            }
+        }
+        let spans = || places.iter().map(|(_, span)| span.as_ref());
+        let position = |place: fn(&TailSpan) -> LogPosition| -> ArrayRef {
+            Arc::new(spans().map(|span| span.map(|span| place(span).to_string())).collect::<StringArray>())
+        };
+        let times = spans().map(|span| span.and_then(|span| span.commit_time).map(|time| time.0));
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("stream", Arc::new(StringArray::from_iter_values(places.iter().map(|(table, _)| &table.stream)))),
+            ("destination", Arc::new(StringArray::from_iter_values(places.iter().map(|(table, _)| &table.destination)))),
+            ("position", position(|span| span.through)),
+            ("commit_time", Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))),
+            ("files_position", position(|span| span.after)),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .map_err(|error| Error::internal("could not build logweir.snapshot").source(error))
     }
 
     /// A row per table and destination.
@@ -250,6 +307,7 @@ impl SystemSchema {
             ("files", count(&|inventory| inventory.groups.iter().map(|group| group.files.len() as u64).sum())),
             ("rows", count(&|inventory| inventory.groups.iter().map(|group| group.rows()).sum())),
             ("bytes", count(&|inventory| inventory.groups.iter().map(|group| group.bytes()).sum())),
+            ("rows_in_flight", count(&|inventory| inventory.groups.iter().map(|group| group.rows_in_flight()).sum())),
             ("location", text(location)),
         ];
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
@@ -268,23 +326,27 @@ fn location(table: &LandedTable) -> String {
 #[async_trait]
 impl SchemaProvider for SystemSchema {
     fn table_names(&self) -> Vec<String> {
-        vec![TABLES.to_owned()]
+        self.names()
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        if name != TABLES {
-            return Ok(None);
-        }
-        let batch = self.tables().await.map_err(wrap)?;
+        let batch = match name {
+            TABLES => self.tables().await.map_err(wrap)?,
+            SNAPSHOT => self.snapshot().await.map_err(wrap)?,
+            _ => match self.given.iter().find(|(given, _)| given == name) {
+                Some((_, batch)) => batch.clone(),
+                None => return Ok(None),
+            },
+        };
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
     async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
-        Ok((name == TABLES).then_some(TableType::View))
+        Ok(self.holds(name).then_some(TableType::View))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == TABLES
+        self.holds(name)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use datafusion::parquet::errors::ParquetError;
@@ -17,7 +18,8 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::LandedTable;
-use super::form::{METADATA_PREFIX, TIMESTAMP, UNCHANGED, footer, metadata_fields};
+use super::form::{METADATA_PREFIX, SEQUENCE, TIMESTAMP, UNCHANGED, footer, metadata_fields};
+use super::tail::{TailBatch, TailSpan};
 
 /// Footers read at a time: enough to hide the latency of a bucket, few enough not to be throttled.
 const FOOTER_READS_MAX: usize = 16;
@@ -80,9 +82,13 @@ pub(super) struct FileGroup {
     /// The names of the declared key's columns; empty if there is none.
     pub(super) key: Vec<String>,
     pub(super) files: Vec<Arc<DataFile>>,
-    /// True if a file may hold a truncate.
+    /// What is not in files yet, in the order of the log: behind everything that is.
+    pub(super) tail: Vec<RecordBatch>,
+    /// The position of the last change in it, as text.
+    tail_last: String,
+    /// True if a file or the tail may hold a truncate.
     pub(super) truncates: bool,
-    /// True if a file may hold an unchanged value.
+    /// True if a file or the tail may hold an unchanged value.
     pub(super) unchanged: bool,
 }
 
@@ -102,8 +108,9 @@ impl Landed {
         Arc::clone(&self.footers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lists the files and reads the footers not read before. `None` if nothing is known of the table.
-    pub(super) async fn inventory(&self) -> Result<Option<Inventory>> {
+    /// Lists the files and reads the footers not read before. `None` if nothing is known of the table. With a tail, files behind its
+    /// beginning are left out: it has what is in them.
+    pub(super) async fn inventory(&self, tail: Option<(TailSpan, Vec<TailBatch>)>) -> Result<Option<Inventory>> {
         let listed: Vec<ObjectMeta> = self
             .table
             .store
@@ -127,10 +134,16 @@ impl Landed {
             .buffer_unordered(FOOTER_READS_MAX)
             .try_collect()
             .await?;
-        let files = read.iter().filter_map(|(_, file)| file.clone()).collect();
+        let mut files: Vec<Arc<DataFile>> = read.iter().filter_map(|(_, file)| file.clone()).collect();
         // Only what is there now: files that compaction took away are forgotten.
         *self.footers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(read.into_iter().collect());
-        Ok(Inventory::new(files, self.table.relation.as_ref()))
+        let mut batches = Vec::new();
+        if let Some((span, tail)) = tail {
+            let after = span.after.to_string();
+            files.retain(|file| file.last <= after);
+            batches = tail;
+        }
+        Ok(Inventory::new(files, batches, self.table.relation.as_ref()))
     }
 
     /// A file of this table and stream, or `None` if it belongs to others.
@@ -262,8 +275,24 @@ pub(super) fn is_metadata(field: &Field) -> bool {
 }
 
 impl FileGroup {
+    fn new(version: u32, schema: SchemaRef, key: Vec<String>) -> Self {
+        let (files, tail) = (Vec::new(), Vec::new());
+        FileGroup { version, schema, key, files, tail, tail_last: String::new(), truncates: false, unchanged: false }
+    }
+
+    /// Rows in files.
     pub(super) fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Rows that are not in files yet.
+    pub(super) fn rows_in_flight(&self) -> u64 {
+        self.tail.iter().map(|batch| batch.num_rows() as u64).sum()
+    }
+
+    /// True if there are no rows of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.tail.is_empty()
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -271,25 +300,25 @@ impl FileGroup {
     }
 
     fn last(&self) -> &str {
-        self.files.iter().map(|file| file.last.as_str()).max().unwrap_or_default()
+        self.files.iter().map(|file| file.last.as_str()).chain([self.tail_last.as_str()]).max().unwrap_or_default()
     }
 }
 
 impl Inventory {
-    fn new(files: Vec<Arc<DataFile>>, relation: Option<&Relation>) -> Option<Self> {
+    fn new(files: Vec<Arc<DataFile>>, tail: Vec<TailBatch>, relation: Option<&Relation>) -> Option<Self> {
         let mut groups: Vec<FileGroup> = Vec::new();
+        for TailBatch { relation, rows, truncates, unchanged } in tail {
+            let schema = Arc::new(Schema::new(rows.schema().fields().iter().map(unpacked).collect::<Vec<_>>()));
+            let group = group_of(&mut groups, relation.version(), &schema, &declared_key(&relation));
+            group.truncates |= truncates;
+            group.unchanged |= unchanged;
+            if let Some(last) = rows.column_by_name(SEQUENCE).and_then(|column| column.as_string_opt::<i32>()?.iter().next_back()?) {
+                group.tail_last = last.to_owned();
+            }
+            group.tail.push(rows);
+        }
         for file in files {
-            // Not by version alone: a mask that was added to the configuration makes other columns of the same version.
-            let group =
-                groups.iter_mut().find(|group| group.version == file.version && group.schema == file.schema && group.key == file.key);
-            let group = match group {
-                Some(group) => group,
-                None => {
-                    let (version, schema, key) = (file.version, Arc::clone(&file.schema), file.key.clone());
-                    groups.push(FileGroup { version, schema, key, files: Vec::new(), truncates: false, unchanged: false });
-                    groups.last_mut()?
-                }
-            };
+            let group = group_of(&mut groups, file.version, &file.schema, &file.key);
             group.truncates |= file.truncates;
             group.unchanged |= file.unchanged;
             group.files.push(file);
@@ -337,14 +366,25 @@ impl Inventory {
     }
 }
 
+/// The group of rows; one is made if there is none. Not by version alone: a mask that was added to the configuration makes other columns
+/// of the same version.
+fn group_of<'a>(groups: &'a mut Vec<FileGroup>, version: u32, schema: &SchemaRef, key: &[String]) -> &'a mut FileGroup {
+    let known = groups.iter().position(|group| group.version == version && group.schema == *schema && group.key == key);
+    let index = known.unwrap_or_else(|| {
+        groups.push(FileGroup::new(version, Arc::clone(schema), key.to_vec()));
+        groups.len() - 1
+    });
+    &mut groups[index]
+}
+
+fn declared_key(relation: &Relation) -> Vec<String> {
+    let names = relation.key().iter().map(|&i| relation.columns()[i].name().to_owned());
+    if relation.key_declared() { names.collect() } else { Vec::new() }
+}
+
 /// A version that no change was landed under yet.
 fn without_files(relation: &Relation, metadata: Vec<FieldRef>) -> FileGroup {
     let columns: Vec<FieldRef> = relation.columns().iter().map(|column| unpacked(&column.field)).collect();
-    let key = if relation.key_declared() {
-        relation.key().iter().map(|&i| relation.columns()[i].name().to_owned()).collect()
-    } else {
-        Vec::new()
-    };
     let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata).collect::<Vec<_>>()));
-    FileGroup { version: relation.version(), schema, key, files: Vec::new(), truncates: false, unchanged: false }
+    FileGroup::new(relation.version(), schema, declared_key(relation))
 }

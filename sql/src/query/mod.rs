@@ -11,9 +11,11 @@ mod keys;
 mod plan;
 mod scan;
 pub(crate) mod suggest;
+mod tail;
 mod unchanged;
 mod unify;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -29,8 +31,9 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use logweir_core::{Error, Relation, RelationName, Result};
+use logweir_core::{Error, Relation, RelationName, Result, TimestampMicros};
 use object_store::ObjectStore;
+use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::mask::{MaskKeys, query_functions};
@@ -39,6 +42,7 @@ pub(crate) use error::unwrap;
 use error::words;
 pub(crate) use error::wrap;
 use inventory::Landed;
+pub use tail::{Tail, TailBatch, TailSpan};
 
 /// Consumers of memory that are named when it runs out.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -70,6 +74,8 @@ pub struct LandedTable {
     /// The newest version as it is landed (after masks and transforms), if a checkpoint knows it. With it a table that has no
     /// files yet is an empty table.
     pub relation: Option<Relation>,
+    /// What is on its way there; `None` if only the files are looked at. Tables of one destination share it.
+    pub tail: Option<Arc<dyn Tail>>,
 }
 
 /// The result of a query, as it comes.
@@ -103,6 +109,8 @@ pub struct QueryEngine {
     sort_spill_bytes: usize,
     batch_rows: usize,
     functions: Vec<Arc<ScalarUDF>>,
+    as_of: Option<TimestampMicros>,
+    system: Vec<(String, RecordBatch)>,
 }
 
 impl QueryEngine {
@@ -125,7 +133,21 @@ impl QueryEngine {
         let sort_spill_bytes = (memory_bytes / 16).min(10 << 20);
         // A sort cannot spill less than a batch, and there are several in a plan.
         let batch_rows = (memory_bytes / BATCH_ROW_MEMORY_BYTES).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
-        Ok(QueryEngine { tables, runtime, sort_spill_bytes, batch_rows, functions: Vec::new() })
+        Ok(QueryEngine { tables, runtime, sort_spill_bytes, batch_rows, functions: Vec::new(), as_of: None, system: Vec::new() })
+    }
+
+    /// The same engine with a table `logweir.name` of these rows.
+    #[must_use]
+    pub fn with_system_table(mut self, name: &str, rows: RecordBatch) -> Self {
+        self.system.push((name.to_owned(), rows));
+        self
+    }
+
+    /// The same engine, whose queries see nothing that was committed in the source after `moment`.
+    #[must_use]
+    pub fn as_of(mut self, moment: TimestampMicros) -> Self {
+        self.as_of = Some(moment);
+        self
     }
 
     /// The same engine, whose queries may use the masks with `keys`, and `unmask`.
@@ -192,9 +214,17 @@ struct Session {
 
 impl Session {
     fn new(engine: &QueryEngine) -> Self {
-        let opened: Vec<Arc<Opened>> =
-            engine.tables.iter().map(|(landed, url)| Arc::new(Opened::new(Arc::clone(landed), url.clone()))).collect();
-        let system = Arc::new(SystemSchema::new(opened.clone()));
+        let mut spans: HashMap<*const (), Arc<OnceCell<TailSpan>>> = HashMap::new();
+        let opened: Vec<Arc<Opened>> = engine
+            .tables
+            .iter()
+            .map(|(landed, url)| {
+                let tail = landed.table.tail.as_ref().map_or(std::ptr::null(), |tail| Arc::as_ptr(tail).cast::<()>());
+                let span = Arc::clone(spans.entry(tail).or_default());
+                Arc::new(Opened::new(Arc::clone(landed), url.clone(), span, engine.as_of))
+            })
+            .collect();
+        let system = Arc::new(SystemSchema::new(opened.clone(), engine.system.clone()));
         let mut catalogs: Vec<(String, Arc<StreamCatalog>)> = Vec::new();
         let add = |catalogs: &mut Vec<(String, Arc<StreamCatalog>)>, name: String, holds: &dyn Fn(&LandedTable) -> bool| {
             if !catalogs.iter().any(|(known, _)| *known == name) {

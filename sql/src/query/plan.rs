@@ -10,15 +10,19 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
+use datafusion::datasource::MemTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
-use logweir_core::{ChangeType, RelationName};
+use logweir_core::{ChangeType, RelationName, TimestampMicros};
 
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
@@ -38,6 +42,8 @@ pub(super) struct TablePlans<'a> {
     pub(super) name: &'a RelationName,
     pub(super) store: &'a ObjectStoreUrl,
     pub(super) inventory: &'a Inventory,
+    /// Nothing that was committed later is seen.
+    pub(super) as_of: Option<TimestampMicros>,
 }
 
 impl TablePlans<'_> {
@@ -79,7 +85,10 @@ impl TablePlans<'_> {
             let resolved = Resolved::new(rows.build()?, key.iter().map(ToString::to_string).collect());
             rows = LogicalPlanBuilder::scan("resolved", provider_as_source(Arc::new(resolved)), None)?;
         }
-        let files = if newest.key.is_empty() || unchanged { None } else { self.ordered_files(&read, &key, names.len())? };
+        // Rows are told apart by their numbers in the files there, so nothing may lie beside the files, and none of their rows be left out.
+        let in_flight = self.inventory.groups.iter().any(|group| !group.tail.is_empty());
+        let by_order = !newest.key.is_empty() && !unchanged && !in_flight && self.as_of.is_none();
+        let files = if by_order { self.ordered_files(&read, &key, names.len())? } else { None };
         let key = key.into_iter().map(str::to_owned).collect();
         let merged = Merged::new(rows.build()?, key, &names, [TIMESTAMP, SEQUENCE, DELETED])?.of_files(files);
         LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(merged)), None)?.build()
@@ -153,17 +162,30 @@ impl TablePlans<'_> {
     fn union(&self, columns: &[UnifiedColumn], wanted: impl Fn(&FileGroup) -> bool) -> Result<LogicalPlan> {
         let mut union: Option<LogicalPlanBuilder> = None;
         for (i, group) in self.inventory.groups.iter().enumerate() {
-            if group.files.is_empty() || !wanted(group) {
+            if group.is_empty() || !wanted(group) {
                 continue;
             }
-            let scan = Arc::new(GroupScan::new(self.store.clone(), group));
-            let scan = LogicalPlanBuilder::scan(format!("v{}", group.version), provider_as_source(scan), None)?;
-            let values = columns.iter().map(|column| value(column, i, group)).collect::<Result<Vec<Expr>>>()?;
-            let rows = scan.project(values)?;
-            union = Some(match union {
-                Some(union) => union.union(rows.build()?)?,
-                None => rows,
-            });
+            let mut parts: Vec<Arc<dyn TableProvider>> = Vec::with_capacity(2);
+            if !group.files.is_empty() {
+                parts.push(Arc::new(GroupScan::new(self.store.clone(), group)));
+            }
+            if !group.tail.is_empty() {
+                parts.push(Arc::new(MemTable::try_new(readable(group), vec![in_flight(group)?])?));
+            }
+            for part in parts {
+                let scan = LogicalPlanBuilder::scan(format!("v{}", group.version), provider_as_source(part), None)?;
+                let values = columns.iter().map(|column| value(column, i, group)).collect::<Result<Vec<Expr>>>()?;
+                let mut rows = scan;
+                if let Some(as_of) = self.as_of {
+                    let moment = ScalarValue::TimestampMicrosecond(Some(as_of.0), Some("UTC".into()));
+                    rows = rows.filter(ident(TIMESTAMP).lt_eq(lit(moment)))?;
+                }
+                let rows = rows.project(values)?;
+                union = Some(match union {
+                    Some(union) => union.union(rows.build()?)?,
+                    None => rows,
+                });
+            }
         }
         match union {
             Some(union) => union.build(),
@@ -174,6 +196,20 @@ impl TablePlans<'_> {
             }
         }
     }
+}
+
+/// Rows that are in no file, as the files of their group have them.
+fn in_flight(group: &FileGroup) -> Result<Vec<RecordBatch>> {
+    let schema = readable(group);
+    let cast_to = |(column, field): (&ArrayRef, &FieldRef)| cast(column, field.data_type()).map_err(DataFusionError::from);
+    group
+        .tail
+        .iter()
+        .map(|batch| {
+            let columns = batch.columns().iter().zip(schema.fields()).map(cast_to).collect::<Result<Vec<_>>>()?;
+            Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+        })
+        .collect()
 }
 
 /// A column's value in the rows of group `i`.

@@ -122,6 +122,7 @@ impl Lake {
 
     pub(crate) fn table(&self, table: &str) -> LandedTable {
         LandedTable {
+            tail: None,
             stream: "shop".into(),
             destination: "lake".into(),
             name: RelationName::new("shop", table),

@@ -7,6 +7,7 @@ mod before_images;
 mod change_log;
 mod conformance;
 mod faults;
+mod in_flight;
 mod kill;
 mod leak;
 mod live;

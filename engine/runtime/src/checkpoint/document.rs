@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logweir_core::{Error, LogMark, Relation, Result, Staged, TimestampMicros};
+use logweir_core::{Error, LogMark, LogPosition, Relation, Result, Staged, TimestampMicros};
 use serde::{Deserialize, Serialize};
 
 /// The format this version writes, and the newest it reads.
@@ -45,12 +45,26 @@ pub struct ConsumerCheckpoint {
     /// Decided and perhaps not yet visible: to be committed before anything else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<Staged>,
+    /// While something is staged: everything at or before it was visible before that was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible: Option<LogPosition>,
     /// Rows at or before the mark since the stream began, by relation.
     #[serde(default)]
     pub rows: BTreeMap<String, u64>,
     /// When it was decided, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<TimestampMicros>,
+}
+
+impl ConsumerCheckpoint {
+    /// Everything at or before it is visible, whether or not what was decided last has been committed yet.
+    pub fn visible(&self) -> LogPosition {
+        match (self.staged.is_empty(), self.visible) {
+            (false, Some(visible)) => visible,
+            // An older version did not say.
+            (false, None) | (true, _) => self.mark.position,
+        }
+    }
 }
 
 impl CheckpointDocument {

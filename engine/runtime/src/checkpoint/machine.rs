@@ -405,6 +405,7 @@ impl Checkpoint {
             match std::mem::replace(&mut consumer.phase, Phase::Idle) {
                 Phase::Staged(staged) => {
                     part.epoch += 1;
+                    part.visible = (!staged.staged.is_empty()).then_some(part.mark.position);
                     part.mark = staged.mark;
                     part.staged = staged.staged;
                     for (relation, rows) in staged.rows {
@@ -414,7 +415,10 @@ impl Checkpoint {
                     consumer.phase = Phase::Saving;
                 }
                 // Visible already: nobody needs to commit them again.
-                Phase::Idle => part.staged.clear(),
+                Phase::Idle => {
+                    part.staged.clear();
+                    part.visible = None;
+                }
                 phase @ (Phase::Committing | Phase::Saving | Phase::SavingFailed | Phase::Recovering | Phase::Unrecovered) => {
                     consumer.phase = phase
                 }
@@ -459,7 +463,7 @@ fn current_versions(relations: &BTreeMap<(RelationName, u32), Arc<Relation>>, po
 impl ConsumerCheckpoint {
     /// The part of a destination that begins at `mark`.
     fn begin(mark: LogMark) -> Self {
-        ConsumerCheckpoint { epoch: 0, mark, staged: Vec::new(), rows: BTreeMap::new(), decided_at: None }
+        ConsumerCheckpoint { epoch: 0, mark, staged: Vec::new(), visible: None, rows: BTreeMap::new(), decided_at: None }
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
         Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
-        Command::Sql { config, query, format } => sql::run(&config::load(&config)?, &query, format).await,
+        Command::Sql { config, query, as_of, format } => sql::run(&config::load(&config)?, &query, as_of.as_deref(), format).await,
         Command::Replay { config, destination, from, stream, again } => {
             replay::run(&config::load(&config)?, &destination, &from, stream.as_deref(), again).await
         }

@@ -63,6 +63,7 @@ pub(crate) async fn run(loaded: &Loaded, destination: &str, from: &str, stream: 
         epoch: known.map_or(0, |part| part.epoch + 1),
         mark: mark.clone(),
         staged: Vec::new(),
+        visible: None,
         rows: Default::default(),
         decided_at: Some(SystemClock.now()),
     };

@@ -10,20 +10,32 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::json::LineDelimitedWriter;
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
+use chrono::DateTime;
 use futures::StreamExt as _;
-use logweir_core::{Error, RelationName, Result};
+use logweir_core::{Error, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{LandedTable, QueryEngine, QueryResult, printable};
+use logweir_sql::{LandedTable, QueryEngine, QueryResult, Tail, printable};
 
 use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded};
 use crate::failure::Failure;
 use crate::landed;
+use crate::registry::Extra;
+use crate::system::SystemTables;
+use crate::tail::LogTail;
+
+/// Of the memory, what is on its way of one table may take this part.
+const TAIL_FRACTION: usize = 4;
 
 /// Runs the command.
-pub(crate) async fn run(loaded: &Loaded, query: &str, format: SqlFormat) -> Result<ExitCode, Failure> {
-    let engine = engine(loaded).await?;
+pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
+    let mut engine = engine(loaded).await?;
+    if let Some(as_of) = as_of {
+        let moment = DateTime::parse_from_rfc3339(as_of);
+        let moment = moment.map_err(|_| Failure::Usage(format!("`{as_of}` is no time: write it as 2026-11-20T10:00:00Z")))?;
+        engine = engine.as_of(TimestampMicros(moment.timestamp_micros()));
+    }
     let stdout = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     write(engine.sql(query).await?, format, stdout).await?;
     Ok(ExitCode::SUCCESS)
@@ -33,6 +45,7 @@ pub(crate) async fn run(loaded: &Loaded, query: &str, format: SqlFormat) -> Resu
 pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
     let mut tables = Vec::new();
     let mut without = Vec::new();
+    let mut system = SystemTables::default();
     for (name, stream) in &loaded.config().streams {
         let state = loaded.state(&name.0)?;
         let Some(document) = state.peek().await? else {
@@ -40,10 +53,12 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
+        system.add(&document, loaded.change_log(&name.0)?.as_ref())?;
         let landed_by_stream = landed::tables(loaded, stream, &document.relations)?;
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
+            let tail = tail(loaded, &name.0, destination, &document)?;
             for table in &landed {
                 let table = LandedTable {
                     stream: name.0.clone(),
@@ -53,6 +68,7 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
                     store: Arc::clone(&store),
                     prefix: prefix(&root, &name.0, &table.name, destination)?,
                     relation: table.relation.as_deref().cloned(),
+                    tail: tail.clone(),
                 };
                 // Of several versions the last is the newest.
                 tables.retain(|other: &LandedTable| {
@@ -68,7 +84,23 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             .remedy("run the streams first: logweir run"));
     }
     let engine = QueryEngine::new(tables, usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX))?;
+    let engine = system.tables()?.into_iter().fold(engine, |engine, (name, rows)| engine.with_system_table(name, rows));
     Ok(engine.with_masks(&loaded.mask_keys()?))
+}
+
+/// What is on its way to a destination, where changes are kept on disk and it has a place in them.
+fn tail(loaded: &Loaded, stream: &str, destination: &Destination, document: &CheckpointDocument) -> Result<Option<Arc<dyn Tail>>> {
+    let (Some(log), Some(_), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name())) else {
+        return Ok(None);
+    };
+    let transforms = loaded.destination_transforms(loaded.stream(stream)?, destination, &Extra::default())?;
+    Ok(Some(Arc::new(LogTail {
+        directory: log.segments.directory,
+        visible: part.visible(),
+        transforms,
+        has_transforms: !destination.transforms.is_empty(),
+        bytes_max: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / TAIL_FRACTION,
+    })))
 }
 
 /// The directory below which all files of a table lie, whatever their time: the leading part of the path that no time is in.

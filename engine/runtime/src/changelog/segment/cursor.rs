@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use logweir_core::{Error, LogMark, LogPosition, MemoryPermit, Result, TimestampMicros};
+use logweir_core::{ChangeBatch, Error, LogMark, LogPosition, MemoryPermit, Relation, Result, TimestampMicros};
 
 use super::frame::{Header, Kind};
 use super::reader::{Frame, Place, SegmentReader};
@@ -134,8 +134,51 @@ impl SegmentCursor {
             Err(error) if error.kind() == logweir_core::ErrorKind::LogGone => return Ok(None),
             Err(error) => return Err(error),
         };
-        let (_, last) = Self::locate(directory, Locate::Position(LogPosition::from_bytes([0xff; LogPosition::LEN])))?;
+        let (_, last) = Self::locate(directory, Locate::Position(LogPosition::MAX))?;
         Ok(Some(Extent { first, last, bytes, segments: files.len() }))
+    }
+
+    /// The changes of the relations wanted behind `after` and up to the mark `through`, in the order of the log. An error of kind `Config` if they
+    /// take more than `bytes_max` in memory, of kind `LogGone` if the log begins later.
+    pub fn changes(
+        directory: &Path,
+        after: LogPosition,
+        through: LogPosition,
+        wanted: &dyn Fn(&Relation) -> bool,
+        bytes_max: usize,
+    ) -> Result<Vec<ChangeBatch>> {
+        let mut changes = Vec::new();
+        if through <= after {
+            return Ok(changes);
+        }
+        let mut cursor = Self::behind(directory, after)?;
+        let mut bytes = 0;
+        while let Some(header) = cursor.next_header()? {
+            if header.kind == Kind::Mark && header.last >= through {
+                break;
+            }
+            let reader = cursor.reader.as_mut().expect("a header was read from it");
+            let reads = header.kind == Kind::Changes && header.last > after && wanted(reader.relation(header.relation)?);
+            if !reads {
+                let before = reader.offset;
+                reader.skip(&header)?;
+                if reader.offset == before {
+                    break;
+                }
+                cursor.entry = header.entry + 1;
+                continue;
+            }
+            bytes += usize::try_from(header.memory_bytes).unwrap_or(usize::MAX);
+            if bytes > bytes_max {
+                return Err(Error::config("more changes of the table are on their way than memory holds")
+                    .context("bytes at least", bytes)
+                    .remedy("give `memory` more, or wait until the destination has caught up"));
+            }
+            let Some(Frame::Changes(batch)) = reader.read(&header, &Arc::default())? else { break };
+            cursor.entry = header.entry + 1;
+            changes.extend(batch.after(after));
+        }
+        Ok(changes)
     }
 
     /// Bytes in memory of the next batch; 0 if something else, or nothing, comes next.

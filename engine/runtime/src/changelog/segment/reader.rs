@@ -183,6 +183,12 @@ impl SegmentReader {
         Ok(())
     }
 
+    /// The relation of a number that a frame has named.
+    pub(super) fn relation(&mut self, number: u32) -> Result<&Arc<Relation>> {
+        self.need_relation(number)?;
+        Ok(self.relations[&number].relation())
+    }
+
     /// Reads as much as there is.
     fn read_at(&self, into: &mut [u8], mut at: u64) -> Result<usize> {
         let mut read = 0;

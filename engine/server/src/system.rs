@@ -1,0 +1,126 @@
+//! What queries can ask about the streams themselves: `logweir.streams`, `logweir.consumers` and `logweir.schema_versions`.
+//!
+//! Made of the checkpoints and the change logs' directories, as `logweir status` is, so they need no running process.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array};
+use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TimestampMicros};
+use logweir_runtime::ChangeLogSpec;
+use logweir_runtime::changelog::segment::{Extent, SegmentCursor};
+use logweir_runtime::checkpoint::{CheckpointDocument, ConsumerCheckpoint};
+
+/// The tables under construction, a stream at a time.
+#[derive(Default)]
+pub(crate) struct SystemTables {
+    streams: Vec<(String, Option<LogMark>, Option<Extent>)>,
+    consumers: Vec<(String, String, ConsumerCheckpoint)>,
+    versions: Vec<(String, Arc<Relation>)>,
+}
+
+impl SystemTables {
+    /// Adds a stream.
+    pub(crate) fn add(&mut self, document: &CheckpointDocument, log: Option<&ChangeLogSpec>) -> Result<()> {
+        let extent = match log {
+            Some(log) => SegmentCursor::extent(&log.segments.directory)?,
+            None => None,
+        };
+        self.streams.push((document.stream.clone(), document.passed().cloned(), extent));
+        let consumers = document.consumers.iter().map(|(name, part)| (document.stream.clone(), name.clone(), part.clone()));
+        self.consumers.extend(consumers);
+        self.versions.extend(document.relations.iter().map(|relation| (document.stream.clone(), Arc::clone(relation))));
+        Ok(())
+    }
+
+    /// The tables by their names.
+    pub(crate) fn tables(&self) -> Result<[(&'static str, RecordBatch); 3]> {
+        Ok([("streams", self.streams()?), ("consumers", self.consumers()?), ("schema_versions", self.versions()?)])
+    }
+
+    fn streams(&self) -> Result<RecordBatch> {
+        let extents = || self.streams.iter().map(|(.., extent)| extent.as_ref());
+        let of_log = |mark: fn(&Extent) -> &LogMark| {
+            let position = extents().map(|extent| extent.map(|extent| mark(extent).position.to_string()));
+            let time = extents().map(|extent| extent.and_then(|extent| mark(extent).commit_time));
+            (text(position), times(time))
+        };
+        let (first_position, first_time) = of_log(|extent| &extent.first);
+        let (last_position, last_time) = of_log(|extent| &extent.last);
+        batch(vec![
+            ("stream", text(self.streams.iter().map(|(name, ..)| Some(name.clone())))),
+            ("position", text(self.streams.iter().map(|(_, mark, _)| mark.as_ref().map(|mark| mark.position.to_string())))),
+            ("commit_time", times(self.streams.iter().map(|(_, mark, _)| mark.as_ref().and_then(|mark| mark.commit_time)))),
+            ("log_bytes", Arc::new(extents().map(|extent| extent.map(|extent| extent.bytes)).collect::<UInt64Array>())),
+            ("log_first_position", first_position),
+            ("log_first_commit_time", first_time),
+            ("log_last_position", last_position),
+            ("log_last_commit_time", last_time),
+        ])
+    }
+
+    fn consumers(&self) -> Result<RecordBatch> {
+        let now = SystemClock.now();
+        let parts = || self.consumers.iter().map(|(.., part)| part);
+        let freshness = parts().map(|part| part.mark.commit_time.map(|time| now.since(time).as_secs_f64()));
+        batch(vec![
+            ("stream", text(self.consumers.iter().map(|(stream, ..)| Some(stream.clone())))),
+            ("destination", text(self.consumers.iter().map(|(_, name, _)| Some(name.clone())))),
+            ("position", text(parts().map(|part| Some(part.mark.position.to_string())))),
+            ("commit_time", times(parts().map(|part| part.mark.commit_time))),
+            ("freshness_seconds", Arc::new(freshness.collect::<arrow::array::Float64Array>())),
+            ("checkpoint_time", times(parts().map(|part| part.decided_at))),
+            ("epoch", Arc::new(parts().map(|part| Some(part.epoch)).collect::<UInt64Array>())),
+            ("rows_landed", Arc::new(parts().map(|part| Some(part.rows.values().sum::<u64>())).collect::<UInt64Array>())),
+            ("staged", Arc::new(parts().map(|part| i64::try_from(part.staged.len()).ok()).collect::<Int64Array>())),
+        ])
+    }
+
+    /// A row per column of each version of the source's tables that the checkpoint knows.
+    fn versions(&self) -> Result<RecordBatch> {
+        let columns: Vec<_> = self
+            .versions
+            .iter()
+            .flat_map(|(stream, relation)| {
+                relation.columns().iter().enumerate().map(move |(index, column)| (stream, relation, index, column))
+            })
+            .collect();
+        let names = |name: &dyn Fn(&Relation) -> Option<String>| text(columns.iter().map(|(_, relation, ..)| name(relation)));
+        batch(vec![
+            ("stream", text(columns.iter().map(|(stream, ..)| Some((*stream).clone())))),
+            ("schema", names(&|relation| Some(relation.name().schema.clone()))),
+            ("table", names(&|relation| Some(relation.name().table.clone()))),
+            ("version", Arc::new(columns.iter().map(|(_, relation, ..)| Some(relation.version())).collect::<UInt32Array>())),
+            ("since", names(&|relation| Some(relation.since().to_string()))),
+            ("ordinal", Arc::new(columns.iter().map(|(.., index, _)| u32::try_from(index + 1).ok()).collect::<UInt32Array>())),
+            ("column", text(columns.iter().map(|(.., column)| Some(column.name().to_owned())))),
+            ("source_type", text(columns.iter().map(|(.., column)| Some(without_labels(&column.source_type))))),
+            ("type", text(columns.iter().map(|(.., column)| Some(column.field.data_type().to_string())))),
+            ("in_key", {
+                let in_key =
+                    |(_, relation, index, _): &(_, &Arc<Relation>, usize, _)| relation.key_declared() && relation.key().contains(index);
+                Arc::new(columns.iter().map(|column| Some(in_key(column))).collect::<BooleanArray>())
+            }),
+        ])
+    }
+}
+
+/// The labels of an enum or set may be what a mask hides in the rows.
+fn without_labels(source_type: &str) -> String {
+    match source_type.split_once('(') {
+        Some((word, _)) if source_type.contains('\'') => word.to_owned(),
+        _ => source_type.to_owned(),
+    }
+}
+
+fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn times(values: impl Iterator<Item = Option<TimestampMicros>>) -> ArrayRef {
+    Arc::new(values.map(|time| time.map(|time| time.0)).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+        .map_err(|error| Error::internal("could not build a table of the streams").source(error))
+}
