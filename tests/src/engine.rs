@@ -171,7 +171,9 @@ impl Engine {
         let config = self.directory.path().join("logweir.yaml");
         // JSON is YAML.
         let text = serde_json::to_string_pretty(&self.config).expect("a JSON value can be written");
-        std::fs::write(&config, text).expect("the configuration can be written");
+        // Another process may just be reading it.
+        let written = config.with_extension("new");
+        std::fs::write(&written, text).and_then(|()| std::fs::rename(&written, &config)).expect("the configuration can be written");
         let mut command = match self.file_size_max {
             None => Command::new(binary()),
             Some(bytes) => {

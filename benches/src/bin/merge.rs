@@ -128,6 +128,7 @@ async fn logweir(lake: &str, sql: &str, memory_bytes: usize) -> Result<(usize, i
     let store_url = url(lake)?;
     let (store, prefix) = open_store(&store_url, &BTreeMap::new())?;
     let table = LandedTable {
+        tail: None,
         stream: "shop".into(),
         destination: "lake".into(),
         name: RelationName::new("shop", "changes"),
