@@ -325,10 +325,23 @@ impl SqlTransform {
         Ok(())
     }
 
+    /// True if the target of a rule may hold rows of other tables than the one at hand, whichever those are.
+    fn may_be_shared(&self, rule: usize) -> bool {
+        let settings = &self.rules[rule].settings;
+        let Some(into) = &settings.into else { return false };
+        let any = |text: &str| text.contains(['*', '?']);
+        // A `*` stands for dots, too, so without one it may be of both names.
+        let (schema, table) = settings.table.as_str().split_once('.').unwrap_or((settings.table.as_str(), settings.table.as_str()));
+        let several = (any(schema) && !into.contains("{schema}")) || (any(table) && !into.contains("{table}"));
+        several || self.rules.iter().any(|other| other.settings.into.as_ref() == Some(into) && other.settings.table != settings.table)
+    }
+
     /// A truncate empties its table, not those that share its target: the batch without them, which may be nothing, or `None` if there is no
     /// reason to leave any out.
     fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<Option<ChangeBatch>>> {
-        let shared = self.targets.get(planned.target.name()).is_some_and(|target| target.sources.len() > 1);
+        // What was landed before this process began may be of a table that has not come since, or is not followed any more: the rules tell.
+        let shared =
+            self.targets.get(planned.target.name()).is_some_and(|target| target.sources.len() > 1) || self.may_be_shared(planned.rule);
         let truncates = |code: &i8| *code == ChangeType::Truncate.code();
         if !shared || !batch.change_type_codes().iter().any(truncates) {
             return Ok(None);
