@@ -155,8 +155,9 @@ async fn supervise(
             }
             wait = wait.min(left);
         }
-        tracing::warn!(stream = spec.name, error = %error.report(), milliseconds = wait.as_millis() as u64, "trying again");
+        // Whoever reads the log and then asks finds it so.
         progress.set_state(StreamState::Retrying { error: error.report() });
+        tracing::warn!(stream = spec.name, error = %error.report(), milliseconds = wait.as_millis() as u64, "trying again");
         progress.restarted();
         instruments.restart();
         tokio::select! {
