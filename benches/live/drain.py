@@ -249,7 +249,7 @@ def kept(transactions):
     return transactions * BATCH - out
 
 
-def run_logweir(binary, server, directory, file, with_rules=False):
+def run_logweir(binary, server, directory, file, with_rules=False, in_memory=False):
     if os.path.basename(binary) == "land":
         environment = dict(os.environ, LAND_PASSWORD="weir")
         return measured([binary, "mysql", str(server.port), "weir", file], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -271,6 +271,7 @@ streams:
     start: {{ file: {file}, position: 4 }}
     destinations:
       - profile: lake
+{"    change_log: memory" if in_memory else ""}
 {RULES if with_rules else ""}""")
     environment = dict(os.environ, DRAIN_PASSWORD="weir", DRAIN_KEY="0123456789abcdef0123456789abcdef")
     return measured([binary, "run", config, "--until-caught-up"], env=environment, stderr=subprocess.DEVNULL)
@@ -315,7 +316,9 @@ def main():
                     for number, (log, _) in enumerate(files, 1):
                         os.makedirs(f"{options.keep}/{kind}", exist_ok=True)
                         shutil.copy(f"{directory}/data/{log}", f"{options.keep}/{kind}/mysql-bin.{number:06}")
-                raw, dbz, ours, dbz_rules, ours_rules = [], [], [], [], []
+                raw, dbz, ours, dbz_rules, ours_rules, in_memory = [], [], [], [], [], []
+                # The bench `land` keeps changes in memory anyway.
+                both = os.path.basename(options.logweir) != "land"
                 copy = os.path.join(directory, "copy")
                 for _ in range(options.repeats):
                     os.makedirs(copy)
@@ -326,6 +329,8 @@ def main():
                         print(f"the raw copy has {copied} bytes, the server says {size}", file=sys.stderr)
                     shutil.rmtree(copy)
                     ours.append(run_logweir(os.path.abspath(options.logweir), server, directory, first))
+                    if both:
+                        in_memory.append(run_logweir(os.path.abspath(options.logweir), server, directory, first, False, True))
                     if debezium:
                         dbz.append(debezium.run(rows))
                     if options.rules:
@@ -338,6 +343,8 @@ def main():
                 if dbz:
                     base["debezium"] = summary("Debezium 3.6.3", dbz, rows, {})
                 summary("logweir", ours, rows, base)
+                if in_memory:
+                    summary("logweir, change_log: memory", in_memory, rows, base)
                 if dbz_rules:
                     base = {"debezium": summary("Debezium, mask and filter", dbz_rules, rows, {})}
                 if ours_rules:
