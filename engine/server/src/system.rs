@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array};
-use logweir_core::{Clock as _, Error, LogMark, Relation, Result, SystemClock, TimestampMicros};
+use logweir_core::{Clock as _, Error, ErrorKind, LogMark, Relation, Result, SystemClock, TimestampMicros};
 use logweir_runtime::ChangeLogSpec;
 use logweir_runtime::changelog::segment::{Extent, SegmentCursor};
 use logweir_runtime::checkpoint::{CheckpointDocument, ConsumerCheckpoint};
@@ -21,9 +21,13 @@ pub(crate) struct SystemTables {
 impl SystemTables {
     /// Adds a stream.
     pub(crate) fn add(&mut self, document: &CheckpointDocument, log: Option<&ChangeLogSpec>) -> Result<()> {
-        let extent = match log {
-            Some(log) => SegmentCursor::extent(&log.segments.directory)?,
-            None => None,
+        let extent = match log.map(|log| SegmentCursor::extent(&log.segments.directory)) {
+            // Who asks for something else need not hear of it; who reads what is damaged does.
+            Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(stream = document.stream, error = %error.report(), "the change log cannot be described");
+                None
+            }
+            extent => extent.transpose()?.flatten(),
         };
         self.streams.push((document.stream.clone(), document.passed().cloned(), extent));
         let consumers = document.consumers.iter().map(|(name, part)| (document.stream.clone(), name.clone(), part.clone()));

@@ -18,6 +18,8 @@ pub(crate) struct LogTail {
     pub(crate) directory: PathBuf,
     /// Everything at or before it is visible in the destination.
     pub(crate) visible: LogPosition,
+    /// The log holds everything at or before it, as the checkpoint says.
+    pub(crate) logged: LogPosition,
     /// What happens to changes on their way to it.
     pub(crate) transforms: TransformFactory,
     pub(crate) has_transforms: bool,
@@ -47,6 +49,16 @@ impl Tail for LogTail {
             }
             Err(error) => return Err(error),
         };
+        if last.position < self.logged {
+            // Less than there was would look like the present, and is the past.
+            return Err(Error::corrupt("the change log does not hold what the checkpoint says")
+                .context("directory", self.directory.display())
+                .context("position", self.logged)
+                .remedy(
+                    "a process that has just begun the log anew is there in a moment: ask again; else restart the stream, which mends the log or \
+                     begins it anew where the slowest destination is",
+                ));
+        }
         // A destination may be ahead of what the log holds durably, but not of what it holds.
         Ok(TailSpan { after: self.visible, through: last.position.max(self.visible), commit_time: last.commit_time })
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use logweir_tests::engine::Engine;
 use logweir_tests::oracle::{Lake, assert_equal};
-use logweir_tests::servers::{DatabaseServer, FaultyProxy, MotoServer};
+use logweir_tests::servers::{DatabaseServer, FaultyProxy, MotoServer, free_port};
 use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -116,13 +116,13 @@ async fn a_destination_that_breaks_does_so_alone_where_the_log_acknowledges() {
     two_destinations("log", 502).await;
 }
 
-/// The last segment of the change log.
-fn last_segment(engine: &Engine) -> Option<PathBuf> {
-    let files = std::fs::read_dir(engine.directory().join("state/shop/log")).ok()?;
+/// The segments of the change log, the oldest first.
+fn segments(engine: &Engine) -> Vec<PathBuf> {
+    let Ok(files) = std::fs::read_dir(engine.directory().join("state/shop/log")) else { return Vec::new() };
     let mut files: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "changes"));
     files.sort();
-    files.pop()
+    files
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +140,7 @@ async fn segments_that_a_crash_tore_are_mended() {
         let running = engine.start(&["run"]);
         tokio::time::sleep(Duration::from_millis(rng.random_range(200..1800))).await;
         running.kill();
-        let Some(path) = last_segment(&engine) else { continue };
+        let Some(path) = segments(&engine).pop() else { continue };
         let mut bytes = std::fs::read(&path).unwrap();
         match rng.random_range(0..4) {
             0 => {}
@@ -160,6 +160,72 @@ async fn segments_that_a_crash_tore_are_mended() {
     for lake in [engine.destination(), &second] {
         println!("{}", assert_equal(&server, lake, SCHEMA, &TABLES, true).await);
     }
+}
+
+/// A destination is away, a segment that it needs is damaged meanwhile: it says so and lands nothing behind the damage, queries over what is on
+/// its way to it say so, too, and what they tell to do loses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_segment_is_told_and_the_remedy_loses_nothing() {
+    let (server, moto) = (DatabaseServer::mariadb(&[]).await, MotoServer::start());
+    let proxy = FaultyProxy::start(moto.port());
+    let archive = Lake::Bucket { endpoint: proxy.endpoint(), bucket: moto.bucket().to_owned(), prefix: "archive".to_owned() };
+    let port = free_port();
+    let engine = Engine::new(&server, SCHEMA)
+        .also("archive", &archive)
+        .set("/http", json!({ "listen": format!("127.0.0.1:{port}") }))
+        // Segments of 1 MiB.
+        .set("/streams/shop/change_log", json!({ "retain": { "size": "16MiB" }, "compression": "none" }));
+    let mut connection = server.connect().await;
+    let mut workload = Workload::new(seed(505), WorkloadOptions { truncates: true, columns: true });
+    workload.create(&mut connection).await;
+    engine.catch_up();
+
+    proxy.set_unavailable(true);
+    let mut running = engine.start(&["run"]);
+    let deadline = Instant::now() + 5 * A_MINUTE;
+    while segments(&engine).len() < 4 {
+        assert!(Instant::now() < deadline && running.is_running(), "{}", running.messages());
+        workload.run(&mut connection, 20).await;
+    }
+    running.terminate(2 * A_MINUTE);
+    let damaged = segments(&engine).swap_remove(1);
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&damaged, bytes).unwrap();
+
+    proxy.set_unavailable(false);
+    let mut running = engine.start(&["run"]);
+    running.wait_for_message("a destination has failed", 2 * A_MINUTE);
+    let messages = running.messages();
+    assert!(messages.contains("a segment of the change log is damaged") && messages.contains(damaged.to_str().unwrap()), "{messages}");
+    assert!(messages.contains("stop the stream, remove the change log's directory and start again"), "{messages}");
+    let status = status(&engine);
+    let failed = status.pointer("/streams/0/destinations").and_then(Value::as_array).unwrap();
+    let failed = failed.iter().find(|part| part["destination"] == "archive").unwrap();
+    assert!(failed["failed"] == true && failed["error"].as_str().unwrap().contains("is damaged"), "{status}");
+    // The other one goes on.
+    let before = rows_landed(&engine, "lake");
+    let deadline = Instant::now() + A_MINUTE;
+    while rows_landed(&engine, "lake") < before + 50 {
+        assert!(Instant::now() < deadline && running.is_running(), "{}", running.messages());
+        workload.run(&mut connection, 5).await;
+    }
+    let count = |destination: &str| engine.run(&["sql", &format!("SELECT count(*) FROM \"shop/{destination}\".shop.accounts")], A_MINUTE);
+    assert_eq!(count("lake").code, Some(0));
+    let refused = count("archive");
+    assert!(refused.code == Some(1) && refused.stderr.contains("is damaged"), "{refused:?}");
+    let ended = running.terminate(2 * A_MINUTE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    // Started again it says the same.
+    let again = engine.run(&["run", "--until-caught-up"], 2 * A_MINUTE);
+    assert!(again.code == Some(1) && again.stderr.contains("is damaged"), "{}", again.stderr);
+
+    std::fs::remove_dir_all(engine.directory().join("state/shop/log")).unwrap();
+    engine.catch_up();
+    println!("{}", assert_equal(&server, engine.destination(), SCHEMA, &TABLES, true).await);
+    println!("{}", assert_equal(&server, &Lake::bucket(&moto, "archive"), SCHEMA, &TABLES, true).await);
+    assert_eq!(count("archive").stdout, count("lake").stdout);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -311,18 +311,15 @@ impl Drop for Appender {
     }
 }
 
-/// An entry and its number.
-type Numbered = (u64, Entry);
-
 /// A consumer's place in the log. Dropping it lets the log in memory forget what it had not read.
 pub struct Cursor {
     log: ChangeLog,
     id: u64,
     from: Option<LogPosition>,
     /// What is being read from disk.
-    reading: Option<JoinHandle<Result<Vec<Numbered>>>>,
-    /// What was read from there.
-    read: VecDeque<Numbered>,
+    reading: Option<JoinHandle<Result<Vec<Entry>>>>,
+    /// What was read from there, from the number on that comes next.
+    read: VecDeque<Entry>,
 }
 
 impl fmt::Debug for Cursor {
@@ -348,10 +345,7 @@ impl Cursor {
                     grown.await;
                     continue;
                 }
-                Taken::Behind { next, below } => match self.take_from_disk(next, below).await? {
-                    Some(entry) => entry,
-                    None => continue,
-                },
+                Taken::Behind { next, below } => self.take_from_disk(next, below).await?,
             };
             if let Some(entry) = self.after_start(entry) {
                 return Ok(Some(entry));
@@ -387,9 +381,13 @@ impl Cursor {
         }
     }
 
-    /// The next entry below number `below` that is on disk; `None` if nothing of that kind is left.
-    async fn take_from_disk(&mut self, next: u64, below: u64) -> Result<Option<Entry>> {
-        while self.read.is_empty() {
+    /// Entry number `next`, which is on disk, as is everything below number `below`.
+    async fn take_from_disk(&mut self, next: u64, below: u64) -> Result<Entry> {
+        loop {
+            if let Some(entry) = self.read.pop_front() {
+                self.moved_to(next + 1);
+                return Ok(entry);
+            }
             let reading = match &mut self.reading {
                 Some(reading) => reading,
                 None => {
@@ -400,17 +398,8 @@ impl Cursor {
             };
             let read = reading.await;
             self.reading = None;
-            let read = read.map_err(|error| Error::internal("reading the change log did not end").source(error))??;
-            if read.is_empty() {
-                // Numbers that are no entries on disk: relations that it had already.
-                self.moved_to(below);
-                return Ok(None);
-            }
-            self.read.extend(read);
+            self.read = read.map_err(|error| Error::internal("reading the change log did not end").source(error))??.into();
         }
-        let Some((number, entry)) = self.read.pop_front() else { return Ok(None) };
-        self.moved_to(number + 1);
-        Ok(Some(entry))
     }
 
     fn moved_to(&self, next: u64) {
@@ -491,7 +480,7 @@ enum Taken {
 }
 
 /// Reads the next entries of a log on disk.
-async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> Result<Vec<Numbered>> {
+async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> Result<Vec<Entry>> {
     let (mut segments, bytes) = blocking(move || {
         let bytes = segments.next_bytes()?;
         Ok((segments, bytes))
@@ -499,7 +488,7 @@ async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> 
     .await?;
     let bytes = bytes.max(READ_BYTES.min(memory.total_bytes() / READERS));
     let permit = Arc::new(memory.acquire(bytes).await);
-    blocking(move || segments.read(below, bytes, READ_ENTRIES, &permit)).await
+    blocking(move || segments.read_written(below, bytes, READ_ENTRIES, &permit)).await
 }
 
 /// Runs file work where it may block.

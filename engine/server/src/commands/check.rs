@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, Finding, LogMark, Relation, Result, Severity, Sink, Transform as _};
+use logweir_core::{Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
 use logweir_runtime::Acknowledge;
-use logweir_runtime::changelog::segment::SegmentCursor;
+use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{SqlProblem, SqlTransform};
 use serde::Serialize;
@@ -190,7 +190,11 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
         && let Some(mark) = CheckpointDocument::from_bytes(&document)?.log.map(|log| log.mark.position)
     {
         let directory = log.segments.directory.clone();
-        let held = SegmentCursor::extent(&directory)?.is_some_and(|extent| extent.last.position >= mark);
+        let held = match SegmentCursor::locate(&directory, Locate::Position(LogPosition::MAX)) {
+            Ok((_, last)) => last.position >= mark,
+            Err(error) if matches!(error.kind(), ErrorKind::LogGone | ErrorKind::Corrupt) => false,
+            Err(error) => return Err(error),
+        };
         if !held {
             findings.push(Finding {
                 severity: Severity::Warning,

@@ -90,13 +90,15 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
 
 /// What is on its way to a destination, where changes are kept on disk and it has a place in them.
 fn tail(loaded: &Loaded, stream: &str, destination: &Destination, document: &CheckpointDocument) -> Result<Option<Arc<dyn Tail>>> {
-    let (Some(log), Some(_), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name())) else {
+    let (Some(log), Some(logged), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name()))
+    else {
         return Ok(None);
     };
     let transforms = loaded.destination_transforms(loaded.stream(stream)?, destination, &Extra::default())?;
     Ok(Some(Arc::new(LogTail {
         directory: log.segments.directory,
         visible: part.visible(),
+        logged: logged.mark.position,
         transforms,
         has_transforms: !destination.transforms.is_empty(),
         bytes_max: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / TAIL_FRACTION,

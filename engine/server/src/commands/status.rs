@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use logweir_core::{BackfillProgress, Clock as _, Result, SystemClock};
+use logweir_core::{BackfillProgress, Clock as _, ErrorKind, Result, SystemClock};
 use logweir_runtime::changelog::segment::SegmentCursor;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
@@ -137,15 +137,19 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
             None => None,
         },
     };
+    let (change_log, damage) = match change_log(loaded, name, full) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => (None, Some(error.report())),
+        change_log => (change_log?, None),
+    };
     Ok(StreamStatus {
         stream: name.to_owned(),
         state: word("state").unwrap_or_else(|| offline.to_owned()),
-        error: word("error"),
+        error: word("error").or(damage),
         checkpoint,
         read_position: word("position"),
         source_retained_bytes: live.and_then(|live| live["source_retained_bytes"].as_u64()),
         backfill,
-        change_log: change_log(loaded, name, full)?,
+        change_log,
         destinations,
         tables,
     })

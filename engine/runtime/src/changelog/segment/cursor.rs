@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use logweir_core::{ChangeBatch, Error, LogMark, LogPosition, MemoryPermit, Relation, Result, TimestampMicros};
 
-use super::frame::{Header, Kind};
+use super::frame::{Header, Kind, NoFrame};
+use super::index::Point;
 use super::reader::{Frame, Place, SegmentReader};
-use super::segments;
+use super::{damaged, segments};
 use crate::changelog::window::Entry;
 
 /// Where reading begins.
@@ -19,6 +20,16 @@ pub enum Locate {
     Position(LogPosition),
     /// The last mark whose commit time is at or before a time: everything committed later lies behind it.
     Time(TimestampMicros),
+}
+
+impl Locate {
+    fn fits(self, mark: &Header) -> bool {
+        match self {
+            Locate::Earliest => true,
+            Locate::Position(position) => mark.last <= position,
+            Locate::Time(time) => mark.time.is_none_or(|commit| commit <= time),
+        }
+    }
 }
 
 /// What a log holds.
@@ -66,58 +77,60 @@ impl SegmentCursor {
 
     /// A cursor behind a mark, and the mark. An error of kind `LogGone` if there is none.
     pub fn locate(directory: &Path, place: Locate) -> Result<(Self, LogMark)> {
-        let fits = |header: &Header| match place {
-            Locate::Earliest => true,
-            Locate::Position(position) => header.last <= position,
-            Locate::Time(time) => header.time.is_none_or(|commit| commit <= time),
-        };
-        let mut chosen: Option<SegmentReader> = None;
-        for (_, path) in segments(directory)? {
-            let Some(reader) = SegmentReader::open(&path)? else { continue };
-            // A writer may have made the file just now.
-            let Place::Frame(header) = reader.place()? else { break };
-            if header.kind != Kind::Mark || !fits(&header) {
-                break;
+        let files = segments(directory)?;
+        let newest = files.len().saturating_sub(1);
+        let mut order: Vec<usize> = (0..files.len()).collect();
+        if place != Locate::Earliest {
+            order.reverse();
+        }
+        for at in order {
+            let (first, path) = &files[at];
+            let Some(mut reader) = SegmentReader::open(*first, path)? else { continue };
+            match reader.place()? {
+                Place::Frame(header) if header.kind == Kind::Mark && place.fits(&header) => {}
+                // The others are older, or say themselves what is wrong with this one when it is read.
+                Place::End(NoFrame::Broken) if at == newest && place != Locate::Earliest => return Err(reader.damaged()),
+                // Behind the place, or made just now.
+                _ => continue,
             }
-            chosen = Some(reader);
-            if place == Locate::Earliest {
-                break;
+            let point = match place {
+                Locate::Position(position) => reader.index()?.and_then(|index| index.point_behind(position)).cloned(),
+                _ => None,
+            };
+            let mut found = Self::last_mark(&mut reader, point.as_ref(), place)?;
+            if found.is_none() && point.is_some() {
+                found = Self::last_mark(&mut reader, None, place)?;
+            }
+            // One that begins within what follows a mark may hold none itself.
+            if let Some((mark, entry)) = found {
+                return Ok((Self::at(directory, entry), mark));
             }
         }
-        let Some(mut reader) = chosen else { return Err(gone(place)) };
-        // A segment that begins within a transaction has its mark before it.
-        let start = match place {
-            Locate::Position(position) => reader.index().map_or(0, |index| index.offset_behind(position)),
-            _ => 0,
-        };
-        let mut found = Self::last_mark(&mut reader, start, place, &fits)?;
-        if found.is_none() && start > 0 {
-            found = Self::last_mark(&mut reader, 0, place, &fits)?;
-        }
-        let (mark, entry) = found.ok_or_else(|| gone(place))?;
-        Ok((SegmentCursor { directory: directory.to_owned(), entry, reader: None }, mark))
+        Err(gone(place))
     }
 
-    /// The last mark from `start` on that fits, and the number of the entry behind it.
-    fn last_mark(reader: &mut SegmentReader, start: u64, place: Locate, fits: &dyn Fn(&Header) -> bool) -> Result<Option<(LogMark, u64)>> {
-        reader.offset = start;
+    /// The last mark from a point on that fits (the first, for the earliest), and the number of the entry behind it.
+    fn last_mark(reader: &mut SegmentReader, from: Option<&Point>, place: Locate) -> Result<Option<(LogMark, u64)>> {
+        reader.seek_point(from);
         let mut found = None;
         while let Place::Frame(header) = reader.place()? {
             if header.kind == Kind::Mark {
-                if !fits(&header) {
+                if !place.fits(&header) {
                     break;
                 }
-                found = Some((reader.offset, header));
-                if place == Locate::Earliest {
-                    break;
+                if !header.within {
+                    found = Some((reader.offset(), header));
+                    if place == Locate::Earliest {
+                        break;
+                    }
                 }
             }
-            reader.offset += header.frame_bytes();
+            reader.step(&header);
         }
         let Some((offset, header)) = found else { return Ok(None) };
-        reader.offset = offset;
+        reader.seek(offset, header.entry);
         match reader.read(&header, &Arc::default())? {
-            Some(Frame::Mark(mark)) => Ok(Some((mark, header.entry + u64::from(!header.repeats)))),
+            Some(Frame::Mark(mark)) => Ok(Some((mark, reader.next_entry()))),
             _ => Err(reader.damaged()),
         }
     }
@@ -138,8 +151,8 @@ impl SegmentCursor {
         Ok(Some(Extent { first, last, bytes, segments: files.len() }))
     }
 
-    /// The changes of the relations wanted behind `after` and up to the mark `through`, in the order of the log. An error of kind `Config` if they
-    /// take more than `bytes_max` in memory, of kind `LogGone` if the log begins later.
+    /// The changes of the relations wanted behind `after` and up to the mark `through`, in the order of the log: all of them, or an error. It is of
+    /// kind `Config` if they take more than `bytes_max` in memory, of kind `LogGone` if the log begins later, of kind `Corrupt` if it is damaged.
     pub fn changes(
         directory: &Path,
         after: LogPosition,
@@ -153,32 +166,28 @@ impl SegmentCursor {
         }
         let mut cursor = Self::behind(directory, after)?;
         let mut bytes = 0;
-        while let Some(header) = cursor.next_header()? {
+        loop {
+            // The mark was there once, so what ends before it was damaged, or cut off by a process that has begun since.
+            let Some(header) = cursor.next_header()? else { return Err(cursor.cut_short()) };
             if header.kind == Kind::Mark && header.last >= through {
-                break;
+                return Ok(changes);
             }
             let reader = cursor.reader.as_mut().expect("a header was read from it");
             let reads = header.kind == Kind::Changes && header.last > after && wanted(reader.relation(header.relation)?);
-            if !reads {
-                let before = reader.offset;
-                reader.skip(&header)?;
-                if reader.offset == before {
-                    break;
+            if reads {
+                bytes += usize::try_from(header.memory_bytes).unwrap_or(usize::MAX);
+                if bytes > bytes_max {
+                    return Err(Error::config("more changes of the table are on their way than memory holds")
+                        .context("bytes at least", bytes)
+                        .remedy("give `memory` more, or wait until the destination has caught up"));
                 }
-                cursor.entry = header.entry + 1;
-                continue;
+                let Some(Frame::Changes(batch)) = reader.read(&header, &Arc::default())? else { return Err(reader.damaged()) };
+                changes.extend(batch.after(after));
+            } else if !reader.skip(&header)? {
+                return Err(reader.damaged());
             }
-            bytes += usize::try_from(header.memory_bytes).unwrap_or(usize::MAX);
-            if bytes > bytes_max {
-                return Err(Error::config("more changes of the table are on their way than memory holds")
-                    .context("bytes at least", bytes)
-                    .remedy("give `memory` more, or wait until the destination has caught up"));
-            }
-            let Some(Frame::Changes(batch)) = reader.read(&header, &Arc::default())? else { break };
             cursor.entry = header.entry + 1;
-            changes.extend(batch.after(after));
         }
-        Ok(changes)
     }
 
     /// Bytes in memory of the next batch; 0 if something else, or nothing, comes next.
@@ -189,97 +198,118 @@ impl SegmentCursor {
         })
     }
 
-    /// The next entries below number `below` with their numbers: at least one if there is one, and more up to `bytes` and `entries`.
-    /// Their batches share `memory`.
-    pub fn read(&mut self, below: u64, bytes: usize, entries: usize, memory: &Arc<MemoryPermit>) -> Result<Vec<(u64, Entry)>> {
+    /// The next entries below number `below`, up to which everything is written: at least one, and more up to `bytes` and `entries`.
+    /// Their batches share `memory`. They have the numbers from [`entry`](Self::entry) on, without a gap; an error of kind `Corrupt` says that what comes
+    /// next is damaged or missing.
+    pub fn read_written(&mut self, below: u64, bytes: usize, entries: usize, memory: &Arc<MemoryPermit>) -> Result<Vec<Entry>> {
+        let read = self.read(below, bytes, entries, memory)?;
+        if read.is_empty() { Err(self.cut_short()) } else { Ok(read) }
+    }
+
+    /// The same of a log that somebody may be writing to; none if there is none (yet).
+    pub(super) fn read(&mut self, below: u64, bytes: usize, entries: usize, memory: &Arc<MemoryPermit>) -> Result<Vec<Entry>> {
         let mut read = Vec::new();
         let mut taken = 0;
-        while read.len() < entries {
-            let Some(header) = self.next_header()? else { break };
+        while read.len() < entries && self.entry < below {
+            let header = match self.next_header() {
+                Ok(Some(header)) => header,
+                // What comes before an error is handed out before it.
+                Err(error) if read.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            };
             let size = if header.kind == Kind::Changes { usize::try_from(header.memory_bytes).unwrap_or(usize::MAX) } else { 0 };
-            if header.entry >= below || (!read.is_empty() && size > bytes.saturating_sub(taken)) {
+            if !read.is_empty() && size > bytes.saturating_sub(taken) {
                 break;
             }
             taken += size;
             let reader = self.reader.as_mut().expect("a header was read from it");
-            let entry = match reader.read(&header, memory)? {
-                None => break,
-                Some(Frame::Relation(relation)) => Entry::Relation(relation),
-                Some(Frame::Changes(batch)) => Entry::Changes(batch),
-                Some(Frame::Mark(mark)) => Entry::Mark(mark),
+            let entry = match reader.read(&header, memory) {
+                Ok(None) => break,
+                Ok(Some(Frame::Relation(relation))) => Entry::Relation(relation),
+                Ok(Some(Frame::Changes(batch))) => Entry::Changes(batch),
+                Ok(Some(Frame::Mark(mark))) => Entry::Mark(mark),
+                Err(error) if read.is_empty() => return Err(error),
+                Err(_) => break,
             };
             self.entry = header.entry + 1;
-            read.push((header.entry, entry));
+            read.push(entry);
         }
         Ok(read)
     }
 
-    /// The header of the next frame that is an entry wanted; `None` if there is none yet.
+    /// The header of the next entry wanted; `None` if there is none yet.
     fn next_header(&mut self) -> Result<Option<Header>> {
+        // Where a segment ended last, though there was another one already.
+        let mut ended = None;
         loop {
-            if self.reader.is_none() && !self.open()? {
-                return Ok(None);
-            }
-            let reader = self.reader.as_mut().expect("a segment was opened just before");
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                None => match Self::open(&self.directory, self.entry)? {
+                    Some(reader) => self.reader.insert(reader),
+                    None => return Ok(None),
+                },
+            };
             match reader.place()? {
-                Place::Frame(header) if header.repeats || header.entry < self.entry => {
-                    let before = reader.offset;
-                    reader.skip(&header)?;
-                    if reader.offset == before {
-                        // A relation that is not whole yet.
-                        return Ok(None);
-                    }
-                }
-                Place::Frame(header) => return Ok(Some(header)),
-                Place::Sealed(next) => {
-                    self.entry = self.entry.max(next);
-                    self.reader = None;
-                    if !self.open()? {
-                        return Ok(None);
-                    }
-                }
-                Place::End(_) => return Ok(None),
+                Place::Frame(header) if !header.repeats && header.entry == self.entry => return Ok(Some(header)),
+                Place::Frame(header) if reader.skip(&header)? => continue,
+                _ => {}
+            }
+            // It ends here, or what comes is not whole (yet). Before the next segment is made, everything is written to this one.
+            let files = segments(&self.directory)?;
+            let Some((first, path)) = files.iter().find(|(first, _)| *first > reader.first_entry()) else { return Ok(None) };
+            let place = Some(reader.offset());
+            if *first == reader.next_entry() {
+                self.reader = Some(SegmentReader::open(*first, path)?.ok_or_else(no_longer)?);
+            } else if ended != place {
+                // Written, perhaps, between the look at it and the look at the directory.
+                ended = place;
+            } else if reader.path().exists() {
+                return Err(reader.damaged());
+            } else {
+                return Err(no_longer());
             }
         }
     }
 
-    /// Opens the segment of the next entry; false if there is none yet.
-    fn open(&mut self) -> Result<bool> {
+    /// Opens the segment that an entry is in, or before; `None` if there is none yet.
+    fn open(directory: &Path, entry: u64) -> Result<Option<SegmentReader>> {
         // A segment that goes between the list and the opening is looked for once more.
         for _ in 0..2 {
-            let files = segments(&self.directory)?;
-            let after = files.partition_point(|(first, _)| *first <= self.entry);
-            let Some((_, path)) = after.checked_sub(1).map(|index| &files[index]) else {
-                if files.is_empty() {
-                    return Ok(false);
-                }
-                return Err(no_longer());
+            let files = segments(directory)?;
+            let after = files.partition_point(|(first, _)| *first <= entry);
+            let Some((first, path)) = after.checked_sub(1).map(|index| &files[index]) else {
+                return if files.is_empty() { Ok(None) } else { Err(no_longer()) };
             };
-            let Some(mut reader) = SegmentReader::open(path)? else { continue };
-            if let Some(index) = reader.index() {
-                if index.next_entry <= self.entry {
-                    // Sealed before the entry: it is the next one's first, or there is a gap.
-                    return if after < files.len() { Err(no_longer()) } else { Ok(false) };
-                }
-                let offset = index.offset_of_entry(self.entry);
-                reader.offset = offset;
-            }
-            self.reader = Some(reader);
-            return Ok(true);
+            let Some(mut reader) = SegmentReader::open(*first, path)? else { continue };
+            let point = reader.index()?.and_then(|index| index.point_before_entry(entry)).cloned();
+            reader.seek_point(point.as_ref());
+            return Ok(Some(reader));
         }
         Err(no_longer())
+    }
+
+    /// Here something ends that was longer.
+    fn cut_short(&self) -> Error {
+        match &self.reader {
+            Some(reader) => reader.damaged(),
+            None => damaged("the segments of the change log are missing").context("directory", self.directory.display()),
+        }
     }
 }
 
 impl std::fmt::Debug for SegmentReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SegmentReader({} at {})", self.path().display(), self.offset)
+        write!(f, "SegmentReader({} at {})", self.path().display(), self.offset())
     }
 }
 
 fn no_longer() -> Error {
     Error::log_gone("the change log no longer holds what comes next")
-        .remedy("what is missing is older than change_log.retain: give the destination a backfill, or let the log keep more")
+        .remedy(
+            "what is missing is older than change_log.retain, or its segments were removed: give the destination a backfill, and let the log \
+             keep more; with `acknowledge: destination` remove the log's directory while the stream does not run, and it reads again from the \
+             source",
+        )
 }
 
 fn gone(place: Locate) -> Error {

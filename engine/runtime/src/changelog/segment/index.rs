@@ -81,7 +81,9 @@ impl Index {
         }
         match header.kind {
             Kind::Relation => {
-                if let Some((name, version)) = relation {
+                if let Some((name, version)) = relation
+                    && header.relation as usize == self.relations.len()
+                {
                     self.relations.push(RelationPlace { offset, name: name.clone(), version, rows: 0 });
                 }
             }
@@ -101,15 +103,15 @@ impl Index {
         }
     }
 
-    /// Where to begin to look for entry `entry`.
-    pub(super) fn offset_of_entry(&self, entry: u64) -> u64 {
+    /// Where to begin to look for entry `entry`; `None`: at the beginning.
+    pub(super) fn point_before_entry(&self, entry: u64) -> Option<&Point> {
         let after = self.points.partition_point(|point| point.entry <= entry);
-        after.checked_sub(1).map_or(0, |index| self.points[index].offset)
+        after.checked_sub(1).map(|index| &self.points[index])
     }
 
-    /// Where to begin to look for what lies behind `position`.
-    pub(super) fn offset_behind(&self, position: LogPosition) -> u64 {
+    /// Where to begin to look for what lies behind `position`; `None`: at the beginning.
+    pub(super) fn point_behind(&self, position: LogPosition) -> Option<&Point> {
         let after = self.points.partition_point(|point| point.before <= position);
-        after.checked_sub(1).map_or(0, |index| self.points[index].offset)
+        after.checked_sub(1).map(|index| &self.points[index])
     }
 }

@@ -5,6 +5,9 @@
 //! with an index; the last one is written to. Each frame has a checksum: whatever a crash leaves behind the last whole frame is cut
 //! off when the log is opened, and so is what lies behind the mark that the checkpoint names, for the source tells it again.
 //!
+//! Entries are numbered through, and each is a frame with its number. Who reads takes one number behind the other, from segment to segment,
+//! and what is missing or damaged in between is an error, never passed over.
+//!
 //! Any process may read while one writes. A segment is never changed but at its end, and goes as a whole when it has been kept long
 //! enough.
 
@@ -29,7 +32,7 @@ pub use cursor::{Extent, Locate, SegmentCursor};
 use frame::Kind;
 use index::Index;
 use reader::{Frame, Place, SegmentReader};
-use writer::SegmentWriter;
+use writer::{Opening, SegmentWriter};
 
 /// The end of a segment's name.
 const SUFFIX: &str = ".changes";
@@ -79,17 +82,31 @@ impl SegmentOptions {
     }
 }
 
-/// A sealed segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
+/// What a person can do about damage. Removing the log loses nothing where the source still has what it holds.
+const DAMAGE_REMEDY: &str = "nothing is passed over. With `acknowledge: destination`: stop the stream, remove the change log's directory and \
+     start again; the source still has everything, and nothing is lost. With `acknowledge: log` the source may have forgotten it: put the \
+     segment back from a copy, or give the destinations that still need it a backfill; `logweir replay` with a later --from gives them \
+     what lies behind the damage";
+
+/// What stands on disk is not what was written.
+fn damaged(what: &'static str) -> Error {
+    Error::corrupt(what).remedy(DAMAGE_REMEDY)
+}
+
+/// A sealed segment, to whom keeps or removes it.
+#[derive(Debug)]
+struct Segment {
     path: PathBuf,
     first_entry: u64,
-    next_entry: u64,
-    opening: LogPosition,
-    opening_time: Option<TimestampMicros>,
     last: LogPosition,
     ended_at: TimestampMicros,
     bytes: u64,
+}
+
+impl Segment {
+    fn new(path: PathBuf, index: &Index, bytes: u64) -> Self {
+        Segment { path, first_entry: index.first_entry, last: index.last, ended_at: index.ended_at, bytes }
+    }
 }
 
 /// The writing end of a change log on disk. There is one: its directory is locked.
@@ -100,6 +117,8 @@ pub struct SegmentLog {
     active: Option<SegmentWriter>,
     /// The last mark appended.
     mark: Option<LogMark>,
+    /// Nothing was appended since.
+    at_mark: bool,
     next_entry: u64,
     _lock: File,
 }
@@ -112,7 +131,8 @@ impl SegmentLog {
         std::fs::create_dir_all(directory).map_err(|error| file_failed("could not create the change log's directory", directory, error))?;
         let lock = lock(directory)?;
         let encoding = Encoding::new(options.compression)?;
-        let mut log = SegmentLog { encoding, sealed: Vec::new(), active: None, mark: None, next_entry: 0, _lock: lock, options };
+        let mut log =
+            SegmentLog { encoding, sealed: Vec::new(), active: None, mark: None, at_mark: false, next_entry: 0, _lock: lock, options };
         let kept = match mark {
             Some(mark) => log.resume(mark)?,
             None => false,
@@ -122,7 +142,7 @@ impl SegmentLog {
             for (_, path) in segments(&log.options.directory)? {
                 remove(&path)?;
             }
-            log.sync_directory()?;
+            sync_directory(&log.options.directory)?;
         }
         Ok(log)
     }
@@ -152,38 +172,34 @@ impl SegmentLog {
     /// Goes on behind `mark`, the last whole frame that is still right. False if the log does not hold it.
     fn resume(&mut self, mark: LogPosition) -> Result<bool> {
         let files = segments(&self.options.directory)?;
-        let mut openings = Vec::with_capacity(files.len());
-        for (_, path) in &files {
-            openings.push(SegmentReader::open(path)?.map(|reader| reader.place()).transpose()?);
-        }
-        // The last segment that begins at or before the mark.
-        let begins_before =
-            |place: &Option<Place>| matches!(place, Some(Place::Frame(header)) if header.kind == Kind::Mark && header.last <= mark);
-        let Some(chosen) = openings.iter().rposition(begins_before) else { return Ok(false) };
-        let Some(found) = scan(&files[chosen].1, mark)? else { return Ok(false) };
-        let mut sealed: Vec<Segment> = Vec::with_capacity(chosen);
-        for (_, path) in &files[..chosen] {
-            let segment = SegmentReader::open(path)?.and_then(|reader| sealed_segment(&reader));
-            match segment {
-                // Without a gap to the one before.
-                Some(segment) if sealed.last().is_none_or(|last| last.next_entry == segment.first_entry) => sealed.push(segment),
-                Some(segment) => sealed = vec![segment],
-                None => sealed.clear(),
+        let mut found = None;
+        // In the last segment that begins at or before the mark; what begins within that which follows the mark lies behind it.
+        for (at, (first, path)) in files.iter().enumerate().rev() {
+            let Some(reader) = SegmentReader::open(*first, path)? else { continue };
+            let Place::Frame(opening) = reader.place()? else { continue };
+            if opening.kind == Kind::Mark && opening.last <= mark {
+                found = scan(reader, mark)?.map(|found| (at, found));
+                if found.is_some() || !(opening.within && opening.last == mark) {
+                    break;
+                }
             }
         }
-        if sealed.last().is_some_and(|last| last.next_entry != found.index.first_entry) {
-            sealed.clear();
+        let Some((at, found)) = found else { return Ok(false) };
+        // Older ones are checked when they are read: who needs them is told what is wrong with them, and nobody else minds.
+        for (first, path) in files[..at].iter().rev() {
+            let segment = sealed_segment(*first, path, self.sealed.last(), mark)?;
+            self.sealed.push(segment);
         }
-        let whole = |path: &Path| sealed.iter().any(|segment| segment.path == *path);
-        for (_, path) in files[..chosen].iter().filter(|(_, path)| !whole(path)).chain(&files[chosen + 1..]) {
-            tracing::debug!(segment = %path.display(), "a segment of the change log that is not whole, or lies behind the checkpoint, goes");
+        self.sealed.reverse();
+        for (_, path) in &files[at + 1..] {
+            tracing::debug!(segment = %path.display(), "a segment of the change log that lies behind the checkpoint goes");
             remove(path)?;
         }
-        self.sync_directory()?;
+        sync_directory(&self.options.directory)?;
         self.next_entry = found.index.next_entry;
         self.mark = Some(found.mark);
-        self.active = Some(SegmentWriter::resume(files[chosen].1.clone(), found.bytes, found.index, found.relations, &self.encoding)?);
-        self.sealed = sealed;
+        self.at_mark = true;
+        self.active = Some(SegmentWriter::resume(files[at].1.clone(), found.bytes, found.index, found.relations, &self.encoding)?);
         Ok(true)
     }
 
@@ -192,36 +208,37 @@ impl SegmentLog {
         let number = self.next_entry;
         if let Some(active) = &self.active {
             let limit = self.options.segment_bytes();
-            let between = self.mark.as_ref().is_some_and(|mark| mark.position >= active.last());
-            if active.bytes() >= if between { limit } else { limit.saturating_mul(SEGMENT_OVERSIZE) } {
+            if active.bytes() >= if self.at_mark { limit } else { limit.saturating_mul(SEGMENT_OVERSIZE) } {
                 self.seal(now)?;
             }
         }
-        if self.active.is_none() {
-            match (&self.mark, entry) {
-                (Some(mark), _) => self.active = Some(SegmentWriter::create(self.path(number), number, mark, true)?),
-                (None, Entry::Mark(mark)) => {
-                    self.active = Some(SegmentWriter::create(self.path(number), number, mark, false)?);
-                    self.sync_directory()?;
-                    self.mark = Some(mark.clone());
-                    self.next_entry += 1;
-                    return Ok(());
-                }
-                (None, _) => return Err(Error::internal("a change log began with something else than a mark")),
+        let active = match (&mut self.active, &self.mark, entry) {
+            (Some(active), ..) => active,
+            (none, Some(mark), _) => {
+                let opening = if self.at_mark { Opening::Behind } else { Opening::Within };
+                let created = SegmentWriter::create(path_of(&self.options.directory, number), number, mark, opening)?;
+                sync_directory(&self.options.directory)?;
+                none.insert(created)
             }
-            self.sync_directory()?;
-        }
-        let active = self.active.as_mut().expect("a segment was opened just before");
+            (none, None, Entry::Mark(mark)) => {
+                *none = Some(SegmentWriter::create(path_of(&self.options.directory, number), number, mark, Opening::Entry)?);
+                sync_directory(&self.options.directory)?;
+                self.mark = Some(mark.clone());
+                self.at_mark = true;
+                self.next_entry += 1;
+                return Ok(());
+            }
+            (_, None, _) => return Err(Error::internal("a change log began with something else than a mark")),
+        };
         match entry {
-            Entry::Relation(relation) => {
-                active.relation(number, relation, false, &self.encoding)?;
-            }
+            Entry::Relation(relation) => active.relation(number, relation, &self.encoding)?,
             Entry::Changes(batch) => active.changes(number, batch, &self.encoding)?,
             Entry::Mark(mark) => {
-                active.mark(number, mark, false)?;
+                active.mark(number, mark)?;
                 self.mark = Some(mark.clone());
             }
         }
+        self.at_mark = matches!(entry, Entry::Mark(_));
         self.next_entry += 1;
         Ok(())
     }
@@ -255,22 +272,29 @@ impl SegmentLog {
         self.sealed.drain(..gone);
         Ok(bytes > self.options.retain_bytes && !self.sealed.is_empty())
     }
-
-    fn path(&self, first_entry: u64) -> PathBuf {
-        self.options.directory.join(format!("{first_entry:0DIGITS$}{SUFFIX}"))
-    }
-
-    fn sync_directory(&self) -> Result<()> {
-        let directory = &self.options.directory;
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| file_failed("could not make the change log durable", directory, error))
-    }
 }
 
 impl std::fmt::Debug for SegmentLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SegmentLog({}, {} to {})", self.options.directory.display(), self.first_entry(), self.next_entry)
     }
+}
+
+/// A segment that ends at or before `mark`. One whose index is damaged goes together with the one behind it.
+fn sealed_segment(first_entry: u64, path: &Path, following: Option<&Segment>, mark: LogPosition) -> Result<Segment> {
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    if let Some(mut reader) = SegmentReader::open(first_entry, path)?
+        && let Some(index) = reader.index()?
+    {
+        return Ok(Segment::new(path.to_owned(), index, bytes));
+    }
+    tracing::warn!(
+        segment = %path.display(),
+        "the index of a segment of the change log is damaged: a destination that still needs the segment goes by its changes, and says so if \
+         they are damaged, too"
+    );
+    let (last, ended_at) = following.map_or((mark, TimestampMicros(i64::MAX)), |following| (following.last, following.ended_at));
+    Ok(Segment { path: path.to_owned(), first_entry, last, ended_at, bytes })
 }
 
 /// Where a segment is cut off.
@@ -282,17 +306,16 @@ struct Found {
     relations: Vec<Arc<Relation>>,
 }
 
-/// Reads a segment up to a mark, the last of its position. `None` if it does not hold everything through it.
-fn scan(path: &Path, position: LogPosition) -> Result<Option<Found>> {
-    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(None) };
+/// Reads a segment up to a mark, the last of its position. `None` if it does not hold everything from its beginning through it.
+fn scan(mut reader: SegmentReader, position: LogPosition) -> Result<Option<Found>> {
     let mut index: Option<Index> = None;
-    let mut relations = Vec::new();
+    let mut relations: Vec<Arc<Relation>> = Vec::new();
     let mut found = None;
     while let Place::Frame(header) = reader.place()? {
         if header.last > position {
             break;
         }
-        let offset = reader.offset;
+        let offset = reader.offset();
         let index = match &mut index {
             Some(index) => index,
             None if header.kind == Kind::Mark => index.insert(Index::begin(&header)),
@@ -303,19 +326,22 @@ fn scan(path: &Path, position: LogPosition) -> Result<Option<Found>> {
                 if !reader.is_whole(&header)? {
                     break;
                 }
-                reader.skip(&header)?;
+                reader.step(&header);
                 index.note(&header, offset, None);
             }
             _ => match reader.read(&header, &Arc::default())? {
                 None => break,
                 Some(Frame::Relation(relation)) => {
                     index.note(&header, offset, Some((relation.name(), relation.version())));
-                    relations.push(relation);
+                    // One that is announced again keeps its number.
+                    if relations.len() < index.relations.len() {
+                        relations.push(relation);
+                    }
                 }
                 Some(Frame::Mark(mark)) => {
                     index.note(&header, offset, None);
-                    if mark.position == position {
-                        found = Some(Found { mark, bytes: reader.offset, index: index.clone(), relations: relations.clone() });
+                    if mark.position == position && !header.within {
+                        found = Some(Found { mark, bytes: reader.offset(), index: index.clone(), relations: relations.clone() });
                     }
                 }
                 Some(Frame::Changes(_)) => {}
@@ -325,18 +351,13 @@ fn scan(path: &Path, position: LogPosition) -> Result<Option<Found>> {
     Ok(found)
 }
 
-fn sealed_segment(reader: &SegmentReader) -> Option<Segment> {
-    let index = reader.index()?;
-    Some(Segment {
-        path: reader.path().to_owned(),
-        first_entry: index.first_entry,
-        next_entry: index.next_entry,
-        opening: index.opening,
-        opening_time: index.opening_time,
-        last: index.last,
-        ended_at: index.ended_at,
-        bytes: std::fs::metadata(reader.path()).map_or(0, |file| file.len()),
-    })
+fn path_of(directory: &Path, first_entry: u64) -> PathBuf {
+    directory.join(format!("{first_entry:0DIGITS$}{SUFFIX}"))
+}
+
+fn sync_directory(directory: &Path) -> Result<()> {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| file_failed("could not make the change log durable", directory, error))
 }
 
 /// The segments of a directory by their first entries; none if there is no such directory.

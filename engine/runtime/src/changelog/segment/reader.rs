@@ -11,9 +11,9 @@ use arrow_buffer::{Buffer, MutableBuffer};
 use logweir_core::{ChangeBatch, Error, LogMark, MemoryPermit, Relation, Result};
 
 use super::batch::Decoding;
-use super::file_failed;
 use super::frame::{HEADER_BYTES, Header, Kind, NoFrame, padded, verify};
-use super::index::Index;
+use super::index::{Index, Point};
+use super::{DAMAGE_REMEDY, damaged, file_failed};
 
 /// Bytes at the end of a sealed segment: the place of its index, and a word.
 pub(super) const TRAILER_BYTES: u64 = 16;
@@ -33,44 +33,77 @@ pub(super) enum Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Frame(Header),
-    /// The segment is sealed here; the next one begins with this entry.
-    Sealed(u64),
-    /// Nothing yet, or what a torn write left.
+    /// The segment is sealed here.
+    Sealed,
+    /// Nothing yet, what a torn write left, or what is damaged.
     End(NoFrame),
 }
 
-/// An open segment.
+/// An open segment. Frames are taken one behind the other, and each must have the number that comes next: nothing is passed over.
 pub(super) struct SegmentReader {
     file: File,
     path: PathBuf,
+    first_entry: u64,
     /// Where the next frame begins.
-    pub(super) offset: u64,
+    offset: u64,
+    /// The number of its entry.
+    next_entry: u64,
     /// By number.
     relations: BTreeMap<u32, Decoding>,
-    /// Of a sealed segment.
-    index: Option<Index>,
+    /// Of a sealed segment; the outer is `None` until somebody asks.
+    index: Option<Option<Index>>,
 }
 
 impl SegmentReader {
-    /// Opens the segment at its first frame; `None` if there is no such file (any more).
-    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+    /// Opens the segment of this first entry at its first frame; `None` if there is no such file (any more).
+    pub(super) fn open(first_entry: u64, path: &Path) -> Result<Option<Self>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(file_failed("could not open a segment of the change log", path, error)),
         };
-        let mut reader = SegmentReader { file, path: path.to_owned(), offset: 0, relations: BTreeMap::new(), index: None };
-        reader.index = reader.read_index()?;
-        Ok(Some(reader))
+        let path = path.to_owned();
+        Ok(Some(SegmentReader { file, path, first_entry, offset: 0, next_entry: first_entry, relations: BTreeMap::new(), index: None }))
     }
 
-    /// The index of a sealed segment.
-    pub(super) fn index(&self) -> Option<&Index> {
-        self.index.as_ref()
+    /// The index; `None` if the segment is not sealed, or its index is damaged: its frames can be read all the same.
+    pub(super) fn index(&mut self) -> Result<Option<&Index>> {
+        if self.index.is_none() {
+            self.index = Some(self.read_index()?);
+        }
+        Ok(self.index.as_ref().and_then(Option::as_ref))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number that it begins with.
+    pub(super) fn first_entry(&self) -> u64 {
+        self.first_entry
+    }
+
+    /// Where the next frame begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The number that the next frame must have.
+    pub(super) fn next_entry(&self) -> u64 {
+        self.next_entry
+    }
+
+    /// Goes to a frame, of which it is known that it has this number.
+    pub(super) fn seek(&mut self, offset: u64, entry: u64) {
+        (self.offset, self.next_entry) = (offset, entry);
+    }
+
+    /// Goes to a place of the index, or to the beginning.
+    pub(super) fn seek_point(&mut self, point: Option<&Point>) {
+        match point {
+            Some(point) => self.seek(point.offset, point.entry),
+            None => self.seek(0, self.first_entry),
+        }
     }
 
     fn read_index(&self) -> Result<Option<Index>> {
@@ -82,7 +115,7 @@ impl SegmentReader {
         }
         let at = u64::from_le_bytes(trailer[..8].try_into().expect("eight bytes are eight"));
         // Whatever row values look like, only a whole frame with the right checksum is an index.
-        self.index_at(at)
+        if at < bytes { self.index_at(at) } else { Ok(None) }
     }
 
     fn index_at(&self, at: u64) -> Result<Option<Index>> {
@@ -93,16 +126,13 @@ impl SegmentReader {
         Ok(self.payload(&header, at)?.and_then(|payload| serde_json::from_slice(&payload).ok()))
     }
 
-    /// What stands where the next frame is to begin.
+    /// What stands where the next frame is to begin. A frame of another number than comes next is none.
     pub(super) fn place(&self) -> Result<Place> {
-        self.place_at(self.offset)
-    }
-
-    fn place_at(&self, at: u64) -> Result<Place> {
         let mut bytes = [0; HEADER_BYTES];
-        let read = self.read_at(&mut bytes, at)?;
+        let read = self.read_at(&mut bytes, self.offset)?;
         Ok(match Header::decode(&bytes[..read]) {
-            Ok(header) if header.kind == Kind::Index => Place::Sealed(header.entry),
+            Ok(header) if header.entry != self.next_entry => Place::End(NoFrame::Broken),
+            Ok(header) if header.kind == Kind::Index => Place::Sealed,
             Ok(header) => Place::Frame(header),
             Err(none) => Place::End(none),
         })
@@ -137,13 +167,19 @@ impl SegmentReader {
         self.payload(header, self.offset).map(|payload| payload.is_some())
     }
 
-    /// Steps over a frame. A relation is read all the same.
-    pub(super) fn skip(&mut self, header: &Header) -> Result<()> {
-        if header.kind == Kind::Relation {
-            return self.read(header, &Arc::default()).map(drop);
-        }
+    /// Steps over a frame without a look at its payload.
+    pub(super) fn step(&mut self, header: &Header) {
         self.offset += header.frame_bytes();
-        Ok(())
+        self.next_entry += u64::from(!header.repeats);
+    }
+
+    /// Steps over a frame. A relation is read all the same; false if that is not whole.
+    pub(super) fn skip(&mut self, header: &Header) -> Result<bool> {
+        if header.kind == Kind::Relation {
+            return self.read(header, &Arc::default()).map(|frame| frame.is_some());
+        }
+        self.step(header);
+        Ok(true)
     }
 
     /// Reads the frame of this header, which [`place`](Self::place) has told; `None` if it is not whole.
@@ -151,7 +187,7 @@ impl SegmentReader {
         let Some(payload) = self.payload(header, self.offset)? else { return Ok(None) };
         let frame = match header.kind {
             Kind::Relation => {
-                let decoding = decoding(&payload).map_err(|error| error.context("segment", self.path.display()))?;
+                let decoding = decoding(&payload).map_err(|error| self.unreadable(error))?;
                 let relation = Arc::clone(decoding.relation());
                 self.relations.insert(header.relation, decoding);
                 Frame::Relation(relation)
@@ -160,12 +196,12 @@ impl SegmentReader {
                 self.need_relation(header.relation)?;
                 let decoding = self.relations.get_mut(&header.relation).expect("it was read if it was not there");
                 let batch = decoding.changes(&payload, Arc::clone(memory));
-                Frame::Changes(batch.map_err(|error| error.context("segment", self.path.display()))?)
+                Frame::Changes(batch.map_err(|error| self.unreadable(error))?)
             }
             Kind::Mark => Frame::Mark(serde_json::from_slice(&payload).map_err(|error| self.damaged().source(error))?),
             Kind::Index => return Err(self.damaged()),
         };
-        self.offset += header.frame_bytes();
+        self.step(header);
         Ok(Some(frame))
     }
 
@@ -174,12 +210,13 @@ impl SegmentReader {
         if self.relations.contains_key(&number) {
             return Ok(());
         }
-        let place = self.index.as_ref().and_then(|index| index.relations.get(number as usize)).ok_or_else(|| self.damaged())?;
-        let at = place.offset;
+        let place = self.index()?.and_then(|index| index.relations.get(number as usize)).map(|place| place.offset);
+        let at = place.ok_or_else(|| self.damaged())?;
         let header = self.header_at(at)?.filter(|header| header.kind == Kind::Relation && header.relation == number);
         let header = header.ok_or_else(|| self.damaged())?;
         let payload = self.payload(&header, at)?.ok_or_else(|| self.damaged())?;
-        self.relations.insert(number, decoding(&payload)?);
+        let decoding = decoding(&payload).map_err(|error| self.unreadable(error))?;
+        self.relations.insert(number, decoding);
         Ok(())
     }
 
@@ -210,12 +247,14 @@ impl SegmentReader {
         file_failed("could not read a segment of the change log", &self.path, error)
     }
 
-    /// What stands here is no frame, and it cannot be the end of a write that was cut short.
+    /// What stands here is not what was written, and it cannot be the end of a write that is under way or was cut short.
     pub(super) fn damaged(&self) -> Error {
-        Error::corrupt("a segment of the change log is damaged")
-            .context("segment", self.path.display())
-            .context("offset", self.offset)
-            .remedy("the changes in it are lost to this log: give the destinations that still need them a backfill")
+        damaged("a segment of the change log is damaged").context("segment", self.path.display()).context("offset", self.offset)
+    }
+
+    /// A frame is what was written, and yet nothing that can be read.
+    fn unreadable(&self, error: Error) -> Error {
+        error.context("segment", self.path.display()).context("offset", self.offset).remedy(DAMAGE_REMEDY)
     }
 }
 

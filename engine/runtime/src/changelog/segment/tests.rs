@@ -12,6 +12,8 @@ use serde_json::json;
 
 use super::*;
 
+mod damage;
+
 fn position(commit: u64) -> LogPosition {
     LogPosition::new(0, 1, commit, 0, false)
 }
@@ -116,19 +118,25 @@ fn append(log: &mut SegmentLog, entries: &[Entry]) {
     }
 }
 
+/// Entries with their numbers, from `first` on.
+fn numbered_from(first: u64, entries: &[Entry]) -> Vec<(u64, String)> {
+    (first..).zip(entries.iter().map(text)).collect()
+}
+
 fn read(mut cursor: SegmentCursor) -> Vec<(u64, String)> {
     let mut all = Vec::new();
     loop {
+        let first = cursor.entry();
         let some = cursor.read(u64::MAX, 1 << 16, 7, &Arc::default()).unwrap();
         if some.is_empty() {
             return all;
         }
-        all.extend(some.iter().map(|(number, entry)| (*number, text(entry))));
+        all.extend(numbered_from(first, &some));
     }
 }
 
 fn numbered(entries: &[Entry]) -> Vec<(u64, String)> {
-    entries.iter().enumerate().map(|(number, entry)| (number as u64, text(entry))).collect()
+    numbered_from(0, entries)
 }
 
 #[test]
@@ -201,10 +209,10 @@ fn a_torn_end_is_cut_off_and_a_reader_waits_before_it() {
     let whole = std::fs::read(&path).unwrap();
     // Where frames end, with the entries before it.
     let mut ends = vec![0];
-    let mut reader = SegmentReader::open(&path).unwrap().unwrap();
+    let mut reader = SegmentReader::open(0, &path).unwrap().unwrap();
     while let Place::Frame(header) = reader.place().unwrap() {
-        reader.skip(&header).unwrap();
-        ends.push(reader.offset as usize);
+        assert!(reader.skip(&header).unwrap());
+        ends.push(reader.offset() as usize);
     }
     let all = numbered(&entries);
     let mut cuts: Vec<usize> = (0..whole.len()).step_by(37).collect();
@@ -282,18 +290,69 @@ fn a_reader_follows_a_writer() {
         log.append(entry, TimestampMicros(7)).unwrap();
         assert!(cursor.read(found.len() as u64, 1 << 20, 9, &Arc::default()).unwrap().is_empty(), "not before it may be read");
         if number % 5 == 0 {
-            found.extend(
-                cursor
-                    .read(number as u64 + 1, usize::MAX, 99, &Arc::default())
-                    .unwrap()
-                    .iter()
-                    .map(|(number, entry)| (*number, text(entry))),
-            );
+            let first = cursor.entry();
+            let some = cursor.read_written(number as u64 + 1, usize::MAX, 99, &Arc::default()).unwrap();
+            found.extend(numbered_from(first, &some));
             assert_eq!(found.len(), number + 1);
         }
     }
     found.extend(read(cursor));
     assert_eq!(found, numbered(&entries));
+}
+
+/// A transaction that is larger than the segments that it is in, between small ones.
+fn with_large_transaction() -> Vec<Entry> {
+    let mut entries = entries(5);
+    let large = relation("large", 1);
+    entries.push(Entry::Relation(Arc::clone(&large)));
+    for _ in 0..130 {
+        entries.push(Entry::Changes(batch(&large, 1000, 1000)));
+    }
+    entries.push(Entry::Mark(mark(1005)));
+    entries.push(Entry::Changes(batch(&large, 1010, 3)));
+    entries.push(Entry::Mark(mark(1015)));
+    entries
+}
+
+#[test]
+fn a_transaction_that_goes_through_several_segments_is_read_and_cut_off_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let small = SegmentOptions { retain_bytes: 1, compression: Compression::None, ..options(directory.path()) };
+    let entries = with_large_transaction();
+    let all = numbered(&entries);
+    let behind = |commit: u64| entries.iter().position(|entry| matches!(entry, Entry::Mark(found) if *found == mark(commit))).unwrap() + 1;
+    let mut log = SegmentLog::open(small.clone(), None).unwrap();
+    append(&mut log, &entries[..behind(55) + 100]);
+    assert!(segments(directory.path()).unwrap().len() > 2);
+    drop(log);
+    // In the middle of it: the mark before it is where it stands, in another segment than those that repeat it.
+    for _ in 0..2 {
+        let mut log = SegmentLog::open(small.clone(), Some(position(55))).unwrap();
+        assert_eq!((log.mark(), log.next_entry()), (Some(&mark(55)), behind(55) as u64));
+        append(&mut log, &entries[behind(55)..]);
+        drop(log);
+        assert_eq!(read(SegmentCursor::at(directory.path(), 0)), all);
+    }
+    for (commit, from) in [(55, 55), (56, 55), (1004, 55), (1005, 1005), (1009, 1005), (1015, 1015), (9999, 1015)] {
+        let (cursor, found) = SegmentCursor::locate(directory.path(), Locate::Position(position(commit))).unwrap();
+        assert_eq!((&found, cursor.entry()), (&mark(from), behind(from) as u64), "{commit}");
+        assert_eq!(read(cursor), all[behind(from)..]);
+        let time = Locate::Time(TimestampMicros(commit as i64 * 1000));
+        assert_eq!(SegmentCursor::locate(directory.path(), time).unwrap().1, found);
+    }
+    let changes = SegmentCursor::changes(directory.path(), position(55), position(1015), &|_| true, usize::MAX).unwrap();
+    assert_eq!(changes.iter().map(ChangeBatch::rows).sum::<usize>(), 130 * 1000 + 3);
+
+    // Of a transaction whose beginning is gone nothing can be given.
+    let mut log = SegmentLog::open(small, Some(position(1015))).unwrap();
+    assert!(!log.retain(TimestampMicros(8), None).unwrap());
+    assert!(segments(directory.path()).unwrap()[0].0 > behind(55) as u64);
+    let (cursor, earliest) = SegmentCursor::locate(directory.path(), Locate::Earliest).unwrap();
+    assert_eq!(earliest, mark(1005));
+    assert_eq!(read(cursor), all[behind(1005)..]);
+    for commit in [55, 1004] {
+        assert_eq!(SegmentCursor::behind(directory.path(), position(commit)).unwrap_err().kind(), ErrorKind::LogGone);
+    }
 }
 
 #[test]

@@ -6,14 +6,24 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logweir_core::{ChangeBatch, Error, LogMark, Relation, RelationName, Result, TimestampMicros};
-use logweir_core::{LogPosition, MetadataColumn};
+use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationName, Result, TimestampMicros};
 
 use super::batch::Encoding;
 use super::frame::{HEADER_BYTES, Header, Kind, padded};
 use super::index::Index;
 use super::reader::{SEALED, TRAILER_BYTES};
 use super::{Segment, file_failed};
+
+/// What the mark is that a segment begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The first entry of the log.
+    Entry,
+    /// The last entry of the segment before.
+    Behind,
+    /// Not the last entry of the segment before: what follows the mark begins there.
+    Within,
+}
 
 /// A relation of the segment.
 struct Known {
@@ -34,14 +44,15 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Begins a segment behind a mark. It is an entry of its own in the first segment of a log, and repeated in every other.
-    pub(super) fn create(path: PathBuf, entry: u64, mark: &LogMark, repeats: bool) -> Result<Self> {
+    /// Begins a segment with entry number `entry` behind a mark. The mark is an entry of its own in the first segment of a log.
+    pub(super) fn create(path: PathBuf, entry: u64, mark: &LogMark, opening: Opening) -> Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|error| file_failed("could not create a segment of the change log", &path, error))?;
-        let header = mark_header(entry, mark, repeats);
+        let mut header = mark_header(entry, mark);
+        (header.repeats, header.within) = (opening != Opening::Entry, opening == Opening::Within);
         let index = Index::begin(&header);
         let mut writer = SegmentWriter { file, path, bytes: 0, index, relations: HashMap::new(), frame: Vec::new() };
-        writer.mark(entry, mark, repeats)?;
+        writer.write_mark(header, mark)?;
         Ok(writer)
     }
 
@@ -67,23 +78,22 @@ impl SegmentWriter {
         self.bytes
     }
 
-    pub(super) fn last(&self) -> LogPosition {
-        self.index.last
-    }
-
     pub(super) fn first_entry(&self) -> u64 {
         self.index.first_entry
     }
 
-    /// Appends a relation, unless the segment has it.
-    pub(super) fn relation(&mut self, entry: u64, relation: &Arc<Relation>, repeats: bool, encoding: &Encoding) -> Result<u32> {
-        let version = (relation.name().clone(), relation.version());
-        if let Some(known) = self.relations.get(&version)
-            && (Arc::ptr_eq(&known.relation, relation) || known.relation == *relation)
-        {
-            return Ok(known.number);
-        }
-        let number = self.index.relations.len() as u32;
+    /// Appends a relation, also one that the segment has: without a number left out, what is missing can be told from what never was.
+    pub(super) fn relation(&mut self, entry: u64, relation: &Arc<Relation>, encoding: &Encoding) -> Result<()> {
+        let number = self.known(relation).map_or(self.index.relations.len() as u32, |known| known.number);
+        self.write_relation(entry, relation, number, false, encoding)
+    }
+
+    fn known(&self, relation: &Arc<Relation>) -> Option<&Known> {
+        let known = self.relations.get(&(relation.name().clone(), relation.version()))?;
+        (Arc::ptr_eq(&known.relation, relation) || known.relation == *relation).then_some(known)
+    }
+
+    fn write_relation(&mut self, entry: u64, relation: &Arc<Relation>, number: u32, repeats: bool, encoding: &Encoding) -> Result<()> {
         let json = serde_json::to_vec(relation.as_ref())
             .map_err(|error| Error::internal("a relation could not be written as JSON").source(error))?;
         let schema = encoding.schema(relation.schema())?;
@@ -96,6 +106,7 @@ impl SegmentWriter {
         let header = Header {
             kind: Kind::Relation,
             repeats,
+            within: false,
             relation: number,
             payload_bytes: 0,
             entry,
@@ -105,20 +116,24 @@ impl SegmentWriter {
             rows: 0,
         };
         self.append(header, Some((relation.name(), relation.version())))?;
+        let version = (relation.name().clone(), relation.version());
         self.relations.insert(version, Known { number, relation: Arc::clone(relation), schema_bytes: schema.len() });
-        Ok(number)
+        Ok(())
     }
 
     /// Appends changes.
     pub(super) fn changes(&mut self, entry: u64, batch: &ChangeBatch, encoding: &Encoding) -> Result<()> {
-        let number = self.relation(entry, &batch.relation, true, encoding)?;
-        let version = (batch.relation.name().clone(), batch.relation.version());
-        let schema_bytes = self.relations[&version].schema_bytes;
+        if self.known(&batch.relation).is_none() {
+            self.write_relation(entry, &batch.relation, self.index.relations.len() as u32, true, encoding)?;
+        }
+        let known = self.known(&batch.relation).ok_or_else(|| Error::internal("a relation was written and is not known"))?;
+        let (number, schema_bytes) = (known.number, known.schema_bytes);
         self.begin();
         encoding.changes(batch, schema_bytes, &mut self.frame)?;
         let header = Header {
             kind: Kind::Changes,
             repeats: false,
+            within: false,
             relation: number,
             payload_bytes: 0,
             entry,
@@ -131,11 +146,15 @@ impl SegmentWriter {
     }
 
     /// Appends a mark.
-    pub(super) fn mark(&mut self, entry: u64, mark: &LogMark, repeats: bool) -> Result<()> {
+    pub(super) fn mark(&mut self, entry: u64, mark: &LogMark) -> Result<()> {
+        self.write_mark(mark_header(entry, mark), mark)
+    }
+
+    fn write_mark(&mut self, header: Header, mark: &LogMark) -> Result<()> {
         self.begin();
         serde_json::to_writer(&mut self.frame, mark)
             .map_err(|error| Error::internal("a mark could not be written as JSON").source(error))?;
-        self.append(mark_header(entry, mark, repeats), None)
+        self.append(header, None)
     }
 
     fn begin(&mut self) {
@@ -177,6 +196,7 @@ impl SegmentWriter {
         let header = Header {
             kind: Kind::Index,
             repeats: true,
+            within: false,
             relation: 0,
             payload_bytes: 0,
             entry: index.next_entry,
@@ -191,23 +211,15 @@ impl SegmentWriter {
         self.frame.extend_from_slice(&SEALED);
         self.write()?;
         self.sync()?;
-        Ok(Segment {
-            path: self.path,
-            first_entry: index.first_entry,
-            next_entry: index.next_entry,
-            opening: index.opening,
-            opening_time: index.opening_time,
-            last: index.last,
-            ended_at: index.ended_at,
-            bytes: self.bytes + TRAILER_BYTES,
-        })
+        Ok(Segment::new(self.path, &index, self.bytes + TRAILER_BYTES))
     }
 }
 
-fn mark_header(entry: u64, mark: &LogMark, repeats: bool) -> Header {
+fn mark_header(entry: u64, mark: &LogMark) -> Header {
     Header {
         kind: Kind::Mark,
-        repeats,
+        repeats: false,
+        within: false,
         relation: 0,
         payload_bytes: 0,
         entry,
