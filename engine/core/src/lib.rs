@@ -32,5 +32,5 @@ pub use sink::{ConsumerName, Sink, Staged, Writer, WriterContext};
 pub use source::{BackfillProgress, Finding, LogReader, LogStart, QueryLimit, Severity, Source, TableBackfill};
 pub use state::StateStore;
 pub use tables::{Pattern, TableFilter};
-pub use transform::Transform;
+pub use transform::{Transform, apply_all, output_of_all};
 pub use unchanged::{BeforeImagesBuilder, Unchanged, UnchangedBuilder};

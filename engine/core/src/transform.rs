@@ -18,3 +18,30 @@ pub trait Transform: Send + Sync {
     /// and positions; untouched columns pass by reference.
     fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>>;
 }
+
+/// What a relation becomes when it goes through all of them, one behind the other; each plans what the one before makes of it.
+pub fn output_of_all(transforms: &mut [Box<dyn Transform>], relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>> {
+    let mut outputs = vec![Arc::clone(relation)];
+    for transform in transforms {
+        let mut next = Vec::with_capacity(outputs.len());
+        for relation in &outputs {
+            next.extend(transform.output(relation)?);
+        }
+        outputs = next;
+    }
+    Ok(outputs)
+}
+
+/// What a batch becomes when it goes through all of them, one behind the other, without batches that no row is left of.
+pub fn apply_all(transforms: &[Box<dyn Transform>], batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
+    let mut batches = vec![batch];
+    for transform in transforms {
+        let mut next = Vec::with_capacity(batches.len());
+        for batch in batches {
+            next.extend(transform.apply(batch)?);
+        }
+        batches = next;
+    }
+    batches.retain(|batch| batch.rows() > 0);
+    Ok(batches)
+}

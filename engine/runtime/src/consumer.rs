@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use logweir_core::{
     ChangeBatch, Clock, Error, ErrorKind, LogMark, LogPosition, Relation, RelationName, Result, Sink, Staged, TimestampMicros, Transform,
-    Writer, WriterContext,
+    Writer, WriterContext, apply_all, output_of_all,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -398,15 +398,7 @@ impl Consumer<'_> {
         if self.state.planned.contains(&version) {
             return Ok(());
         }
-        let mut outputs = vec![Arc::clone(relation)];
-        for transform in &mut self.transforms {
-            let mut next = Vec::with_capacity(outputs.len());
-            for relation in &outputs {
-                next.extend(transform.output(relation)?);
-            }
-            outputs = next;
-        }
-        for relation in outputs {
+        for relation in output_of_all(&mut self.transforms, relation)? {
             if self.state.evolved.insert((relation.name().clone(), relation.version())) {
                 self.writer.evolve(relation).await?;
             }
@@ -418,18 +410,7 @@ impl Consumer<'_> {
     async fn changes(&mut self, batch: ChangeBatch) -> Result<Flow> {
         // Who begins in the middle of the log has not read its relation.
         self.plan(&batch.relation).await?;
-        if self.transforms.is_empty() {
-            return self.write(batch).await;
-        }
-        let mut batches = vec![batch];
-        for transform in &self.transforms {
-            let mut next = Vec::with_capacity(batches.len());
-            for batch in batches {
-                next.extend(transform.apply(batch)?);
-            }
-            batches = next;
-        }
-        for batch in batches.into_iter().filter(|batch| batch.rows() > 0) {
+        for batch in apply_all(&self.transforms, batch)? {
             self.write(batch).await?;
         }
         Ok(Flow::On)

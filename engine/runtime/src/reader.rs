@@ -8,7 +8,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
-use logweir_core::{ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform};
+use logweir_core::{
+    ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform, apply_all,
+    output_of_all,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::changelog::{Appender, Entry, through};
@@ -250,15 +253,7 @@ impl Reader {
             return Ok(Flow::On);
         }
         self.send(Event::Relation(Arc::clone(relation))).await?;
-        let mut outputs = vec![Arc::clone(relation)];
-        for transform in &mut self.transforms {
-            let mut next = Vec::with_capacity(outputs.len());
-            for relation in &outputs {
-                next.extend(transform.output(relation)?);
-            }
-            outputs = next;
-        }
-        for relation in outputs {
+        for relation in output_of_all(&mut self.transforms, relation)? {
             if self.append(Entry::Relation(relation)).await? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
@@ -284,15 +279,7 @@ impl Reader {
             return Ok(Flow::Stop);
         }
         let name = batch.relation.name().to_string();
-        let mut batches = vec![batch];
-        for transform in &self.transforms {
-            let mut next = Vec::with_capacity(batches.len());
-            for batch in batches {
-                next.extend(transform.apply(batch)?);
-            }
-            batches = next;
-        }
-        for batch in batches.into_iter().filter(|batch| batch.rows() > 0) {
+        for batch in apply_all(&self.transforms, batch)? {
             // Nobody behind the transforms wants to know what a row was before.
             let batch = ChangeBatch { before: None, ..batch };
             if self.append(Entry::Changes(batch)).await? == Flow::Stop {

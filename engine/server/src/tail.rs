@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use async_trait::async_trait;
-use logweir_core::{ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationName, Result};
+use logweir_core::{ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationName, Result, apply_all, output_of_all};
 use logweir_files::form::Form;
 use logweir_runtime::TransformFactory;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
@@ -84,24 +84,9 @@ impl LogTail {
         let mut made = Vec::new();
         for batch in batches {
             if planned.insert((batch.relation.name().clone(), batch.relation.version())) {
-                let mut relations = vec![Arc::clone(&batch.relation)];
-                for transform in &mut transforms {
-                    let mut next = Vec::new();
-                    for relation in &relations {
-                        next.extend(transform.output(relation)?);
-                    }
-                    relations = next;
-                }
+                output_of_all(&mut transforms, &batch.relation)?;
             }
-            let mut batches = vec![batch];
-            for transform in &transforms {
-                let mut next = Vec::with_capacity(batches.len());
-                for batch in batches {
-                    next.extend(transform.apply(batch)?);
-                }
-                batches = next;
-            }
-            made.extend(batches.into_iter().filter(|batch| batch.rows() > 0 && *batch.relation.name() == *table));
+            made.extend(apply_all(&transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == *table));
         }
         Ok(made)
     }
