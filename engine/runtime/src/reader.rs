@@ -14,7 +14,7 @@ use logweir_core::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::changelog::{Appender, Entry, through};
+use crate::changelog::{Appender, Entry};
 use crate::checkpoint::Event;
 use crate::instruments::StreamInstruments;
 use crate::pipeline::{Control, REPORT_INTERVAL, Timer, fire, timer};
@@ -266,7 +266,7 @@ impl Reader {
         let batch = match &self.goal {
             Goal::Land(mark) => {
                 self.place.beyond |= batch.last > mark.position;
-                match through(batch, mark.position) {
+                match batch.up_to(mark.position) {
                     Some(batch) => batch,
                     None => return Ok(Flow::On),
                 }

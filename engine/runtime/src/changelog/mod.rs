@@ -8,4 +8,4 @@ pub mod segment;
 mod window;
 
 pub use window::{Appender, ChangeLog, ConsumerState, Cursor, ENTRIES_MAX, Entry, OnDisk, change_log, change_log_on_disk};
-pub(crate) use window::{blocking, through};
+pub(crate) use window::blocking;

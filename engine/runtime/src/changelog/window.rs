@@ -450,7 +450,7 @@ impl Cursor {
         match entry {
             Entry::Relation(_) => Some(entry),
             Entry::Mark(ref mark) => (mark.position > from).then_some(entry),
-            Entry::Changes(batch) => after(batch, from).map(Entry::Changes),
+            Entry::Changes(batch) => batch.after(from).map(Entry::Changes),
         }
     }
 }
@@ -495,42 +495,6 @@ async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> 
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::internal("the change log's file work did not end").source(error))?
-}
-
-/// The changes of a batch after `position`, if there are any.
-pub(crate) fn after(batch: ChangeBatch, position: LogPosition) -> Option<ChangeBatch> {
-    if batch.rows() == 0 || batch.last <= position {
-        return None;
-    }
-    let first = first_after(&batch, position);
-    Some(if first == 0 { batch } else { batch.slice(first, batch.rows() - first) })
-}
-
-/// The changes of a batch at or before `position`, if there are any.
-pub(crate) fn through(batch: ChangeBatch, position: LogPosition) -> Option<ChangeBatch> {
-    if batch.rows() == 0 {
-        return None;
-    }
-    let rows = if batch.last <= position { batch.rows() } else { first_after(&batch, position) };
-    match rows {
-        0 => None,
-        rows if rows == batch.rows() => Some(batch),
-        rows => Some(batch.slice(0, rows)),
-    }
-}
-
-/// The index of the first row after `position`. Positions in a batch rise, so the search halves.
-fn first_after(batch: &ChangeBatch, position: LogPosition) -> usize {
-    let (mut low, mut high) = (0, batch.rows());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if batch.position(middle) <= position {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
 }
 
 #[cfg(test)]
@@ -619,8 +583,8 @@ mod tests {
         let whole = || batch(5, 4, MemoryPermit::uncounted());
         for (commit, ordinal, expected) in [(4, 9, 0), (5, 0, 0), (5, 1, 1), (5, 3, 3), (5, 4, 4), (6, 0, 4)] {
             let position = LogPosition::new(0, 1, commit, ordinal, true);
-            assert_eq!(through(whole(), position).map_or(0, |batch| batch.rows()), expected, "{position}");
-            assert_eq!(after(whole(), position).map_or(0, |batch| batch.rows()), 4 - expected, "{position}");
+            assert_eq!(whole().up_to(position).map_or(0, |batch| batch.rows()), expected, "{position}");
+            assert_eq!(whole().after(position).map_or(0, |batch| batch.rows()), 4 - expected, "{position}");
         }
     }
 
