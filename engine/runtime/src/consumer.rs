@@ -125,12 +125,6 @@ enum NoMore {
     Error(Error),
 }
 
-impl From<Error> for NoMore {
-    fn from(error: Error) -> Self {
-        NoMore::Error(error)
-    }
-}
-
 impl ConsumerTask {
     /// Lands the change log until it ends, an error that does not go away, or being cancelled.
     pub(crate) async fn run(mut self, cursor: Result<Cursor>, writer: Result<Box<dyn Writer>>) -> ConsumerEnd {
@@ -292,8 +286,7 @@ impl ConsumerTask {
 
     async fn reopen(&mut self, part: &ConsumerCheckpoint) -> Result<(Cursor, Box<dyn Writer>)> {
         self.sink.recover(&self.context.consumer, &part.staged).await?;
-        let run = format!("{:08x}", self.rng.random::<u32>());
-        let writer = self.sink.open(WriterContext { run, ..self.context.clone() }).await?;
+        let writer = self.sink.open(WriterContext { run: run_name(&mut self.rng), ..self.context.clone() }).await?;
         let cursor = self.log.consumer_on_disk(self.context.consumer.clone(), Some(part.mark.position)).await?;
         let landed = &mut self.landed;
         (landed.position, landed.commit_time) = (Some(part.mark.position), part.mark.commit_time);
@@ -494,6 +487,11 @@ impl Consumer<'_> {
     async fn send(&mut self, event: Event) -> Result<()> {
         self.links.events.send(event).await.map_err(|_| Error::internal("the stream's coordinator is gone"))
     }
+}
+
+/// The name of a writer's run, which no other has.
+pub(crate) fn run_name(rng: &mut StdRng) -> String {
+    format!("{:08x}", rng.random::<u32>())
 }
 
 fn is_cancelled(control: &mut watch::Receiver<Control>) -> bool {

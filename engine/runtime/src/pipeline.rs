@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::changelog::segment::SegmentLog;
 use crate::changelog::{Appender, ChangeLog, ENTRIES_MAX, OnDisk, blocking, change_log, change_log_on_disk};
 use crate::checkpoint::{Action, Checkpoint, CheckpointDocument, Event, LogKept};
-use crate::consumer::{ConsumerEnd, ConsumerTask, Decision, Links};
+use crate::consumer::{ConsumerEnd, ConsumerTask, Decision, Links, run_name};
 use crate::instruments::{ConsumerInstruments, LogInstruments, StreamInstruments};
 use crate::progress::{ConsumerProgress, StreamProgress, StreamState};
 use crate::reader::{Goal, Place, Reader, ReaderEnd};
@@ -212,8 +212,7 @@ impl Run<'_> {
 
     fn writer_context(&mut self, consumer: ConsumerName) -> WriterContext {
         let share = self.spec.memory_bytes / 100 * WRITERS_PERCENT / self.spec.destinations.len().max(1);
-        let run = format!("{:08x}", self.rng.random::<u32>());
-        WriterContext { consumer, run, memory_bytes: share.max(WRITER_BYTES_MIN) }
+        WriterContext { consumer, run: run_name(self.rng), memory_bytes: share.max(WRITER_BYTES_MIN) }
     }
 
     /// Becomes the owner of the stream and reads what was decided.
