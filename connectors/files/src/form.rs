@@ -151,15 +151,6 @@ impl Form {
     /// The form of `relation`. Fails as [`Form::check`] does.
     pub fn new(relation: Arc<Relation>) -> Result<Self> {
         Self::check(&relation)?;
-        for column in relation.columns() {
-            if let DataType::Decimal256(39.., _) = column.field.data_type() {
-                tracing::warn!(
-                    relation = %relation.name(),
-                    column = column.name(),
-                    "a decimal of more than 38 digits is read wrongly by DuckDB 1.5 and refused by Spark; cast it if they read these files"
-                );
-            }
-        }
         let with = |metadata: &[FieldRef]| {
             let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
             Arc::new(Schema::new(columns.chain(metadata.iter().map(Arc::clone)).collect::<Vec<_>>()))

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
+use arrow_schema::DataType;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use logweir_core::{
@@ -167,6 +168,7 @@ impl FilesWriter {
         let form = Arc::new(Form::new(Arc::clone(relation))?);
         // The encoder has the last word on types; better now than in the middle of the rows.
         FileEncoder::new(Arc::clone(&form), &self.settings, &[])?;
+        warn_of_wide_decimals(relation);
         self.forms.insert(key, Arc::clone(&form));
         Ok(form)
     }
@@ -324,6 +326,19 @@ fn log_order(batch: &ChangeBatch, offset: usize, length: usize, time: i64) -> Op
         && timestamps.is_sorted()
         && (offset + 1..offset + length).all(|row| positions.value(row - 1) < positions.value(row));
     if rises { timestamps.last().copied() } else { None }
+}
+
+/// Said where files are written, once for each version of a relation, and not where they are only looked at.
+fn warn_of_wide_decimals(relation: &Relation) {
+    for column in relation.columns() {
+        if let DataType::Decimal256(39.., _) = column.field.data_type() {
+            tracing::warn!(
+                relation = %relation.name(),
+                column = column.name(),
+                "a decimal of more than 38 digits is read wrongly by DuckDB 1.5 and refused by Spark; cast it if they read these files"
+            );
+        }
+    }
 }
 
 #[async_trait]

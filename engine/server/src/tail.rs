@@ -73,7 +73,17 @@ impl Tail for LogTail {
         })
         .await?;
         let batches = if self.has_transforms { self.transformed(batches, table)? } else { batches };
-        batches.into_iter().map(shown).collect()
+        let mut form: Option<Form> = None;
+        let mut shown = Vec::with_capacity(batches.len());
+        for batch in batches {
+            // Of one table's batches most are of one version.
+            let form = match &mut form {
+                Some(form) if *form.relation() == batch.relation => form,
+                other => other.insert(Form::new(Arc::clone(&batch.relation))?),
+            };
+            shown.push(as_shown(form, batch)?);
+        }
+        Ok(shown)
     }
 }
 
@@ -93,8 +103,7 @@ impl LogTail {
 }
 
 /// A batch as a reader of a file is shown it.
-fn shown(batch: ChangeBatch) -> Result<TailBatch> {
-    let form = Form::new(Arc::clone(&batch.relation))?;
+fn as_shown(form: &Form, batch: ChangeBatch) -> Result<TailBatch> {
     let schema = Arc::clone(form.shown());
     let columns = batch.records.columns();
     let column = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
