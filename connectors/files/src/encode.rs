@@ -272,12 +272,14 @@ fn footer(relation: &Relation, stream: &str) -> Vec<(&'static str, String)> {
     // An undeclared key is no key: all columns stand in for one.
     let key: Vec<&str> = if relation.key_declared() { relation.key().iter().map(|&index| name(index)).collect() } else { Vec::new() };
     let source_types: BTreeMap<&str, &str> = relation.columns().iter().map(|column| (column.name(), column.source_type.as_str())).collect();
-    vec![
+    let mut pairs = vec![
         ("logweir.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("logweir.stream", stream.to_owned()),
         ("logweir.relation", serde_json::json!(relation.name()).to_string()),
         ("logweir.schema_version", relation.version().to_string()),
         ("logweir.key", serde_json::json!(key).to_string()),
         ("logweir.source_types", serde_json::json!(source_types).to_string()),
-    ]
+    ];
+    pairs.extend(relation.renamed_from().map(|origin| ("logweir.origin", serde_json::json!(origin).to_string())));
+    pairs
 }

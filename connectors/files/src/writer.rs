@@ -15,7 +15,7 @@ use arrow_schema::DataType;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use logweir_core::{
-    ChangeBatch, Error, LogPosition, MetadataColumn, Relation, RelationName, Result, ResultExt, Staged, Writer, WriterContext,
+    ChangeBatch, Error, LogPosition, MetadataColumn, Relation, RelationId, Result, ResultExt, Staged, Writer, WriterContext,
 };
 use rayon::prelude::*;
 
@@ -58,7 +58,7 @@ pub(crate) struct FilesWriter {
     /// Bytes of a file that wait before they are encoded.
     step_bytes: usize,
     staging: Staging,
-    forms: HashMap<(RelationName, u32), Arc<Form>>,
+    forms: HashMap<RelationId, Arc<Form>>,
     files: HashMap<FileKey, OpenFile>,
     /// Bytes that `files` hold together, as of the last look at each.
     held_bytes: usize,
@@ -73,8 +73,7 @@ pub(crate) struct FilesWriter {
 /// Rows with the same key share a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FileKey {
-    relation: RelationName,
-    version: u32,
+    relation: RelationId,
     period: Period,
 }
 
@@ -161,7 +160,7 @@ impl FilesWriter {
     }
 
     fn form(&mut self, relation: &Arc<Relation>) -> Result<Arc<Form>> {
-        let key = (relation.name().clone(), relation.version());
+        let key = relation.id();
         if let Some(form) = self.forms.get(&key) {
             return Ok(Arc::clone(form));
         }
@@ -176,7 +175,7 @@ impl FilesWriter {
     /// Puts rows `offset..offset + length` of a batch into the file of `period`.
     fn add(&mut self, form: &Arc<Form>, batch: &ChangeBatch, period: Period, offset: usize, length: usize) -> Result<FileKey> {
         let relation = &batch.relation;
-        let key = FileKey { relation: relation.name().clone(), version: relation.version(), period };
+        let key = FileKey { relation: relation.id(), period };
         let file = match self.files.entry(key.clone()) {
             std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {

@@ -220,6 +220,11 @@ impl BinlogDecoder {
         Ok(())
     }
 
+    /// Makes a mark at the end of every transaction from now on.
+    pub fn mark_each_transaction(&mut self) {
+        self.options.flush_bytes = 0;
+    }
+
     /// Cuts batches at the end of the last whole transaction, if one ended since the last mark, and makes a mark.
     /// Inside a transaction it does nothing but that. True if anything became ready.
     pub fn flush(&mut self) -> Result<bool> {

@@ -476,6 +476,10 @@ impl FilesReader {
 
 #[async_trait]
 impl LogReader for FilesReader {
+    fn mark_each_transaction(&mut self) {
+        self.decoder.mark_each_transaction();
+    }
+
     async fn next(&mut self) -> Result<Option<LogEvent>> {
         loop {
             if let Some((_, acquiring)) = &mut self.waiting {

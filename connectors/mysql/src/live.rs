@@ -69,6 +69,8 @@ pub(crate) struct LiveReader {
     attempts: u32,
     retry_at: Option<Instant>,
 
+    /// A mark is wanted behind every transaction.
+    marks_each: bool,
     /// The last mark handed out.
     last_mark: LogMark,
     last_mark_at: Instant,
@@ -227,6 +229,7 @@ impl LiveReader {
             opening: None,
             attempts: 0,
             retry_at: None,
+            marks_each: false,
             last_mark: mark.clone(),
             last_mark_at: Instant::now(),
             handed_out: HashMap::new(),
@@ -343,7 +346,7 @@ impl LiveReader {
         let opened = opening.await;
         self.opening = None;
         match opened {
-            Ok(Opened { session, mark }) => {
+            Ok(Opened { mut session, mark }) => {
                 if session.place.incarnation != self.last_mark.position.incarnation() {
                     if !self.handed_out.is_empty() {
                         let error = Error::transient("the server changed in the middle of a transaction that was handed out in part")
@@ -352,6 +355,9 @@ impl LiveReader {
                         return;
                     }
                     self.mark_due = Some(mark);
+                }
+                if self.marks_each {
+                    session.decoder.mark_each_transaction();
                 }
                 self.session = Some(session);
             }
@@ -465,6 +471,13 @@ impl Session {
 
 #[async_trait]
 impl LogReader for LiveReader {
+    fn mark_each_transaction(&mut self) {
+        self.marks_each = true;
+        if let Some(session) = &mut self.session {
+            session.decoder.mark_each_transaction();
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<LogEvent>> {
         loop {
             // A batch that waits for memory goes first: everything behind it is younger.

@@ -28,12 +28,12 @@ struct Detail<T> {
 pub(crate) fn column(name: &str, type_oid: Oid, typmod: i32, flags: u8, column_type: &ColumnType) -> Column {
     let field = Field::new(name, column_type.data_type(), true).with_metadata(column_type.metadata());
     let detail = Detail { oid: type_oid, typmod, flags, column_type };
-    Column {
-        field: Arc::new(field),
-        source_type: column_type.source_type().to_owned(),
-        // Plain data always has a JSON form; a column without one would be read anew from the catalog.
-        detail: serde_json::to_value(&detail).unwrap_or_default(),
+    // Plain data always has a JSON form; a column without one would be read anew from the catalog.
+    let mut detail = serde_json::to_value(&detail).unwrap_or_default();
+    if !column_type.may_be().is_empty() {
+        detail[Column::MAY_BE] = column_type.may_be().into();
     }
+    Column { field: Arc::new(field), source_type: column_type.source_type().to_owned(), detail }
 }
 
 /// What a column was made of: type, modifier, flags, decision. `None` if it was not made by [`column`].

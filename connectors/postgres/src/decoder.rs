@@ -318,6 +318,11 @@ impl PgoutputDecoder {
         self.held_bytes > 0
     }
 
+    /// Makes a mark at the end of every transaction from now on.
+    pub(crate) fn mark_each_transaction(&mut self) {
+        self.options.flush_bytes = 0;
+    }
+
     /// Cuts batches at the end of the last whole transaction and makes a mark, if one ended since the last mark. Inside
     /// a transaction it does nothing. True if anything became ready.
     pub(crate) fn flush(&mut self) -> Result<bool> {

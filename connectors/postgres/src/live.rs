@@ -75,6 +75,8 @@ pub(crate) struct LiveReader {
     /// Values may come in binary form, as far as is known.
     binary: bool,
 
+    /// A mark is wanted behind every transaction.
+    marks_each: bool,
     /// The last mark handed out.
     last_mark: LogMark,
     last_mark_at: Instant,
@@ -169,6 +171,7 @@ impl LiveReader {
             opening: None,
             attempts: 0,
             retry_at: None,
+            marks_each: false,
             last_mark: mark.clone(),
             last_mark_at: Instant::now(),
             undecided_rows: false,
@@ -320,7 +323,7 @@ impl LiveReader {
         let opened = opening.await;
         self.opening = None;
         match opened {
-            Ok(Opened { session, mark, query, .. }) => {
+            Ok(Opened { mut session, mark, query, .. }) => {
                 if session.incarnation() != self.last_mark.position.incarnation() {
                     if !self.handed_out.is_empty() {
                         let error = Error::transient("the server changed in the middle of a transaction that was handed out in part")
@@ -331,6 +334,9 @@ impl LiveReader {
                     self.mark_due = Some(mark);
                 }
                 session.acknowledge(self.acknowledged);
+                if self.marks_each {
+                    session.decoder.mark_each_transaction();
+                }
                 self.session = Some(session);
                 self.questions = Some(query);
                 self.fill.resume();
@@ -439,6 +445,13 @@ fn backoff(attempts: u32) -> Duration {
 
 #[async_trait]
 impl LogReader for LiveReader {
+    fn mark_each_transaction(&mut self) {
+        self.marks_each = true;
+        if let Some(session) = &mut self.session {
+            session.decoder.mark_each_transaction();
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<LogEvent>> {
         loop {
             // A batch that waits for memory goes first: everything behind it is younger.

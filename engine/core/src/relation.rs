@@ -65,6 +65,17 @@ impl Column {
     }
 }
 
+/// What tells a version of a relation from every other. Where several tables go into one, versions are those of each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelationId {
+    /// The name.
+    pub name: RelationName,
+    /// The table that it was made from, where a transform gave it another name.
+    pub origin: Option<RelationName>,
+    /// The version.
+    pub version: u32,
+}
+
 /// A table at one schema version. Immutable; a change of schema makes a new one with a greater version.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "RelationData", into = "RelationData")]
@@ -103,14 +114,14 @@ impl Relation {
         RelationData { columns, key, key_declared, ..self.data.clone() }.into()
     }
 
-    /// What a transform makes of the relation: another name, version, columns and key. Place and origin stay. Without a
+    /// What a transform makes of the relation: another name, columns and key. Version, place and origin stay. Without a
     /// key all columns together are one, whatever the source declares.
-    pub fn transformed(&self, name: RelationName, version: u32, columns: Vec<Column>, key: Vec<usize>) -> Self {
+    pub fn transformed(&self, name: RelationName, columns: Vec<Column>, key: Vec<usize>) -> Self {
         debug_assert!(key.iter().all(|&i| i < columns.len()), "a key column is a column");
         let key_declared = !key.is_empty();
         let key = if key_declared { key } else { (0..columns.len()).collect() };
         let origin = (name != *self.origin()).then(|| self.origin().clone());
-        RelationData { name, version, since: self.data.since, columns, key, key_declared, origin }.into()
+        RelationData { name, version: self.data.version, since: self.data.since, columns, key, key_declared, origin }.into()
     }
 
     /// The name.
@@ -123,7 +134,17 @@ impl Relation {
         self.data.origin.as_ref().unwrap_or(&self.data.name)
     }
 
-    /// The schema version, from 1.
+    /// The name of the table in the source, where a transform gave it another one.
+    pub fn renamed_from(&self) -> Option<&RelationName> {
+        self.data.origin.as_ref()
+    }
+
+    /// What tells it from every other.
+    pub fn id(&self) -> RelationId {
+        RelationId { name: self.data.name.clone(), origin: self.data.origin.clone(), version: self.data.version }
+    }
+
+    /// The schema version, from 1: of the table in the source.
     pub fn version(&self) -> u32 {
         self.data.version
     }

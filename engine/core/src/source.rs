@@ -181,6 +181,10 @@ pub trait LogReader: Send {
     /// held when this was asked. `None` for a recorded log, which ends by itself.
     async fn end(&mut self) -> Result<Option<LogPosition>>;
 
+    /// From now on there is a mark behind every transaction with changes, whatever that costs: to land what lies before a change that cannot be
+    /// carried. Called before the first [`next`](Self::next), or not at all.
+    fn mark_each_transaction(&mut self) {}
+
     /// True while rows that were there before the log are still to be handed out (`READ` changes): until then a reader has
     /// not caught up, whatever position it has reached.
     fn reads_backfill(&self) -> bool {

@@ -14,6 +14,17 @@ pub trait Transform: Send + Sync {
     /// before its first batch. An error of kind `Config` or `Schema` names the rule and the column.
     fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>>;
 
+    /// True if it makes something of columns that a table has no more, and so has to be told of them.
+    fn recalls(&self) -> bool {
+        false
+    }
+
+    /// Told before the first [`output`](Self::output), of a table that was followed before: what it has become since, with the columns that
+    /// it has no more at the end. No changes come of it. Returns what it becomes, for the next transform; nothing if it does not fit.
+    fn recall(&mut self, relation: &Arc<Relation>) -> Vec<Arc<Relation>> {
+        self.output(relation).unwrap_or_default()
+    }
+
     /// Applies the plan to a batch of a relation that `output` was called with. The changes of a batch keep their order
     /// and positions; untouched columns pass by reference.
     fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>>;
@@ -44,4 +55,10 @@ pub fn apply_all(transforms: &[Box<dyn Transform>], batch: ChangeBatch) -> Resul
     }
     batches.retain(|batch| batch.rows() > 0);
     Ok(batches)
+}
+
+/// Tells transforms, each of what those before it make of it, of a table that was followed before. Returns what it becomes in the end.
+pub fn recall_all(transforms: &mut [Box<dyn Transform>], relation: &Arc<Relation>) -> Vec<Arc<Relation>> {
+    let recalled = vec![Arc::clone(relation)];
+    transforms.iter_mut().fold(recalled, |relations, transform| relations.iter().flat_map(|relation| transform.recall(relation)).collect())
 }

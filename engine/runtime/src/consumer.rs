@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logweir_core::{
-    ChangeBatch, Clock, Error, ErrorKind, LogMark, LogPosition, Relation, RelationName, Result, Sink, Staged, TimestampMicros, Transform,
-    Writer, WriterContext, apply_all, output_of_all,
+    ChangeBatch, Clock, Error, ErrorKind, LogMark, LogPosition, Relation, RelationId, Result, Sink, Staged, TimestampMicros, Transform,
+    Writer, WriterContext, apply_all, output_of_all, recall_all,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -42,6 +42,8 @@ pub(crate) struct ConsumerTask {
     pub(crate) context: WriterContext,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) transforms: TransformFactory,
+    /// Tables that were followed before, with the columns that they have lost, as the stream's transforms make them, if a transform wants to know.
+    pub(crate) recalled: Vec<Arc<Relation>>,
     pub(crate) log: ChangeLog,
     /// What was read can be read again from the change log.
     pub(crate) durable: bool,
@@ -75,9 +77,9 @@ pub(crate) struct Links {
 struct State {
     interval: Duration,
     /// The relations of the change log that the transforms have planned.
-    planned: HashSet<(RelationName, u32)>,
+    planned: HashSet<RelationId>,
     /// Those that the writer knows.
-    evolved: HashSet<(RelationName, u32)>,
+    evolved: HashSet<RelationId>,
     /// Nothing behind this mark is wanted: it cannot be landed.
     until: Option<LogPosition>,
     /// The last mark read from the change log, or where this consumer began.
@@ -177,10 +179,13 @@ impl ConsumerTask {
     }
 
     async fn run_writer(&mut self, cursor: Cursor, writer: Box<dyn Writer>, until: Option<LogPosition>) -> ConsumerEnd {
-        let transforms = match (self.transforms)() {
+        let mut transforms = match (self.transforms)() {
             Ok(transforms) => transforms,
             Err(error) => return ConsumerEnd { index: self.index, result: Err(error), passed: None, whole: true },
         };
+        for relation in &self.recalled {
+            recall_all(&mut transforms, relation);
+        }
         let state = State {
             interval: writer.interval(),
             planned: HashSet::new(),
@@ -387,12 +392,12 @@ impl Consumer<'_> {
 
     /// Plans a relation of the change log, unless it is planned, and tells the writer what becomes of it.
     async fn plan(&mut self, relation: &Arc<Relation>) -> Result<()> {
-        let version = (relation.name().clone(), relation.version());
+        let version = relation.id();
         if self.state.planned.contains(&version) {
             return Ok(());
         }
         for relation in output_of_all(&mut self.transforms, relation)? {
-            if self.state.evolved.insert((relation.name().clone(), relation.version())) {
+            if self.state.evolved.insert(relation.id()) {
                 self.writer.evolve(relation).await?;
             }
         }

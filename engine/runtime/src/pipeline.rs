@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use logweir_core::{
-    Clock, ConsumerName, Error, ErrorKind, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, Result, StateStore, Writer,
-    WriterContext,
+    Clock, ConsumerName, Error, ErrorKind, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, Relation, Result, StateStore,
+    Transform, Writer, WriterContext, recall_all,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -95,6 +95,8 @@ pub(crate) struct Run<'a> {
     pub(crate) instruments: &'a Arc<StreamInstruments>,
     pub(crate) rng: &'a mut StdRng,
     pub(crate) goal: Goal,
+    /// A mark is wanted behind each transaction.
+    pub(crate) marks_each: bool,
 }
 
 /// How a run ended.
@@ -106,13 +108,15 @@ pub(crate) struct Outcome {
     pub(crate) progressed: bool,
     /// Changes were read that are not visible everywhere.
     pub(crate) unlanded: bool,
+    /// The error is of a transform, that refused a change.
+    pub(crate) refused: bool,
     /// What lies before the fault and is not visible everywhere can be landed by reading up to here.
     pub(crate) land: Option<LogMark>,
 }
 
 impl Outcome {
     fn early(result: Result<()>) -> Self {
-        Outcome { result, ran: false, progressed: false, unlanded: false, land: None }
+        Outcome { result, ran: false, progressed: false, unlanded: false, refused: false, land: None }
     }
 }
 
@@ -188,7 +192,10 @@ impl Run<'_> {
             before_images: self.spec.before_images.clone(),
             memory: memory.clone(),
         };
-        let log = self.spec.source.open_log(start).await?;
+        let mut log = self.spec.source.open_log(start).await?;
+        if self.marks_each {
+            log.mark_each_transaction();
+        }
         Ok(Opened { machine, log, writers, segments, memory, goal: self.goal.clone() })
     }
 
@@ -260,7 +267,8 @@ impl Run<'_> {
     /// Starts the tasks.
     async fn start(&mut self, opened: Opened) -> Result<Coordinator> {
         let Opened { machine, log, writers, segments, memory, goal } = opened;
-        let transforms = (self.spec.transforms)()?;
+        let mut transforms = (self.spec.transforms)()?;
+        let recalled = self.recall(&machine, &mut transforms)?;
         let (events_to, events) = mpsc::channel(EVENTS_MAX);
         let control = watch::Sender::new(Control::Run);
         let acknowledge = watch::Sender::new(None);
@@ -302,6 +310,7 @@ impl Run<'_> {
                 context: self.writer_context(name),
                 sink: Arc::clone(&destination.sink),
                 transforms: Arc::clone(&destination.transforms),
+                recalled: recalled.clone(),
                 log: change_log.clone(),
                 durable: segments.is_some(),
                 links,
@@ -374,6 +383,16 @@ impl Run<'_> {
             drain: None,
             report: None,
         })
+    }
+
+    /// Tells the transforms which columns there were, if one of them or of a destination's wants to know. Returns what destinations are told.
+    fn recall(&self, machine: &Checkpoint, transforms: &mut [Box<dyn Transform>]) -> Result<Vec<Arc<Relation>>> {
+        let mut wanted = transforms.iter().any(|transform| transform.recalls());
+        for destination in &self.spec.destinations {
+            wanted |= (destination.transforms)()?.iter().any(|transform| transform.recalls());
+        }
+        let relations = if wanted { machine.recalled() } else { Vec::new() };
+        Ok(relations.iter().flat_map(|relation| recall_all(transforms, relation)).collect())
     }
 
     fn change_log(&self, segments: Option<&SegmentLog>, memory: &MemoryBudget) -> (Appender, ChangeLog) {
@@ -459,6 +478,7 @@ impl Coordinator {
             progressed: self.committed() > self.began_at,
             // A reader that did not end in time had read something, as far as we know.
             unlanded: self.reader.is_none() || handed_out > self.committed(),
+            refused: self.reader.as_ref().is_some_and(|reader| reader.place.refused),
             land,
             result,
         }

@@ -62,6 +62,8 @@ pub(crate) struct Place {
     at_mark: bool,
     /// True if the log held changes behind the mark to land.
     beyond: bool,
+    /// True if a transform refused a change, which may lie far behind the last mark.
+    pub(crate) refused: bool,
 }
 
 /// How the reader ended.
@@ -253,7 +255,8 @@ impl Reader {
             return Ok(Flow::On);
         }
         self.send(Event::Relation(Arc::clone(relation))).await?;
-        for relation in output_of_all(&mut self.transforms, relation)? {
+        let outputs = output_of_all(&mut self.transforms, relation).inspect_err(|_| self.place.refused = true)?;
+        for relation in outputs {
             if self.append(Entry::Relation(relation)).await? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
@@ -279,7 +282,8 @@ impl Reader {
             return Ok(Flow::Stop);
         }
         let name = batch.relation.name().to_string();
-        for batch in apply_all(&self.transforms, batch)? {
+        let batches = apply_all(&self.transforms, batch).inspect_err(|_| self.place.refused = true)?;
+        for batch in batches {
             // Nobody behind the transforms wants to know what a row was before.
             let batch = ChangeBatch { before: None, ..batch };
             if self.append(Entry::Changes(batch)).await? == Flow::Stop {

@@ -118,17 +118,28 @@ async fn supervise(
     let mut ran = false;
     // Set when an error has ended the stream and what came before it is still to be landed: up to the mark, then the error.
     let mut landing: Option<(LogMark, Error)> = None;
+    // A change that a transform refused. It is looked for again with a mark behind each transaction, so that all before it is landed.
+    let mut refused: Option<Error> = None;
     loop {
         let began_at = clock.now();
         let goal = landing.as_ref().map_or_else(|| goal.clone(), |(mark, _)| Goal::Land(mark.clone()));
-        let run = Run { spec: &spec, state: &state, clock: &clock, shutdown: &shutdown, progress, instruments, rng: &mut rng, goal };
+        let marks_each = refused.is_some();
+        let run =
+            Run { spec: &spec, state: &state, clock: &clock, shutdown: &shutdown, progress, instruments, rng: &mut rng, goal, marks_each };
         let outcome = Box::pin(run.run()).await;
         ran |= outcome.ran;
         let error = match outcome.result {
-            Ok(()) => return landing.map_or(Ok(()), |(_, error)| Err(error)),
+            Ok(()) => {
+                let told_to_stop = refused.filter(|_| shutdown.is_requested());
+                return landing.map(|(_, error)| error).or(told_to_stop).map_or(Ok(()), Err);
+            }
             Err(error) => error,
         };
         if !error.is_transient() {
+            if outcome.refused && refused.is_none() && landing.is_none() {
+                refused = Some(error);
+                continue;
+            }
             match (landing, outcome.land) {
                 // Its own fault comes second: it may well be the same one again.
                 (Some((_, first)), _) => return Err(first),

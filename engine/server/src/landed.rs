@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use logweir_core::{Relation, RelationName, Result, Transform as _};
+use logweir_core::{Relation, RelationName, Result, Transform, recall_all};
+use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{References, SqlTransform};
 
 use crate::config::{Destination, Loaded, Stream};
@@ -21,9 +22,30 @@ impl Landed {
     }
 }
 
+/// The tables with the columns that they have lost at their end, as masks and functions make them: what SQL may still name.
+pub(crate) fn recalled(loaded: &Loaded, stream: &Stream, document: &CheckpointDocument) -> Result<Vec<Arc<Relation>>> {
+    let mut before_sql: Vec<Box<dyn Transform>> = Vec::new();
+    if let Some(mask) = loaded.mask(stream)? {
+        before_sql.push(Box::new(mask));
+    }
+    if let Some(udf) = loaded.udf(stream)? {
+        before_sql.push(Box::new(udf));
+    }
+    Ok(document.recalled().iter().flat_map(|relation| recall_all(&mut before_sql, relation)).collect())
+}
+
+/// The tables of a stream.
+pub(crate) struct LandedByStream {
+    pub(crate) tables: Vec<Landed>,
+    /// Those of the source with the columns that they have lost, for the SQL of destinations.
+    pub(crate) recalled: Vec<Arc<Relation>>,
+}
+
 /// What becomes of the tables of a stream, for looking at what was landed. Nothing outside is asked for it, reference tables neither: of a
 /// version that a transform does not fit (any more), or not without them, the name is known.
-pub(crate) fn tables(loaded: &Loaded, stream: &Stream, sources: &[Arc<Relation>]) -> Result<Vec<Landed>> {
+pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocument) -> Result<LandedByStream> {
+    let sources = &document.relations;
+    let recalled = recalled(loaded, stream, document)?;
     let mut masked = Vec::with_capacity(sources.len());
     match loaded.mask(stream)? {
         Some(mut mask) => {
@@ -46,16 +68,21 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, sources: &[Arc<Relation>]
         }
         masked = made;
     }
-    let Some(sql) = loaded.sql(stream, &References::default(), &[])? else {
-        return Ok(masked.into_iter().map(Landed::of).collect());
+    let Some(mut sql) = loaded.sql(stream, &References::default(), &[])? else {
+        return Ok(LandedByStream { tables: masked.into_iter().map(Landed::of).collect(), recalled });
     };
-    Ok(planned(sql, masked))
+    let recalled = recalled.iter().flat_map(|relation| sql.recall(relation)).collect();
+    Ok(LandedByStream { tables: planned(sql, masked), recalled })
 }
 
 /// What becomes of them in a destination that has transforms of its own.
-pub(crate) fn in_destination(loaded: &Loaded, stream: &Stream, destination: &Destination, landed: &[Landed]) -> Result<Vec<Landed>> {
-    let Some(sql) = loaded.destination_sql(stream, destination, &References::default())? else { return Ok(landed.to_vec()) };
-    let (known, mut unknown): (Vec<Landed>, Vec<Landed>) = landed.iter().cloned().partition(|landed| landed.relation.is_some());
+pub(crate) fn in_destination(loaded: &Loaded, stream: &Stream, destination: &Destination, landed: &LandedByStream) -> Result<Vec<Landed>> {
+    let LandedByStream { tables, recalled } = landed;
+    let Some(mut sql) = loaded.destination_sql(stream, destination, &References::default())? else { return Ok(tables.clone()) };
+    for relation in recalled {
+        sql.recall(relation);
+    }
+    let (known, mut unknown): (Vec<Landed>, Vec<Landed>) = tables.iter().cloned().partition(|landed| landed.relation.is_some());
     let names = unknown.iter().flat_map(|landed| sql.target_names(&landed.name)).collect::<Vec<_>>();
     unknown = planned(sql, known.into_iter().filter_map(|landed| landed.relation).collect());
     for name in names {

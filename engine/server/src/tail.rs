@@ -7,7 +7,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use async_trait::async_trait;
-use logweir_core::{ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationName, Result, apply_all, output_of_all};
+use logweir_core::{
+    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationName, Result, apply_all, output_of_all, recall_all,
+};
 use logweir_files::form::Form;
 use logweir_runtime::TransformFactory;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
@@ -22,6 +24,8 @@ pub(crate) struct LogTail {
     pub(crate) logged: LogPosition,
     /// What happens to changes on their way to it.
     pub(crate) transforms: TransformFactory,
+    /// Tables with the columns that they have lost, which these may name.
+    pub(crate) recalled: Vec<Arc<Relation>>,
     pub(crate) has_transforms: bool,
     /// More of one table is not held.
     pub(crate) bytes_max: usize,
@@ -90,10 +94,13 @@ impl Tail for LogTail {
 impl LogTail {
     fn transformed(&self, batches: Vec<ChangeBatch>, table: &RelationName) -> Result<Vec<ChangeBatch>> {
         let mut transforms = (self.transforms)()?;
+        for relation in &self.recalled {
+            recall_all(&mut transforms, relation);
+        }
         let mut planned = std::collections::HashSet::new();
         let mut made = Vec::new();
         for batch in batches {
-            if planned.insert((batch.relation.name().clone(), batch.relation.version())) {
+            if planned.insert(batch.relation.id()) {
                 output_of_all(&mut transforms, &batch.relation)?;
             }
             made.extend(apply_all(&transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == *table));

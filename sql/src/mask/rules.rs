@@ -68,7 +68,7 @@ impl MaskRule {
 pub(super) struct Rule {
     columns: Vec<(Pattern, bool)>,
     names: Option<ColumnNames>,
-    types: Vec<Pattern>,
+    types: Vec<(Pattern, bool)>,
     matched: bool,
     pub(super) kind: &'static str,
     key_id: Option<String>,
@@ -84,7 +84,7 @@ impl Rule {
         Ok(Rule {
             columns: columns.into_iter().map(|pattern| (pattern, false)).collect(),
             names,
-            types: types.iter().map(|pattern| Pattern::new(pattern.as_str().to_lowercase())).collect(),
+            types: types.iter().map(|pattern| (Pattern::new(pattern.as_str().to_lowercase()), false)).collect(),
             matched: false,
             kind: with.name(),
             key_id: with.key_id().map(str::to_owned),
@@ -94,21 +94,25 @@ impl Rule {
 
     /// True if the rule is for a column with this full name; what of it says so is marked.
     pub(super) fn is_for(&mut self, name: &str, column: &Column) -> bool {
-        let is_of = |source_type: &str| self.types.iter().any(|pattern| pattern.matches(&source_type.to_lowercase()));
-        // Where the log does not say it, a type that is hidden is taken for granted, and one that is kept is not.
-        let may_be = || self.mask.is_some() && column.may_be().any(is_of);
+        let hides = self.mask.is_some();
+        // Where the log does not say it, or the type has several names, one that is hidden is taken for granted, and one that is kept is not.
+        let names = std::iter::once(column.source_type.as_str()).chain(column.may_be().filter(|_| hides));
+        let names: Vec<String> = if self.types.is_empty() { Vec::new() } else { names.map(str::to_lowercase).collect() };
+        let is_of = |pattern: &Pattern| names.iter().any(|name| pattern.matches(name));
         if self.names.as_ref().is_some_and(|names| !names.matches(column.name()))
-            || !self.types.is_empty() && !is_of(&column.source_type) && !may_be()
+            || !self.types.is_empty() && !self.types.iter().any(|(pattern, _)| is_of(pattern))
         {
             return false;
         }
         let mut holds = self.columns.is_empty();
-        let hides = self.mask.is_some();
         for (pattern, matched) in &mut self.columns {
             if if hides { pattern.matches_any_case(name) } else { pattern.matches(name) } {
                 *matched = true;
                 holds = true;
             }
+        }
+        for (pattern, matched) in self.types.iter_mut().filter(|_| holds) {
+            *matched |= is_of(pattern);
         }
         self.matched |= holds;
         holds
@@ -117,7 +121,9 @@ impl Rule {
     /// What has been for no column so far: patterns, or the rule as a whole if it has none.
     pub(super) fn unmatched(&self) -> impl Iterator<Item = String> {
         let whole = (self.columns.is_empty() && !self.matched).then(|| self.places());
-        self.columns.iter().filter(|(_, matched)| !matched).map(|(pattern, _)| pattern.to_string()).chain(whole)
+        let columns = self.columns.iter().filter(|(_, matched)| !matched).map(|(pattern, _)| pattern.to_string());
+        let types = self.types.iter().filter(|(_, matched)| self.matched && !matched).map(|(pattern, _)| format!("types {pattern}"));
+        columns.chain(types).chain(whole)
     }
 
     /// What the field of a masked column says of itself.
@@ -134,7 +140,7 @@ impl Rule {
         }
         places.extend(self.names.as_ref().map(|names| format!("names {names:?}")));
         if !self.types.is_empty() {
-            places.push(format!("types {}", list(&mut self.types.iter())));
+            places.push(format!("types {}", list(&mut self.types.iter().map(|(pattern, _)| pattern))));
         }
         places.join(" ")
     }

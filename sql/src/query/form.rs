@@ -45,7 +45,9 @@ pub(super) const CHANGES_SUFFIX: &str = "_changes";
 pub(super) mod footer {
     /// The relation's name, JSON.
     pub(crate) const RELATION: &str = "logweir.relation";
-    /// The schema version, decimal.
+    /// The table in the source, JSON, where the relation has another name. Missing in files of before.
+    pub(crate) const ORIGIN: &str = "logweir.origin";
+    /// The schema version, decimal: of the table in the source.
     pub(crate) const SCHEMA_VERSION: &str = "logweir.schema_version";
     /// The names of the declared key's columns, a JSON list; empty if there is none.
     pub(crate) const KEY: &str = "logweir.key";

@@ -41,6 +41,7 @@ type Footers = HashMap<Path, Option<Arc<DataFile>>>;
 #[derive(Debug)]
 pub(super) struct DataFile {
     pub(super) meta: ObjectMeta,
+    origin: Option<RelationName>,
     version: u32,
     /// The columns, dictionaries unpacked.
     schema: SchemaRef,
@@ -73,9 +74,11 @@ pub(super) struct LogOrder<'a> {
     pub(super) keys: Option<(i128, i128)>,
 }
 
-/// Files with the same columns and key.
+/// Files with the same columns and key, of one table of the source.
 #[derive(Debug)]
 pub(super) struct FileGroup {
+    /// The table in the source, where it has another name.
+    pub(super) origin: Option<RelationName>,
     pub(super) version: u32,
     /// The columns in the files, dictionaries unpacked.
     pub(super) schema: SchemaRef,
@@ -194,6 +197,8 @@ impl DataFile {
         if relation != table.name || stream != table.stream {
             return Ok(None);
         }
+        let origin = value(footer::ORIGIN).map(serde_json::from_str).transpose();
+        let origin: Option<RelationName> = origin.map_err(|error| bad(footer::ORIGIN).source(error))?;
         let version = value(footer::SCHEMA_VERSION).and_then(|text| text.parse().ok()).ok_or_else(|| bad(footer::SCHEMA_VERSION))?;
         let key = value(footer::KEY).ok_or_else(|| bad(footer::KEY))?;
         let key: Vec<String> = serde_json::from_str(key).map_err(|error| bad(footer::KEY).source(error))?;
@@ -217,7 +222,7 @@ impl DataFile {
             [key] => integers(parquet, &schema, key),
             _ => None,
         };
-        Ok(Some(DataFile { meta, version, schema, key, rows, last, span, keys, truncates, unchanged }))
+        Ok(Some(DataFile { meta, origin, version, schema, key, rows, last, span, keys, truncates, unchanged }))
     }
 }
 
@@ -275,9 +280,9 @@ pub(super) fn is_metadata(field: &Field) -> bool {
 }
 
 impl FileGroup {
-    fn new(version: u32, schema: SchemaRef, key: Vec<String>) -> Self {
+    fn new(origin: Option<RelationName>, version: u32, schema: SchemaRef, key: Vec<String>) -> Self {
         let (files, tail) = (Vec::new(), Vec::new());
-        FileGroup { version, schema, key, files, tail, tail_last: String::new(), truncates: false, unchanged: false }
+        FileGroup { origin, version, schema, key, files, tail, tail_last: String::new(), truncates: false, unchanged: false }
     }
 
     /// Rows in files.
@@ -309,7 +314,7 @@ impl Inventory {
         let mut groups: Vec<FileGroup> = Vec::new();
         for TailBatch { relation, rows, truncates, unchanged } in tail {
             let schema = Arc::new(Schema::new(rows.schema().fields().iter().map(unpacked).collect::<Vec<_>>()));
-            let group = group_of(&mut groups, relation.version(), &schema, &declared_key(&relation));
+            let group = group_of(&mut groups, relation.renamed_from(), relation.version(), &schema, &declared_key(&relation));
             group.truncates |= truncates;
             group.unchanged |= unchanged;
             if let Some(last) = rows.column_by_name(SEQUENCE).and_then(|column| column.as_string_opt::<i32>()?.iter().next_back()?) {
@@ -318,7 +323,7 @@ impl Inventory {
             group.tail.push(rows);
         }
         for file in files {
-            let group = group_of(&mut groups, file.version, &file.schema, &file.key);
+            let group = group_of(&mut groups, file.origin.as_ref(), file.version, &file.schema, &file.key);
             group.truncates |= file.truncates;
             group.unchanged |= file.unchanged;
             group.files.push(file);
@@ -368,10 +373,18 @@ impl Inventory {
 
 /// The group of rows; one is made if there is none. Not by version alone: a mask that was added to the configuration makes other columns
 /// of the same version.
-fn group_of<'a>(groups: &'a mut Vec<FileGroup>, version: u32, schema: &SchemaRef, key: &[String]) -> &'a mut FileGroup {
-    let known = groups.iter().position(|group| group.version == version && group.schema == *schema && group.key == key);
+fn group_of<'a>(
+    groups: &'a mut Vec<FileGroup>,
+    origin: Option<&RelationName>,
+    version: u32,
+    schema: &SchemaRef,
+    key: &[String],
+) -> &'a mut FileGroup {
+    let is_it =
+        |group: &FileGroup| group.origin.as_ref() == origin && group.version == version && group.schema == *schema && group.key == key;
+    let known = groups.iter().position(is_it);
     let index = known.unwrap_or_else(|| {
-        groups.push(FileGroup::new(version, Arc::clone(schema), key.to_vec()));
+        groups.push(FileGroup::new(origin.cloned(), version, Arc::clone(schema), key.to_vec()));
         groups.len() - 1
     });
     &mut groups[index]
@@ -386,5 +399,5 @@ fn declared_key(relation: &Relation) -> Vec<String> {
 fn without_files(relation: &Relation, metadata: Vec<FieldRef>) -> FileGroup {
     let columns: Vec<FieldRef> = relation.columns().iter().map(|column| unpacked(&column.field)).collect();
     let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata).collect::<Vec<_>>()));
-    FileGroup::new(relation.version(), schema, declared_key(relation))
+    FileGroup::new(relation.renamed_from().cloned(), relation.version(), schema, declared_key(relation))
 }

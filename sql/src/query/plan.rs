@@ -29,7 +29,7 @@ use super::inventory::{FileGroup, Inventory, is_metadata};
 use super::keys::{NoState, key_names};
 use super::scan::{GroupScan, readable};
 use super::unchanged::Resolved;
-use super::unify::{Columns, UnifiedColumn, cast_to_common, unify};
+use super::unify::{Columns, UnifiedColumn, Version, cast_to_common, unify};
 use crate::merge::{Merged, OrderedFiles, OrderedVersion};
 
 /// The floor's columns: the place of the last truncate.
@@ -150,12 +150,12 @@ impl TablePlans<'_> {
     }
 
     /// The fields of each group that `wanted` names.
-    fn schemas(&self, wanted: impl Fn(&Field) -> bool) -> Vec<Vec<FieldRef>> {
-        self.inventory
-            .groups
-            .iter()
-            .map(|group| group.schema.fields().iter().filter(|field| wanted(field)).map(Arc::clone).collect())
-            .collect()
+    fn schemas(&self, wanted: impl Fn(&Field) -> bool) -> Vec<Version> {
+        let version = |group: &FileGroup| {
+            let fields = group.schema.fields().iter().filter(|field| wanted(field)).map(Arc::clone).collect();
+            Version { origin: group.origin.clone(), fields }
+        };
+        self.inventory.groups.iter().map(version).collect()
     }
 
     /// The rows of all groups that have files and `wanted`, as `columns`.

@@ -1,15 +1,16 @@
 //! Fills in values that the source did not log because they did not change.
 //!
 //! Such a value is that of the row's previous version: the last one under the same key or, behind a change of the key, the one
-//! under the old key. That is a walk along the log which no window function describes, so it is one pass over the sorted
+//! under the old key. An update of a row that there is not changes nothing: it leaves out what nobody has. So it is when the row's
+//! last change was set aside, or when the row is yet to be read. That is a walk along the log which no window function describes, so it is one pass over the sorted
 //! changes that remembers, for every key there is, the values of the columns that are ever unchanged. Only tables that
 //! have such columns come this way; what it remembers counts against the query's memory and is not spilled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
@@ -199,6 +200,7 @@ impl Walk {
         let unchanged: &ListArray = batch.column(self.unchanged).as_list_opt().ok_or_else(|| unreadable(UNCHANGED))?;
 
         let mut resolved: Vec<Values> = Vec::with_capacity(batch.num_rows());
+        let mut whole = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {
             let change_type =
                 ChangeType::ALL.into_iter().find(|change_type| change_type.name() == change_types.as_string::<i32>().value(row));
@@ -217,14 +219,19 @@ impl Walk {
                 ChangeType::Insert | ChangeType::Read | ChangeType::Truncate => None,
             };
             let names = if unchanged.is_null(row) { None } else { Some(text(&unchanged.value(row))?) };
+            let listed = |column: &Affected| {
+                names.as_ref().is_some_and(|names| names.as_string::<i32>().iter().any(|name| name == Some(&column.name)))
+            };
+            if change_type == ChangeType::UpdateInsert && previous.is_none() && self.affected.iter().any(listed) {
+                whole.push(false);
+                continue;
+            }
+            whole.push(true);
             let values: Values = (self.affected.iter().enumerate())
-                .map(|(i, column)| {
-                    let listed = names.as_ref().is_some_and(|names| names.as_string::<i32>().iter().any(|name| name == Some(&column.name)));
-                    match (listed, &previous) {
-                        (false, _) => given[i].row(row).as_ref().into(),
-                        (true, Some(previous)) => previous[i].clone(),
-                        (true, None) => column.null.clone(),
-                    }
+                .map(|(i, column)| match (listed(column), &previous) {
+                    (false, _) => given[i].row(row).as_ref().into(),
+                    (true, Some(previous)) => previous[i].clone(),
+                    (true, None) => column.null.clone(),
                 })
                 .collect();
             match change_type {
@@ -251,6 +258,9 @@ impl Walk {
             resolved.push(values);
         }
         self.memory.try_resize(self.bytes)?;
+        if whole.contains(&false) {
+            return self.rebuild(&filter_record_batch(batch, &BooleanArray::from(whole))?, &resolved);
+        }
         self.rebuild(batch, &resolved)
     }
 

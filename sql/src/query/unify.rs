@@ -2,12 +2,14 @@
 //!
 //! A column has the type that holds every value landed under any version: the wider one where one is wider, else text. So a
 //! retyped column never fails a query and never silently loses a value. A column that was dropped and added again is
-//! another column: what was landed before is not shown under the new one.
+//! another column: what was landed before is not shown under the new one. Where several tables of the source go into one, that is so
+//! for each of them, and the columns are those of all.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::logical_expr::{Expr, cast};
+use logweir_core::RelationName;
 
 /// The type that both types' values can be cast to without loss, at worst their text.
 pub(super) fn common_type(a: &DataType, b: &DataType) -> DataType {
@@ -135,42 +137,62 @@ pub(super) struct UnifiedColumn {
     pub(super) names: Vec<Option<String>>,
 }
 
+/// The fields of one schema version.
+#[derive(Debug, Clone)]
+pub(super) struct Version {
+    /// The table in the source, where it has another name.
+    pub(super) origin: Option<RelationName>,
+    pub(super) fields: Vec<FieldRef>,
+}
+
+impl Version {
+    fn field(&self, name: &str) -> Option<&FieldRef> {
+        self.fields.iter().find(|field| field.name() == name)
+    }
+}
+
 /// Which columns a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Columns {
-    /// Those of the newest schema: what the table has now.
+    /// Those of the newest schema of each origin: what the table has now.
     Current,
     /// Those of any schema, the newest's first: what was ever landed.
     Ever,
 }
 
-/// The columns that `schemas`, oldest first, add up to.
-pub(super) fn unify(schemas: &[Vec<FieldRef>], columns: Columns) -> Vec<UnifiedColumn> {
+/// The columns that `versions`, oldest first, add up to.
+pub(super) fn unify(versions: &[Version], columns: Columns) -> Vec<UnifiedColumn> {
     let mut unified: Vec<UnifiedColumn> = Vec::new();
-    for (age, schema) in schemas.iter().rev().enumerate() {
-        for field in schema.iter() {
-            if unified.iter().any(|column| column.field.name() == field.name()) || (columns == Columns::Current && age > 0) {
-                continue;
+    for (i, version) in versions.iter().enumerate().rev() {
+        if columns == Columns::Current && versions[i + 1..].iter().any(|newer| follows(version, newer)) {
+            continue;
+        }
+        for field in &version.fields {
+            if !unified.iter().any(|column| column.field.name() == field.name()) {
+                unified.push(unified_column(versions, field, columns));
             }
-            unified.push(unified_column(schemas, field, columns));
         }
     }
     unified
 }
 
-fn unified_column(schemas: &[Vec<FieldRef>], newest: &FieldRef, columns: Columns) -> UnifiedColumn {
-    let mut names = vec![None; schemas.len()];
+/// True if a version is an earlier one of what `newer` is. Files of before do not say of which table they are: of any.
+fn follows(version: &Version, newer: &Version) -> bool {
+    version.origin == newer.origin || version.origin.is_none()
+}
+
+fn unified_column(versions: &[Version], newest: &FieldRef, columns: Columns) -> UnifiedColumn {
+    let mut names = vec![None; versions.len()];
     let mut data_type = newest.data_type().clone();
-    for (i, schema) in schemas.iter().enumerate().rev() {
-        match schema.iter().find(|field| field.name() == newest.name()) {
-            Some(field) => {
-                names[i] = Some(field.name().clone());
-                data_type = common_type(&data_type, field.data_type());
-            }
-            // Older ones of this name are another column.
-            None if columns == Columns::Current => break,
-            None => {}
+    for (i, version) in versions.iter().enumerate().rev() {
+        let Some(field) = version.field(newest.name()) else { continue };
+        // Older ones of this name are another column.
+        let later = versions[i + 1..].iter().filter(|newer| follows(version, newer));
+        if columns == Columns::Current && !later.clone().all(|newer| newer.field(newest.name()).is_some()) {
+            continue;
         }
+        names[i] = Some(field.name().clone());
+        data_type = common_type(&data_type, field.data_type());
     }
     let metadata = newest.metadata().clone();
     UnifiedColumn { field: Arc::new(Field::new(newest.name(), data_type, true).with_metadata(metadata)), names }
@@ -178,9 +200,8 @@ fn unified_column(schemas: &[Vec<FieldRef>], newest: &FieldRef, columns: Columns
 
 impl UnifiedColumn {
     /// The same, called `names` in `schemas`: a column that was renamed.
-    pub(super) fn called(&self, schemas: &[Vec<FieldRef>], names: Vec<Option<String>>) -> Self {
-        let landed =
-            schemas.iter().zip(&names).filter_map(|(schema, name)| schema.iter().find(|field| Some(field.name()) == name.as_ref()));
+    pub(super) fn called(&self, versions: &[Version], names: Vec<Option<String>>) -> Self {
+        let landed = versions.iter().zip(&names).filter_map(|(version, name)| version.field(name.as_ref()?));
         let data_type = landed.fold(self.field.data_type().clone(), |common, field| common_type(&common, field.data_type()));
         UnifiedColumn { field: Arc::new(Field::clone(&self.field).with_data_type(data_type)), names }
     }
@@ -221,21 +242,48 @@ mod tests {
         }
     }
 
-    fn fields(columns: &[(&str, DataType)]) -> Vec<FieldRef> {
-        columns.iter().map(|(name, data_type)| Arc::new(Field::new(*name, data_type.clone(), true))).collect()
+    fn version(origin: &str, columns: &[(&str, DataType)]) -> Version {
+        let origin = (!origin.is_empty()).then(|| RelationName::new("shop", origin));
+        let fields = columns.iter().map(|(name, data_type)| Arc::new(Field::new(*name, data_type.clone(), true))).collect();
+        Version { origin, fields }
+    }
+
+    fn shown(versions: &[Version], columns: Columns) -> Vec<String> {
+        let present = |c: &UnifiedColumn| c.names.iter().map(Option::is_some).collect::<Vec<bool>>();
+        unify(versions, columns).iter().map(|c| format!("{} {} {:?}", c.field.name(), c.field.data_type(), present(c))).collect()
+    }
+
+    #[test]
+    fn tables_that_go_into_one_have_their_own_versions() {
+        let versions = [
+            version("a", &[("id", Int32), ("gone", Int32), ("note", Utf8)]),
+            version("b", &[("id", Int32)]),
+            version("a", &[("id", Int32), ("note", Utf8), ("more", Int32)]),
+            version("b", &[("id", Int64), ("own", Utf8)]),
+        ];
+        assert_eq!(
+            shown(&versions, Columns::Current),
+            [
+                "id Int64 [true, true, true, true]",
+                "own Utf8 [false, false, false, true]",
+                "note Utf8 [true, false, true, false]",
+                "more Int32 [false, false, true, false]"
+            ]
+        );
+        // What older files hold is of any of them.
+        let versions =
+            [version("", &[("id", Int32), ("note", Utf8)]), version("a", &[("id", Int32)]), version("b", &[("id", Int32), ("note", Utf8)])];
+        assert_eq!(shown(&versions, Columns::Current), ["id Int32 [true, true, true]", "note Utf8 [false, false, true]"]);
     }
 
     #[test]
     fn a_column_added_again_is_another_one() {
         let versions = [
-            fields(&[("id", Int32), ("note", Int32), ("old", Utf8)]),
-            fields(&[("id", Int64)]),
-            fields(&[("id", Int64), ("note", Date32)]),
+            version("", &[("id", Int32), ("note", Int32), ("old", Utf8)]),
+            version("", &[("id", Int64)]),
+            version("", &[("id", Int64), ("note", Date32)]),
         ];
-        let show = |columns| -> Vec<String> {
-            let present = |c: &UnifiedColumn| c.names.iter().map(Option::is_some).collect::<Vec<bool>>();
-            unify(&versions, columns).iter().map(|c| format!("{} {} {:?}", c.field.name(), c.field.data_type(), present(c))).collect()
-        };
+        let show = |columns| shown(&versions, columns);
         assert_eq!(show(Columns::Current), ["id Int64 [true, true, true]", "note Date32 [false, false, true]"]);
         assert_eq!(show(Columns::Ever), ["id Int64 [true, true, true]", "note Utf8 [true, false, true]", "old Utf8 [true, false, false]"]);
     }

@@ -14,7 +14,7 @@ use arrow::compute::{filter, take};
 use arrow::datatypes::Int8Type;
 use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Error, MetadataColumn, Relation, Result, Unchanged};
 
-use super::cases::{Fate, all_unchanged, any_unchanged, fates};
+use super::cases::{Fate, all_unchanged, any_unchanged, fates, without};
 use super::evaluate::Reason;
 use super::plan::{Output, RulePlan};
 use super::rows::{Rows, unexpected};
@@ -31,6 +31,8 @@ pub(super) struct BadRow {
 
 /// What a rule makes of a batch.
 pub(super) struct Applied {
+    /// What is carried. The row of an update that is bad leaves the target, as far as its key can be computed: what later changes leave out
+    /// must not be taken from a version before it.
     pub(super) batch: Option<ChangeBatch>,
     /// Ascending by row.
     pub(super) bad: Vec<BadRow>,
@@ -53,6 +55,9 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
     }
     let left_out = LeftOut::of(plan, batch);
     left_out.judge(unresolved, &mut fates, &mut bad);
+    for bad in &bad {
+        fates[bad.row] = without(batch, bad.row);
+    }
     loop {
         match assemble(plan, target, &left_out, &fates, batch)? {
             Ok(batch) => {
@@ -60,9 +65,9 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
                 return Ok(Applied { batch, bad });
             }
             Err(found) => {
-                // Each time around at least one row fewer is carried.
-                for BadRow { row, reason, .. } in &found {
-                    fates[*row] = Fate::Bad(*reason);
+                // Each time around at least one row fewer is carried, or carried with its key alone.
+                for BadRow { row, .. } in &found {
+                    fates[*row] = if matches!(fates[*row], Fate::Key(_)) { Fate::Dropped } else { without(batch, *row) };
                 }
                 bad.extend(found);
             }

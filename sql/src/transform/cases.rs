@@ -184,6 +184,25 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
 
 const NOT_COMPUTED: Reason = Reason("the condition cannot be computed");
 
+/// What becomes of the target's row when a change cannot be carried.
+pub(super) fn without(batch: &ChangeBatch, row: usize) -> Fate {
+    if may_have_landed(batch, row) { Fate::Key(ChangeType::Delete) } else { Fate::Dropped }
+}
+
+/// True if a target may have an earlier version of the row that a change makes, under the same key.
+pub(crate) fn may_have_landed(batch: &ChangeBatch, row: usize) -> bool {
+    let codes = batch.change_type_codes();
+    // Without a key the update's first half, which is a row of its own, finds it.
+    batch.relation.key_declared()
+        && match ChangeType::from_code(codes[row]) {
+            // A table that was changed otherwise than by changes of its rows is read again.
+            Some(ChangeType::Read) => batch.relation.version() > 1,
+            // The row under its old key has gone already.
+            Some(ChangeType::UpdateInsert) => row == 0 || !is_second_half(batch, codes, row),
+            _ => false,
+        }
+}
+
 /// True for the insert of a key change whose delete stands before it.
 pub(crate) fn is_second_half(batch: &ChangeBatch, codes: &[i8], row: usize) -> bool {
     let change = |position: LogPosition| (position.incarnation(), position.file(), position.commit(), position.ordinal());

@@ -148,6 +148,17 @@ impl Functions {
     }
 }
 
+const REGEX_OPERATORS: [Operator; 4] = [Operator::RegexMatch, Operator::RegexIMatch, Operator::RegexNotMatch, Operator::RegexNotIMatch];
+
+/// A regular expression that is written in the rule and is none: every row would be a bad value.
+fn broken_pattern(pattern: &Expr, span: Span) -> Option<Fault> {
+    let Expr::Literal(value, _) = pattern else { return None };
+    let error = regex::Regex::new(value.try_as_str()??).err()?.to_string();
+    let last = error.lines().last().unwrap_or_default();
+    let why = last.strip_prefix("error: ").unwrap_or(last);
+    Some(Fault::at(format!("the regular expression is none: {why}"), span))
+}
+
 /// Refuses what looks at other rows, and what is another at every call, by whatever name it was called.
 fn row_by_row(expr: &Expr, span: Span) -> Result<(), Fault> {
     let mut found = None;
@@ -162,6 +173,10 @@ fn row_by_row(expr: &Expr, span: Span) -> Result<(), Fault> {
             {
                 fault(func.name(), SAME_AGAIN)
             }
+            Expr::ScalarFunction(ScalarFunction { func, args, .. }) if func.name().starts_with("regexp_") => {
+                args.get(1).and_then(|pattern| broken_pattern(pattern, span))
+            }
+            Expr::BinaryExpr(binary) if REGEX_OPERATORS.contains(&binary.op) => broken_pattern(&binary.right, span),
             // To DataFusion a regular expression that may match anywhere.
             Expr::SimilarTo(_) => {
                 let fault = Fault::at("SIMILAR TO has no place in a transform", span);

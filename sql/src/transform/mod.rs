@@ -32,7 +32,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
-use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationName, Result, Transform};
+use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationId, RelationName, Result, Transform};
 
 pub use problem::{SqlPlace, SqlProblem};
 pub use reference::{Reference, References};
@@ -93,14 +93,8 @@ enum Plan {
 /// What a table becomes, and what is worth a warning about it.
 pub type Targets = (Vec<Arc<Relation>>, Vec<SqlProblem>);
 
-/// A target, and the versions of tables that go into it.
-#[derive(Default)]
-struct Target {
-    /// By the target's version.
-    versions: HashMap<u32, (RelationName, u32)>,
-    /// The tables, with the rules that send them there; `None` for one that has no rule.
-    sources: BTreeMap<RelationName, Option<usize>>,
-}
+/// The tables that go into a target, with the rules that send them there; `None` for one that has no rule.
+type Sources = BTreeMap<RelationName, Option<usize>>;
 
 /// The [`Transform`] that applies SQL rules.
 pub struct SqlTransform {
@@ -109,8 +103,8 @@ pub struct SqlTransform {
     functions: Functions,
     references: References,
     bad_value: BadValue,
-    plans: HashMap<RelationName, HashMap<u32, Plan>>,
-    targets: HashMap<RelationName, Target>,
+    plans: HashMap<RelationId, Plan>,
+    targets: HashMap<RelationName, Sources>,
     /// The columns that are or were seen of a table: what one that is not there is elsewhere.
     seen: HashMap<RelationName, Vec<Column>>,
 }
@@ -157,8 +151,7 @@ impl SqlTransform {
 
     /// The columns of a planned table that its rules put into a mask and nowhere as they are, by index, ascending.
     pub fn masked_columns(&self, relation: &Relation) -> Vec<usize> {
-        let plan = self.plans.get(relation.name()).and_then(|versions| versions.get(&relation.version()));
-        let Some(Plan::Rules(planned)) = plan else { return Vec::new() };
+        let Some(Plan::Rules(planned)) = self.plans.get(&relation.id()) else { return Vec::new() };
         let passed: BTreeSet<usize> = planned.iter().flat_map(|planned| planned.plan.passed()).collect();
         let masked: BTreeSet<usize> = planned.iter().flat_map(|planned| &planned.plan.masked).copied().collect();
         masked.difference(&passed).copied().collect()
@@ -188,7 +181,7 @@ impl SqlTransform {
     pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<Targets, Vec<SqlProblem>> {
         if relation.name() == quarantine::relation().name() {
             // What was set aside before SQL is no table of the source, whatever a pattern matches.
-            self.plans.entry(relation.name().clone()).or_default().insert(relation.version(), Plan::Pass);
+            self.plans.insert(relation.id(), Plan::Pass);
             return Ok((vec![Arc::clone(relation)], Vec::new()));
         }
         let (mut planned, mut problems, mut warnings) = (Vec::<Planned>::new(), Vec::new(), Vec::new());
@@ -210,8 +203,7 @@ impl SqlTransform {
                         continue;
                     }
                     warnings.extend(plan.warnings.iter().map(|warning| Fault::new(warning.clone()).problem(number)));
-                    let version = self.version(&target_name, relation);
-                    let target = Arc::new(relation.transformed(target_name, version, plan.columns.clone(), plan.key.clone()));
+                    let target = Arc::new(relation.transformed(target_name, plan.columns.clone(), plan.key.clone()));
                     planned.push(Planned { rule: number, plan, target });
                 }
                 Err(faults) => problems.extend(faults.into_iter().map(|fault| fault.problem(number))),
@@ -224,9 +216,9 @@ impl SqlTransform {
         let mut targets: Vec<Arc<Relation>> =
             if ruled { planned.iter().map(|planned| Arc::clone(&planned.target)).collect() } else { vec![Arc::clone(relation)] };
         for (number, target) in targets.iter().enumerate() {
-            let entry = self.targets.entry(target.name().clone()).or_default();
+            let sources = self.targets.entry(target.name().clone()).or_default();
             let rule = planned.get(number).map(|planned| planned.rule);
-            let other = entry.sources.iter().find(|(source, other)| *source != name && (other.is_none() || rule.is_none()));
+            let other = sources.iter().find(|(source, other)| *source != name && (other.is_none() || rule.is_none()));
             if let Some((other, others)) = other {
                 let (own, sent) = if rule.is_none() { (name, other) } else { (other, name) };
                 return Err(vec![
@@ -235,23 +227,26 @@ impl SqlTransform {
                         .problem(rule.or(*others).unwrap_or_default()),
                 ]);
             }
-            entry.sources.insert(name.clone(), rule);
-            entry.versions.insert(target.version(), (name.clone(), relation.version()));
+            sources.insert(name.clone(), rule);
         }
         if ruled && self.bad_value == BadValue::Quarantine {
             targets.push(Arc::clone(quarantine::relation()));
         }
         let plan = if ruled { Plan::Rules(planned) } else { Plan::Pass };
-        self.plans.entry(name.clone()).or_default().insert(relation.version(), plan);
-        // The newest that is known of each column, those that are gone included.
+        self.plans.insert(relation.id(), plan);
+        self.remember(relation);
+        Ok((targets, warnings))
+    }
+
+    /// Keeps the newest that is known of each column, those that are gone included.
+    fn remember(&mut self, relation: &Relation) {
         let mut columns = relation.columns().to_vec();
-        for earlier in self.seen.remove(name).unwrap_or_default() {
+        for earlier in self.seen.remove(relation.name()).unwrap_or_default() {
             if !columns.iter().any(|column| column.name().eq_ignore_ascii_case(earlier.name())) {
                 columns.push(earlier);
             }
         }
-        self.seen.insert(name.clone(), columns);
-        Ok((targets, warnings))
+        self.seen.insert(relation.name().clone(), columns);
     }
 
     fn plan_rule(&self, number: usize, rule: &Rule, relation: &Arc<Relation>) -> std::result::Result<(RulePlan, RelationName), Vec<Fault>> {
@@ -280,19 +275,6 @@ impl SqlTransform {
             None => relation.name().clone(),
         };
         Ok((plan, name))
-    }
-
-    /// The version of a target that a version of a table has: its own, unless another table's has it already.
-    fn version(&self, target: &RelationName, relation: &Relation) -> u32 {
-        let own = (relation.name().clone(), relation.version());
-        let Some(target) = self.targets.get(target) else { return relation.version() };
-        if let Some((version, _)) = target.versions.iter().find(|(_, source)| **source == own) {
-            return *version;
-        }
-        if !target.versions.contains_key(&relation.version()) {
-            return relation.version();
-        }
-        target.versions.keys().max().map_or(1, |greatest| greatest + 1)
     }
 
     fn apply_rule(&self, planned: &Planned, batch: &ChangeBatch, out: &mut Vec<ChangeBatch>) -> Result<()> {
@@ -340,8 +322,7 @@ impl SqlTransform {
     /// reason to leave any out.
     fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<Option<ChangeBatch>>> {
         // What was landed before this process began may be of a table that has not come since, or is not followed any more: the rules tell.
-        let shared =
-            self.targets.get(planned.target.name()).is_some_and(|target| target.sources.len() > 1) || self.may_be_shared(planned.rule);
+        let shared = self.targets.get(planned.target.name()).is_some_and(|sources| sources.len() > 1) || self.may_be_shared(planned.rule);
         let truncates = |code: &i8| *code == ChangeType::Truncate.code();
         if !shared || !batch.change_type_codes().iter().any(truncates) {
             return Ok(None);
@@ -375,11 +356,11 @@ fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<
 }
 
 /// The targets of tables that are known before their first change.
-fn known_targets(rules: &[Rule], known: &[Arc<Relation>]) -> HashMap<RelationName, Target> {
-    let mut targets: HashMap<RelationName, Target> = HashMap::new();
+fn known_targets(rules: &[Rule], known: &[Arc<Relation>]) -> HashMap<RelationName, Sources> {
+    let mut targets: HashMap<RelationName, Sources> = HashMap::new();
     for name in known.iter().map(|relation| relation.name()) {
         for (target, rule) in targets_of(rules, name) {
-            targets.entry(target).or_default().sources.insert(name.clone(), rule);
+            targets.entry(target).or_default().insert(name.clone(), rule);
         }
     }
     targets
@@ -437,10 +418,23 @@ impl Transform for SqlTransform {
         }
     }
 
+    fn recalls(&self) -> bool {
+        self.rules.iter().any(|rule| rule.settings.schema_change == SchemaChange::Null)
+    }
+
+    fn recall(&mut self, relation: &Arc<Relation>) -> Vec<Arc<Relation>> {
+        self.plan(relation).map_or_else(
+            |_| {
+                self.remember(relation);
+                Vec::new()
+            },
+            |(targets, _)| targets,
+        )
+    }
+
     fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
         let name = batch.relation.name();
-        let plan = self.plans.get(name).and_then(|versions| versions.get(&batch.relation.version()));
-        let planned = match plan {
+        let planned = match self.plans.get(&batch.relation.id()) {
             Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
             Some(Plan::Rules(planned)) => planned,
             None => {

@@ -16,7 +16,7 @@ use super::write::{Written, write_text};
 use super::{METADATA_FIELDS, Plan, Rule};
 use crate::civil::write_iso_timestamp;
 use crate::transform::BadValue;
-use crate::transform::cases::{is_second_half, resolve};
+use crate::transform::cases::{may_have_landed, resolve};
 use crate::transform::quarantine::{SetAside, set_aside};
 use crate::transform::rows::unexpected;
 
@@ -73,7 +73,7 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
                     let json = std::str::from_utf8(&run.json).map_err(|_| Error::internal("a row as JSON is not UTF-8"))?;
                     let made = match rule.call(&mut loaded, json, now) {
                         Ok(Returned::Nothing) => {
-                            run.drop_row(row, change_type);
+                            run.drop_row(row);
                             continue;
                         }
                         Ok(Returned::Json(json)) => run.read(&json),
@@ -82,10 +82,11 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
                     match made {
                         Ok(()) => run.carry(row, change_type, Carried::Whole),
                         Err(bad) if bad_value == BadValue::Fail => return Err(refusal(rule, &batch, row, bad)),
-                        Err(Bad { field: Some(field), reason }) => {
-                            aside.push(SetAside { row, reason: format!("{field}: {reason}"), key_only: true })
+                        Err(Bad { field, reason }) => {
+                            let reason = field.map_or_else(|| reason.to_string(), |field| format!("{field}: {reason}"));
+                            aside.push(SetAside { row, reason, key_only: true });
+                            run.drop_row(row);
                         }
-                        Err(Bad { field: None, reason }) => aside.push(SetAside { row, reason: reason.into_owned(), key_only: true }),
                     }
                 }
             }
@@ -322,18 +323,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The function wants no such row. What may have been landed of it goes, as it does behind a filter.
-    fn drop_row(&mut self, row: usize, change_type: ChangeType) {
-        let relation = &self.batch.relation;
-        let landed = match change_type {
-            // Rows that are read again because the table was changed otherwise than by changes of its rows.
-            ChangeType::Read => relation.version() > 1,
-            // The row under its old key has gone already.
-            ChangeType::UpdateInsert => row == 0 || !is_second_half(self.batch, self.batch.change_type_codes(), row),
-            _ => false,
-        };
-        // Without a key nothing would find it.
-        if landed && relation.key_declared() {
+    /// The row is not carried. What may have been landed of it goes, as it does behind a filter.
+    fn drop_row(&mut self, row: usize) {
+        if may_have_landed(self.batch, row) {
             self.carry(row, ChangeType::Delete, Carried::Key);
         }
     }

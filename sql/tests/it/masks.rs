@@ -313,6 +313,29 @@ fn rules_are_for_names_and_types_and_all_that_they_say() {
     transform.output(&relation(1, &[("phone", DataType::Utf8)], vec![])).unwrap();
     // The relation's type is no text by its name.
     assert_eq!(transform.unmatched(), ["names email_verified", "names .*(email|phone) types varchar* text", "shop.*"]);
+    // A type may have other names: of a domain, what it is made of. Who hides means them all, who keeps the one that is told.
+    let of_domain = Relation::new(
+        RelationName::new("shop", "customers"),
+        1,
+        LogPosition::MIN,
+        vec![Column {
+            field: Arc::new(Field::new("home", DataType::Utf8, true)),
+            source_type: "public.mail".to_owned(),
+            detail: serde_json::json!({ Column::MAY_BE: ["mail", "character varying(60)"] }),
+        }],
+        vec![],
+    );
+    for (pattern, hidden) in [("mail", true), ("public.mail", true), ("character varying*", true), ("text", false)] {
+        let made = |with| {
+            let rule = MaskRule { types: types(&[pattern, "bigint"]), ..MaskRule::new(vec![], with) };
+            let mut transform = MaskTransform::new(vec![rule]).unwrap();
+            transform.output(&Arc::new(of_domain.clone())).unwrap();
+            (transform.masked_columns(&of_domain).len(), transform.unmatched())
+        };
+        let unmatched = if hidden { "types bigint".to_owned() } else { format!("types {pattern} bigint") };
+        assert_eq!(made(hash()), (usize::from(hidden), vec![unmatched]), "{pattern}");
+        assert_eq!(made(MaskKind::Keep).1.len(), 1, "{pattern}");
+    }
     for wrong in ["(", "a)", "a)(b", "[", "*"] {
         assert!(ColumnNames::new(wrong).is_err_and(|error| !error.contains('\n') && !error.is_empty()), "{wrong}");
     }

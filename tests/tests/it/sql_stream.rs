@@ -191,3 +191,44 @@ async fn sql_over_postgres() {
     run(async || postgres(18, Landing::AtOnce, "postgres").await).await;
     run(async || postgres(15, Landing::Restarts, "postgres").await).await;
 }
+
+/// A change that a transform refuses ends the stream: what was committed before it is landed, whether or not the log was read in one go, and nothing
+/// is landed twice when the stream goes on.
+async fn a_refused_change(mut stream: Stream, change_log: Value) {
+    let rule = |sql: &str| serde_json::json!({ "change_log": change_log, "transforms": [{ "table": "shop.t", "sql": sql }] });
+    stream.execute("CREATE TABLE shop.t (id int PRIMARY KEY, n int)").await;
+    stream.execute("CREATE TABLE shop.other (id int PRIMARY KEY)").await;
+    for statement in [
+        "INSERT INTO shop.t VALUES (1, 1), (2, 2)",
+        "INSERT INTO shop.other VALUES (1)",
+        "UPDATE shop.t SET n = 5 WHERE id = 2",
+        "INSERT INTO shop.t VALUES (3, 3), (4, 0)",
+        "INSERT INTO shop.other VALUES (2)",
+    ] {
+        stream.execute(statement).await;
+    }
+    stream.configure(&rule("SELECT id, 10 / n AS share FROM t"));
+    let answer = |stream: &Stream, sql: &str| stream.engine().run(&["sql", sql, "--format", "csv"], A_MINUTE).stdout;
+    for _ in 0..2 {
+        let finished = stream.engine().run(&["run", "--until-caught-up"], A_MINUTE);
+        assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+        assert!(finished.stderr.contains("division by zero"), "{}", finished.stderr);
+        assert_eq!(answer(&stream, "SELECT id, share FROM shop.t ORDER BY id"), "id,share\n1,10\n2,2\n", "{}", stream.name);
+        assert_eq!(answer(&stream, "SELECT id FROM shop.other"), "id\n1\n", "{}", stream.name);
+    }
+    stream.configure(&rule("SELECT id, 10 / nullif(n, 0) AS share FROM t"));
+    stream.engine().catch_up();
+    assert_eq!(answer(&stream, "SELECT id, share FROM shop.t ORDER BY id"), "id,share\n1,10\n2,2\n3,3\n4,\n", "{}", stream.name);
+    assert_eq!(answer(&stream, "SELECT count(*) AS n FROM shop_changes.t"), "n\n5\n", "{}", stream.name);
+    assert_eq!(answer(&stream, "SELECT count(*) AS n FROM shop_changes.other"), "n\n2\n", "{}", stream.name);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_a_refused_change_is_landed() {
+    for change_log in [serde_json::json!("memory"), serde_json::json!({})] {
+        let at_once = Landing::AtOnce;
+        a_refused_change(mysql(DatabaseServer::mariadb(&[]).await, at_once, "mariadb").await, change_log.clone()).await;
+        a_refused_change(mysql(DatabaseServer::mysql(&[]).await, at_once, "mysql").await, change_log.clone()).await;
+        a_refused_change(postgres(18, at_once, "postgres").await, change_log).await;
+    }
+}

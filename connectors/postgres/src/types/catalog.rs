@@ -150,7 +150,28 @@ impl TypeCatalog {
     /// passes as text.
     pub fn column_type(&self, oid: Oid, typmod: i32, options: TypeOptions) -> ColumnType {
         let Carried { form, text_only, passthrough } = self.carried(oid, typmod, options, 0);
-        ColumnType::new(format::type_name(self, oid, typmod), form, text_only, passthrough)
+        ColumnType::new(format::type_name(self, oid, typmod), form, text_only, passthrough, self.other_names(oid))
+    }
+
+    /// What else a type may be called by who does not think of its schema, or of its being a domain.
+    fn other_names(&self, mut oid: Oid) -> Vec<String> {
+        let (mut names, mut suffix) = (Vec::new(), String::new());
+        for _ in 0..DEPTH_MAX {
+            let Some(info) = self.types.get(&oid) else { break };
+            match info.kind {
+                TypeKind::Array { element, .. } => {
+                    oid = element;
+                    suffix.push_str("[]");
+                    continue;
+                }
+                _ if info.schema != "pg_catalog" => names.push(format!("{}{suffix}", info.name)),
+                _ => {}
+            }
+            let TypeKind::Domain { base, typmod } = info.kind else { break };
+            names.push(format!("{}{suffix}", format::type_name(self, base, typmod)));
+            oid = base;
+        }
+        names
     }
 
     pub(crate) fn get(&self, oid: Oid) -> Option<&TypeInfo> {
@@ -325,6 +346,9 @@ mod tests {
         catalog.learn(learnt(20_003, "amount", money));
         assert_eq!(catalog.unknown(20_001), None);
         assert_eq!(shown(&catalog, 20_001, -1), "public.wage[] List(Decimal128(12, 2)), binary");
+        let names = |oid| catalog.column_type(oid, -1, TypeOptions::default()).may_be().join(" ");
+        assert_eq!(names(20_001), "wage[] public.amount[] amount[] numeric(12,2)[]");
+        assert_eq!((names(20_003), names(oids::NUMERIC)), ("amount numeric(12,2)".to_owned(), String::new()));
         assert_eq!(shown(&catalog, 20_002, -1), "public.wage Decimal128(12, 2), binary");
         assert_eq!(catalog.unknown(oids::INT4), None);
         assert_eq!(catalog.unknown(1007), None);

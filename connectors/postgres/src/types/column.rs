@@ -24,12 +24,14 @@ pub struct ColumnType {
     text_only: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     passthrough: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    may_be: Vec<String>,
 }
 
 impl ColumnType {
-    /// `text_only`: the server has no binary form. `passthrough`: not a type that is known here.
-    pub(crate) fn new(source_type: String, form: Form, text_only: bool, passthrough: bool) -> Self {
-        ColumnType { source_type, form, text_only, passthrough }
+    /// `text_only`: the server has no binary form. `passthrough`: not a type that is known here. `may_be`: other names of the type.
+    pub(crate) fn new(source_type: String, form: Form, text_only: bool, passthrough: bool, may_be: Vec<String>) -> Self {
+        ColumnType { source_type, form, text_only, passthrough, may_be }
     }
 
     pub(crate) fn form(&self) -> &Form {
@@ -58,6 +60,11 @@ impl ColumnType {
     /// `public.mood`. The schema stands before every type that is not built in.
     pub fn source_type(&self) -> &str {
         &self.source_type
+    }
+
+    /// What else the type may be called: without its schema, and what a domain is made of.
+    pub fn may_be(&self) -> &[String] {
+        &self.may_be
     }
 
     /// True if the type is not known here, and its values are the server's text of them.
@@ -121,11 +128,11 @@ mod tests {
             (5038, -1, r#"{"type":"pg_snapshot","form":{"text":"snapshot"}}"#),
             (600, -1, r#"{"type":"point","form":{"text":"opaque"}}"#),
             (1007, -1, r#"{"type":"integer[]","form":{"list":{"element":"int32","delimiter":44}}}"#),
-            (20_001, -1, r#"{"type":"public.mood","form":{"text":"plain"}}"#),
-            (20_002, -1, r#"{"type":"public.cube","form":{"text":"opaque"},"passthrough":true}"#),
-            (20_003, 3, r#"{"type":"public.vector(3)","form":{"floats":{"half":false}}}"#),
-            (20_004, -1, r#"{"type":"public.geometry","form":"ewkb"}"#),
-            (20_005, -1, r#"{"type":"public.ltree","form":{"text":"versioned"},"text_only":true}"#),
+            (20_001, -1, r#"{"type":"public.mood","form":{"text":"plain"},"may_be":["mood"]}"#),
+            (20_002, -1, r#"{"type":"public.cube","form":{"text":"opaque"},"passthrough":true,"may_be":["cube"]}"#),
+            (20_003, 3, r#"{"type":"public.vector(3)","form":{"floats":{"half":false}},"may_be":["vector"]}"#),
+            (20_004, -1, r#"{"type":"public.geometry","form":"ewkb","may_be":["geometry"]}"#),
+            (20_005, -1, r#"{"type":"public.ltree","form":{"text":"versioned"},"text_only":true,"may_be":["ltree"]}"#),
         ] {
             let column = catalog.column_type(oid, typmod, TypeOptions::default());
             assert_eq!(serde_json::to_string(&column).unwrap(), json);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logweir_core::{Error, LogMark, LogPosition, Relation, Result, Staged, TimestampMicros};
+use logweir_core::{Column, Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
 use serde::{Deserialize, Serialize};
 
 /// The format this version writes, and the newest it reads.
@@ -21,11 +21,23 @@ pub struct CheckpointDocument {
     pub stream: String,
     /// The source's relations: of each table the version that holds where the stream resumes, and every later one.
     pub relations: Vec<Arc<Relation>>,
+    /// Columns of versions that are not among `relations` any more and that no version there has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<GoneColumns>,
     /// How far each destination is, by its name.
     pub consumers: BTreeMap<String, ConsumerCheckpoint>,
     /// How far the change log on disk is, where the stream keeps one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogCheckpoint>,
+}
+
+/// Columns that a table once had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoneColumns {
+    /// The table.
+    pub table: RelationName,
+    /// The columns, each as it was last.
+    pub columns: Vec<Column>,
 }
 
 /// How far a change log on disk is.
@@ -99,10 +111,49 @@ impl CheckpointDocument {
         self.log.as_ref().map(|log| &log.mark).or_else(|| self.passed())
     }
 
+    /// The tables, each in its newest version with the columns that it has lost at its end.
+    pub fn recalled(&self) -> Vec<Arc<Relation>> {
+        let gone = self.gone.iter().map(|gone| (&gone.table, gone.columns.as_slice()));
+        recalled(self.relations.iter(), gone)
+    }
+
     /// The mark that every destination has passed.
     pub fn passed(&self) -> Option<&LogMark> {
         self.consumers.values().map(|consumer| &consumer.mark).min_by_key(|mark| mark.position)
     }
+}
+
+/// Of each table its newest version, with the columns that it has lost at its end; `relations` and `gone` are what is known of it, `gone` the
+/// oldest.
+pub(super) fn recalled<'a>(
+    relations: impl Iterator<Item = &'a Arc<Relation>>,
+    gone: impl Iterator<Item = (&'a RelationName, &'a [Column])>,
+) -> Vec<Arc<Relation>> {
+    let mut versions: BTreeMap<&RelationName, Vec<&Arc<Relation>>> = BTreeMap::new();
+    for relation in relations {
+        versions.entry(relation.name()).or_default().push(relation);
+    }
+    let gone: BTreeMap<&RelationName, &[Column]> = gone.collect();
+    let mut recalled = Vec::new();
+    for (name, mut versions) in versions {
+        versions.sort_by_key(|relation| std::cmp::Reverse(relation.version()));
+        let Some((newest, older)) = versions.split_first() else { continue };
+        let mut columns = newest.columns().to_vec();
+        let earlier = older.iter().flat_map(|relation| relation.columns()).chain(gone.get(name).into_iter().copied().flatten());
+        for column in earlier {
+            if !has_column(&columns, column.name()) {
+                columns.push(column.clone());
+            }
+        }
+        let key = if newest.key_declared() { newest.key().to_vec() } else { Vec::new() };
+        recalled.push(Arc::new(newest.with_columns(columns, key)));
+    }
+    recalled
+}
+
+/// Names of columns are compared as most sources do.
+pub(super) fn has_column(columns: &[Column], name: &str) -> bool {
+    columns.iter().any(|column| column.name().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logweir_core::{Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
+use logweir_core::{Column, Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
 
-use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, LogCheckpoint};
+use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint, has_column, recalled};
 
 /// Where the change log is, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,8 @@ struct LogPart {
 pub struct Checkpoint {
     stream: String,
     relations: BTreeMap<(RelationName, u32), Arc<Relation>>,
+    /// Columns of relations that were forgotten.
+    gone: BTreeMap<RelationName, Vec<Column>>,
     consumers: Vec<Consumer>,
     log: Option<LogPart>,
     saving: Option<CheckpointDocument>,
@@ -139,6 +141,7 @@ impl Checkpoint {
             format: FORMAT,
             stream: stream.to_owned(),
             relations: Vec::new(),
+            gone: Vec::new(),
             consumers: BTreeMap::new(),
             log: None,
         });
@@ -167,6 +170,7 @@ impl Checkpoint {
         Ok(Checkpoint {
             stream: document.stream,
             relations: document.relations.into_iter().map(|relation| (version_of(&relation), relation)).collect(),
+            gone: document.gone.into_iter().map(|gone| (gone.table, gone.columns)).collect(),
             consumers,
             log,
             saving: None,
@@ -214,6 +218,11 @@ impl Checkpoint {
         let current = current_versions(&self.relations, resume);
         let wanted = |relation: &&Arc<Relation>| current.get(relation.name()).is_none_or(|current| relation.version() >= *current);
         self.relations.values().filter(wanted).map(Arc::clone).collect()
+    }
+
+    /// The tables of before with what they have lost, as [`CheckpointDocument::recalled`].
+    pub fn recalled(&self) -> Vec<Arc<Relation>> {
+        recalled(self.relations.values(), self.gone.iter().map(|(name, columns)| (name, columns.as_slice())))
     }
 
     /// What a destination had decided: its own mark, from which on it wants changes, and its counters.
@@ -428,11 +437,14 @@ impl Checkpoint {
         self.unsaved_parts = false;
         let log = self.log.as_mut().and_then(|log| log.reached.take().or_else(|| log.decided.clone()));
         let log = log.map(|mark| LogCheckpoint { mark });
-        let mut document = CheckpointDocument { format: FORMAT, stream: self.stream.clone(), relations: Vec::new(), consumers, log };
+        let (format, stream) = (FORMAT, self.stream.clone());
+        let mut document = CheckpointDocument { format, stream, relations: Vec::new(), gone: Vec::new(), consumers, log };
         // What every destination has passed may be needed again, if the log is lost.
         let oldest = document.passed().into_iter().chain(document.resume()).map(|mark| mark.position).min();
         self.forget_relations(oldest.unwrap_or(LogPosition::MIN));
         document.relations = self.relations.values().map(Arc::clone).collect();
+        let gone = self.gone.iter().map(|(table, columns)| GoneColumns { table: table.clone(), columns: columns.clone() });
+        document.gone = gone.collect();
         self.saving = Some(document.clone());
         Action::Save(document)
     }
@@ -442,9 +454,21 @@ impl Checkpoint {
         let current = current_versions(&self.relations, resume);
         let gone: Vec<_> =
             self.relations.keys().filter(|(name, version)| current.get(name).is_some_and(|current| version < current)).cloned().collect();
+        // Ascending: of a column the last version that had it counts.
         for version in gone {
-            self.relations.remove(&version);
+            let Some(relation) = self.relations.remove(&version) else { continue };
+            let columns = self.gone.remove(&version.0).unwrap_or_default();
+            let left = |column: &&Column| !has_column(relation.columns(), column.name());
+            let columns = columns.iter().filter(left).chain(relation.columns()).cloned().collect();
+            self.gone.insert(version.0, columns);
         }
+        // What a version has that is still there, that version tells.
+        for (name, columns) in &mut self.gone {
+            let there = self.relations.range((name.clone(), 0)..=(name.clone(), u32::MAX)).map(|(_, relation)| relation);
+            let there: Vec<&Arc<Relation>> = there.collect();
+            columns.retain(|column| !there.iter().any(|relation| has_column(relation.columns(), column.name())));
+        }
+        self.gone.retain(|_, columns| !columns.is_empty());
     }
 }
 

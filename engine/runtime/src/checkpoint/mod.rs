@@ -11,5 +11,5 @@
 mod document;
 mod machine;
 
-pub use document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, LogCheckpoint};
+pub use document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint};
 pub use machine::{Action, Checkpoint, Event, LogKept, StagedCheckpoint};

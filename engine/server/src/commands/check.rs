@@ -9,12 +9,13 @@ use logweir_core::{Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Re
 use logweir_runtime::Acknowledge;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{SqlProblem, SqlTransform};
+use logweir_sql::{References, SqlProblem, SqlTransform};
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
 use crate::config::{Loaded, SqlRule, Stream};
 use crate::failure::{Failure, WORK_FAILED};
+use crate::landed;
 use crate::references;
 use crate::registry::table_filter;
 use crate::text::print;
@@ -140,10 +141,30 @@ async fn check_source(loaded: &Loaded, name: &str, stream: &Stream) -> Result<Ve
     }
 }
 
-/// Where the stream goes on. A checkpoint that cannot be read is found elsewhere.
+/// Where the stream goes on.
 async fn resume(loaded: &Loaded, name: &str) -> Option<LogMark> {
+    checkpoint(loaded, name).await?.resume().cloned()
+}
+
+/// Tables with the columns that they have lost, which transforms may still name.
+async fn recalled(loaded: &Loaded, name: &str, stream: &Stream) -> Vec<Arc<Relation>> {
+    let document = checkpoint(loaded, name).await;
+    document.and_then(|document| landed::recalled(loaded, stream, &document).ok()).unwrap_or_default()
+}
+
+/// The same behind the stream's own SQL.
+async fn recalled_by_stream(loaded: &Loaded, name: &str, stream: &Stream, references: &References) -> Vec<Arc<Relation>> {
+    let recalled = recalled(loaded, name, stream).await;
+    match loaded.sql(stream, references, &[]) {
+        Ok(Some(mut sql)) => recalled.iter().flat_map(|relation| sql.recall(relation)).collect(),
+        _ => recalled,
+    }
+}
+
+/// The checkpoint. One that cannot be read is found elsewhere.
+async fn checkpoint(loaded: &Loaded, name: &str) -> Option<CheckpointDocument> {
     let bytes = loaded.state(name).ok()?.peek().await.ok()??;
-    CheckpointDocument::from_bytes(&bytes).ok()?.resume().cloned()
+    CheckpointDocument::from_bytes(&bytes).ok()
 }
 
 /// An endpoint that could not be looked at is a finding itself.
@@ -291,11 +312,14 @@ async fn transformed(loaded: &Loaded, name: &str, stream: &Stream, masked: Vec<A
         Ok(references) => references,
         Err(error) => return (Vec::new(), vec![Found::new(name, "references", unreachable(&error))]),
     };
-    let sql = match loaded.sql(stream, &references, &masked) {
+    let mut sql = match loaded.sql(stream, &references, &masked) {
         Ok(Some(sql)) => sql,
         Ok(None) => return (masked, Vec::new()),
         Err(error) => return (Vec::new(), vec![Found::new(name, "transforms", unreachable(&error))]),
     };
+    for relation in recalled(loaded, name, stream).await {
+        sql.recall(&relation);
+    }
     planned(loaded, name, None, sql, &stream.transforms, &masked)
 }
 
@@ -315,7 +339,12 @@ async fn transformed_by(
     // That they cannot be loaded was found with the stream's own SQL.
     let Ok(references) = references::load(loaded, name).await else { return (Vec::new(), Vec::new()) };
     match loaded.destination_sql(stream, destination, &references) {
-        Ok(Some(sql)) => planned(loaded, name, Some(index), sql, &destination.transforms, transformed),
+        Ok(Some(mut sql)) => {
+            for relation in recalled_by_stream(loaded, name, stream, &references).await {
+                sql.recall(&relation);
+            }
+            planned(loaded, name, Some(index), sql, &destination.transforms, transformed)
+        }
         Ok(None) => (transformed.to_vec(), Vec::new()),
         Err(error) => (Vec::new(), problem(&error)),
     }

@@ -10,11 +10,13 @@ use arrow::json::writer::{JsonArray, Writer, WriterBuilder};
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use logweir_core::{ChangeBatch, ChangeType, Error, MetadataColumn, Relation, RelationName, Result, Transform};
+use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{BadValue, SqlProblem, SqlTransform, printable};
 
 use crate::cli::TextOrJson;
 use crate::config::{Loaded, OnBadValue, Stream};
 use crate::failure::{Failure, WORK_FAILED};
+use crate::landed;
 use crate::references;
 use crate::registry::table_filter;
 use crate::text::{count, print};
@@ -129,6 +131,11 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
     let known = references::known(loaded, name).await?;
     if let Some(sql) = loaded.sql(stream, &references, &known)? {
         let mut sql = sql.with_bad_value(BadValue::Quarantine);
+        if let Some(document) = loaded.state(name)?.peek().await? {
+            for relation in landed::recalled(loaded, stream, &CheckpointDocument::from_bytes(&document)?)? {
+                sql.recall(&relation);
+            }
+        }
         if let Err(problems) = plan(loaded, name, &mut sql, &rows.relations) {
             return Ok(Err(problems));
         }

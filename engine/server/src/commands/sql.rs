@@ -12,7 +12,7 @@ use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use chrono::DateTime;
 use futures::StreamExt as _;
-use logweir_core::{Error, RelationName, Result, TimestampMicros};
+use logweir_core::{Error, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, Tail, printable};
@@ -54,11 +54,11 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
         system.add(&document, loaded.change_log(&name.0)?.as_ref())?;
-        let landed_by_stream = landed::tables(loaded, stream, &document.relations)?;
+        let landed_by_stream = landed::tables(loaded, stream, &document)?;
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            let tail = tail(loaded, &name.0, destination, &document)?;
+            let tail = tail(loaded, &name.0, destination, &document, &landed_by_stream.recalled)?;
             for table in &landed {
                 let table = LandedTable {
                     stream: name.0.clone(),
@@ -89,7 +89,13 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
 }
 
 /// What is on its way to a destination, where changes are kept on disk and it has a place in them.
-fn tail(loaded: &Loaded, stream: &str, destination: &Destination, document: &CheckpointDocument) -> Result<Option<Arc<dyn Tail>>> {
+fn tail(
+    loaded: &Loaded,
+    stream: &str,
+    destination: &Destination,
+    document: &CheckpointDocument,
+    recalled: &[Arc<Relation>],
+) -> Result<Option<Arc<dyn Tail>>> {
     let (Some(log), Some(logged), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name()))
     else {
         return Ok(None);
@@ -100,6 +106,7 @@ fn tail(loaded: &Loaded, stream: &str, destination: &Destination, document: &Che
         visible: part.visible(),
         logged: logged.mark.position,
         transforms,
+        recalled: recalled.to_vec(),
         has_transforms: !destination.transforms.is_empty(),
         bytes_max: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / TAIL_FRACTION,
     })))

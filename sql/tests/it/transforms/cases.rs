@@ -682,6 +682,7 @@ fn a_condition_that_cannot_be_computed_is_bad_for_its_row_alone() {
         UPDATE-INSERT NULL | shop | customers | 1 shop.* | WHERE: division by zero | {"id":3} @4
         shop.customers: id* Int32, name Utf8, age Int32
         UPDATE-INSERT 3 | cid | 5
+        DELETE 3 | ~ | ~
         DELETE 4 | ~ | ~
         DELETE 5 | eve | 1
         DELETE 6 | ~ | ~

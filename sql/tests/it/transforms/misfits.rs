@@ -248,10 +248,10 @@ fn what_does_not_fit_together() {
     check(
         "SELECT id FROM customers WHERE name ~ '(' ",
         expect![[r#"
-        regex parse error: unclosed group
-          SELECT id FROM customers WHERE name ~ '(' 
-                                         ^^^^^^^^^^
-    "#]],
+            the regular expression is none: unclosed group
+              SELECT id FROM customers WHERE name ~ '(' 
+                                             ^^^^^^^^^^
+        "#]],
     );
     check(
         "SELECT id, name LIKE 3 AS x FROM customers",

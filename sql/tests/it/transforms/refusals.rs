@@ -619,3 +619,27 @@ fn what_is_too_deep_for_the_stack() {
     let made = customers_under(&deepest, "insert 1 | a | 3\n insert 2 | x7 | 3\n insert 3 | NULL | 3");
     assert_eq!(made, format!("shop.customers: id* Int32, x Utf8\nINSERT 1 | {}\n", "a".repeat(390)));
 }
+
+#[test]
+fn regular_expressions_that_are_none() {
+    for (sql, expected) in [
+        (
+            "SELECT id, regexp_replace(name, '(', '') AS n FROM customers",
+            expect![[r#"
+                the regular expression is none: unclosed group
+                  SELECT id, regexp_replace(name, '(', '') AS n FROM customers
+                             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            "#]],
+        ),
+        (
+            "SELECT id FROM customers WHERE name ~ 'a{2,1}'",
+            expect![[r#"
+                the regular expression is none: invalid repetition count range, the start must be <= the end
+                  SELECT id FROM customers WHERE name ~ 'a{2,1}'
+                                                 ^^^^^^^^^^^^^^^
+            "#]],
+        ),
+    ] {
+        check(sql, expected);
+    }
+}

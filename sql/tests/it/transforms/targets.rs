@@ -100,9 +100,9 @@ fn shards_are_brought_together() {
     ];
     expect![[r#"
         shop_a.orders v1 -> all.orders: shard* Utf8, id* Int32, note Utf8 of shop_a.orders
-        shop_b.orders v1 -> all.orders v2: shard* Utf8, id* Int32, note Utf8 of shop_b.orders
-        shop_b.orders v2 -> all.orders v3: shard* Utf8, id* Int32, note Utf8, more Int32 of shop_b.orders
-        shop_a.orders v2 -> all.orders v4: shard* Utf8, id* Int32, note Utf8, more Int32 of shop_a.orders
+        shop_b.orders v1 -> all.orders: shard* Utf8, id* Int32, note Utf8 of shop_b.orders
+        shop_b.orders v2 -> all.orders v2: shard* Utf8, id* Int32, note Utf8, more Int32 of shop_b.orders
+        shop_a.orders v2 -> all.orders v2: shard* Utf8, id* Int32, note Utf8, more Int32 of shop_a.orders
         shop_c.orders v7 -> all.orders v7: shard* Utf8, id* Int32, note Utf8 of shop_c.orders
         shop_a.orders v1 -> all.orders: shard* Utf8, id* Int32, note Utf8 of shop_a.orders
     "#]]
@@ -112,13 +112,13 @@ fn shards_are_brought_together() {
         Err(error) => error.report(),
     };
     expect![[r#"
-        all.orders v2: shard* Utf8, id* Int32, note Utf8
+        all.orders: shard* Utf8, id* Int32, note Utf8
         INSERT shop_b | 1 | x
         DELETE shop_b | 1 | ~
     "#]]
     .assert_eq(&of(&versions[1], "insert 1 | x\n delete 1 | ~"));
     expect![[r#"
-        all.orders v3: shard* Utf8, id* Int32, note Utf8, more Int32
+        all.orders v2: shard* Utf8, id* Int32, note Utf8, more Int32
         INSERT shop_b | 1 | x | 5
     "#]]
     .assert_eq(&of(&versions[2], "insert 1 | x | 5"));

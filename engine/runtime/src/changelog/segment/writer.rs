@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationId, Result, TimestampMicros};
 
 use super::batch::Encoding;
 use super::frame::{HEADER_BYTES, Header, Kind, padded};
@@ -39,7 +39,7 @@ pub(super) struct SegmentWriter {
     /// Its end, where the next frame goes.
     bytes: u64,
     index: Index,
-    relations: HashMap<(RelationName, u32), Known>,
+    relations: HashMap<RelationId, Known>,
     frame: Vec<u8>,
 }
 
@@ -67,8 +67,7 @@ impl SegmentWriter {
         let file = open().map_err(|error| file_failed("could not repair a segment of the change log", &path, error))?;
         let known = |(number, relation): (usize, Arc<Relation>)| {
             let schema_bytes = encoding.schema(relation.schema())?.len();
-            let version = (relation.name().clone(), relation.version());
-            Ok((version, Known { number: number as u32, relation, schema_bytes }))
+            Ok((relation.id(), Known { number: number as u32, relation, schema_bytes }))
         };
         let relations = relations.into_iter().enumerate().map(known).collect::<Result<_>>()?;
         Ok(SegmentWriter { file, path, bytes, index, relations, frame: Vec::new() })
@@ -89,7 +88,7 @@ impl SegmentWriter {
     }
 
     fn known(&self, relation: &Arc<Relation>) -> Option<&Known> {
-        let known = self.relations.get(&(relation.name().clone(), relation.version()))?;
+        let known = self.relations.get(&relation.id())?;
         (Arc::ptr_eq(&known.relation, relation) || known.relation == *relation).then_some(known)
     }
 
@@ -116,8 +115,7 @@ impl SegmentWriter {
             rows: 0,
         };
         self.append(header, Some((relation.name(), relation.version())))?;
-        let version = (relation.name().clone(), relation.version());
-        self.relations.insert(version, Known { number, relation: Arc::clone(relation), schema_bytes: schema.len() });
+        self.relations.insert(relation.id(), Known { number, relation: Arc::clone(relation), schema_bytes: schema.len() });
         Ok(())
     }
 
