@@ -7,5 +7,5 @@
 pub mod segment;
 mod window;
 
-pub use window::{Appender, ChangeLog, ConsumerState, Cursor, ENTRIES_MAX, Entry, OnDisk, change_log, change_log_on_disk};
 pub(crate) use window::blocking;
+pub use window::{Appender, ChangeLog, ConsumerState, Cursor, ENTRIES_MAX, Entry, OnDisk, change_log, change_log_on_disk};

@@ -1,10 +1,12 @@
 //! The configuration file: read once, checked as a whole, every mistake shown where it stands.
 
+mod change_log;
 mod check;
 mod clear;
 mod masks;
 mod model;
 mod problem;
+mod profiles;
 mod references;
 mod schema;
 mod secret;
@@ -19,13 +21,14 @@ use std::path::{Path, PathBuf};
 use logweir_sql::SqlProblem;
 use serde::Deserialize as _;
 
+pub(crate) use change_log::{Acknowledge, ChangeLog, ChangeLogOptions, Compression};
 pub(crate) use model::{
-    Acknowledge, Arrays, Backfill, ChangeLog, ChangeLogOptions, Compression, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, Mysql,
-    MysqlFiles, MysqlTlsMode, OnBadValue, OptionValue, Origin, Postgres, PostgresTlsMode, Profile, Reference, SchemaChange, SharedTruncate,
-    SqlRule, Start, State, Stream, Streaming, Unlisted, Unresolved,
+    Backfill, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, OnBadValue, Reference, SchemaChange, SharedTruncate, SqlRule, Start,
+    State, Stream, Unlisted, Unresolved,
 };
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};
+pub(crate) use profiles::{Arrays, Mysql, MysqlFiles, MysqlTlsMode, OptionValue, Origin, Postgres, PostgresTlsMode, Profile, Streaming};
 pub(crate) use schema::published as published_schema;
 pub(crate) use secret::Secret;
 use tree::Node;

@@ -3,8 +3,8 @@
 //! Works on the tree, so that a file with other mistakes is still checked for these.
 
 use super::masks;
-use super::model::SOURCE_KINDS;
 use super::problem::{Place, Problem, nearest};
+use super::profiles::SOURCE_KINDS;
 use super::tree::{Node, Value};
 
 /// Below this a stream spends its time waiting for memory.
