@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationId, Result, TimestampMicros};
+use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationId, RelationName, Result, TimestampMicros};
 
 use super::batch::Encoding;
 use super::frame::{HEADER_BYTES, Header, Kind, padded};
