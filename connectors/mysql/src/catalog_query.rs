@@ -98,14 +98,15 @@ pub(crate) async fn shape(server: &mut Server, facts: &Facts, name: &RelationNam
     Ok(Some(TableShape { columns, key: key(&parts) }))
 }
 
-/// The columns that MariaDB declares as JSON: to it a LONGTEXT with a constraint.
+/// The columns that MariaDB declares as JSON: to it a LONGTEXT with a constraint of the column. That is named as the column was when it was made;
+/// what it says is kept up with the column's name.
 async fn json_columns(server: &mut Server, name: &RelationName) -> Result<Vec<String>> {
     const DOING: &str = "could not read the JSON columns of a table";
     let rows = server
         .ask(
             DOING,
             "SELECT c.COLUMN_NAME FROM information_schema.COLUMNS c JOIN information_schema.CHECK_CONSTRAINTS k \
-             ON k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME AND k.CONSTRAINT_NAME = c.COLUMN_NAME \
+             ON k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME \
              WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? AND c.DATA_TYPE = 'longtext' \
              AND k.LEVEL = 'Column' AND k.CHECK_CLAUSE = CONCAT('json_valid(`', REPLACE(c.COLUMN_NAME, '`', '``'), '`)')",
             (name.schema.as_str(), name.table.as_str()),

@@ -56,7 +56,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
     let left_out = LeftOut::of(plan, batch);
     left_out.judge(unresolved, &mut fates, &mut bad);
     for bad in &bad {
-        fates[bad.row] = without(batch, bad.row);
+        fates[bad.row] = without(plan.filter.as_ref(), batch, bad.row);
     }
     loop {
         match assemble(plan, target, &left_out, &fates, batch)? {
@@ -67,7 +67,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
             Err(found) => {
                 // Each time around at least one row fewer is carried, or carried with its key alone.
                 for BadRow { row, .. } in &found {
-                    fates[*row] = if matches!(fates[*row], Fate::Key(_)) { Fate::Dropped } else { without(batch, *row) };
+                    fates[*row] = if matches!(fates[*row], Fate::Key(_)) { Fate::Dropped } else { without(plan.filter.as_ref(), batch, *row) };
                 }
                 bad.extend(found);
             }

@@ -185,8 +185,10 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
 const NOT_COMPUTED: Reason = Reason("the condition cannot be computed");
 
 /// What becomes of the target's row when a change cannot be carried.
-pub(super) fn without(batch: &ChangeBatch, row: usize) -> Fate {
-    if may_have_landed(batch, row) { Fate::Key(ChangeType::Delete) } else { Fate::Dropped }
+pub(super) fn without(filter: Option<&Computed>, batch: &ChangeBatch, row: usize) -> Fate {
+    // Where the condition is about the kind of a change, one that is not carried is as if it had not been.
+    let of_kind = filter.is_some_and(|filter| filter.depends.kind);
+    if !of_kind && may_have_landed(batch, row) { Fate::Key(ChangeType::Delete) } else { Fate::Dropped }
 }
 
 /// True if a target may have an earlier version of the row that a change makes, under the same key.

@@ -238,7 +238,7 @@ What to try next:
   # ask something else
   {program} sql {config} "SELECT country, count(*) FROM shop.customers GROUP BY 1 ORDER BY 2 DESC"
   {program} sql {config} "SHOW TABLES"
-  {program} sql {config} --format csv "SELECT * FROM shop_changes.payments" > payments.csv
+  {program} sql {config} --format json "SELECT * FROM shop_changes.payments" > payments.json
 
   # how far each table is
   {program} status {config}
