@@ -67,7 +67,8 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
             Err(found) => {
                 // Each time around at least one row fewer is carried, or carried with its key alone.
                 for BadRow { row, .. } in &found {
-                    fates[*row] = if matches!(fates[*row], Fate::Key(_)) { Fate::Dropped } else { without(plan.filter.as_ref(), batch, *row) };
+                    fates[*row] =
+                        if matches!(fates[*row], Fate::Key(_)) { Fate::Dropped } else { without(plan.filter.as_ref(), batch, *row) };
                 }
                 bad.extend(found);
             }
