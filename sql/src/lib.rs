@@ -16,7 +16,9 @@ mod udf;
 
 pub use display::printable;
 pub use mask::{ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
-pub use query::{LandedTable, QueryEngine, QueryResult, Tail, TailBatch, TailSpan};
+pub use query::{
+    ClientSession, LandedTable, PreparedQuery, QueryEngine, QueryResult, Tail, TailBatch, TailSpan, item_oid, sqlstate, type_oid,
+};
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,
     Unresolved, read_reference_file,

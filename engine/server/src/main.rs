@@ -12,6 +12,7 @@ mod progress;
 mod references;
 mod registry;
 mod screen;
+mod sql_endpoint;
 mod system;
 mod tail;
 mod text;

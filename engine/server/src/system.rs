@@ -19,8 +19,8 @@ pub(crate) struct SystemTables {
 }
 
 impl SystemTables {
-    /// Adds a stream.
-    pub(crate) fn add(&mut self, document: &CheckpointDocument, log: Option<&ChangeLogSpec>) -> Result<()> {
+    /// Adds a stream, with the columns of the tables of those schemas that are shown.
+    pub(crate) fn add(&mut self, document: &CheckpointDocument, log: Option<&ChangeLogSpec>, shows: &dyn Fn(&str) -> bool) -> Result<()> {
         let extent = match log.map(|log| SegmentCursor::extent(&log.segments.directory)) {
             // Who asks for something else need not hear of it; who reads what is damaged does.
             Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
@@ -32,7 +32,8 @@ impl SystemTables {
         self.streams.push((document.stream.clone(), document.passed().cloned(), extent));
         let consumers = document.consumers.iter().map(|(name, part)| (document.stream.clone(), name.clone(), part.clone()));
         self.consumers.extend(consumers);
-        self.versions.extend(document.relations.iter().map(|relation| (document.stream.clone(), Arc::clone(relation))));
+        let shown = document.relations.iter().filter(|relation| shows(&relation.name().schema));
+        self.versions.extend(shown.map(|relation| (document.stream.clone(), Arc::clone(relation))));
         Ok(())
     }
 

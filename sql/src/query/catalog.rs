@@ -133,6 +133,13 @@ impl StreamCatalog {
         landed.chain(self.system.names().into_iter().map(|name| format!("{SYSTEM_SCHEMA}.{name}")))
     }
 
+    /// Every schema, table, and whether the table is one of ours.
+    pub(super) fn objects(&self) -> Vec<(String, String, bool)> {
+        let landed =
+            self.schemas.iter().flat_map(|(schema, tables)| tables.tables.keys().map(|table| (schema.clone(), table.clone(), false)));
+        landed.chain(self.system.names().into_iter().map(|name| (SYSTEM_SCHEMA.to_owned(), name, true))).collect()
+    }
+
     fn landed_schema(&self, name: &str) -> Option<&Arc<StreamSchema>> {
         by_name(&self.schemas, name)
     }

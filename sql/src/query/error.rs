@@ -1,5 +1,7 @@
 //! Errors between DataFusion and the house.
 
+use std::fmt;
+
 use datafusion::error::DataFusionError;
 use logweir_core::{Error, ErrorKind};
 
@@ -48,9 +50,24 @@ fn classify(error: DataFusionError) -> Error {
 }
 
 /// What DataFusion says, once: its errors repeat the causes that they also name as their source.
-pub(super) fn words(error: &DataFusionError) -> String {
-    error.strip_backtrace()
+pub(super) fn words(error: &DataFusionError) -> Words {
+    Words { text: error.strip_backtrace(), sqlstate: super::state::of_cause(error) }
 }
+
+/// What DataFusion says, and the SQLSTATE that clients of PostgreSQL know it by.
+#[derive(Debug)]
+pub(super) struct Words {
+    text: String,
+    pub(super) sqlstate: &'static str,
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Words {}
 
 fn our_error(error: &DataFusionError) -> Option<&Error> {
     match error.find_root() {

@@ -8,12 +8,16 @@ mod error;
 mod form;
 mod inventory;
 mod keys;
+mod pg;
 mod plan;
+mod prepare;
 mod scan;
+mod state;
 pub(crate) mod suggest;
 mod tail;
 mod unchanged;
 mod unify;
+mod weight;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,7 +35,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use logweir_core::{Error, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{Error, ErrorKind, Relation, RelationName, Result, TimestampMicros};
 use object_store::ObjectStore;
 use tokio::sync::OnceCell;
 use url::Url;
@@ -42,6 +46,9 @@ pub(crate) use error::unwrap;
 use error::words;
 pub(crate) use error::wrap;
 use inventory::Landed;
+pub use pg::{item_oid, type_oid};
+pub use prepare::{ClientSession, PreparedQuery};
+pub use state::sqlstate;
 pub use tail::{Tail, TailBatch, TailSpan};
 
 /// Consumers of memory that are named when it runs out.
@@ -111,6 +118,7 @@ pub struct QueryEngine {
     functions: Vec<Arc<ScalarUDF>>,
     as_of: Option<TimestampMicros>,
     system: Vec<(String, RecordBatch)>,
+    hidden: Vec<String>,
 }
 
 impl QueryEngine {
@@ -133,13 +141,29 @@ impl QueryEngine {
         let sort_spill_bytes = (memory_bytes / 16).min(10 << 20);
         // A sort cannot spill less than a batch, and there are several in a plan.
         let batch_rows = (memory_bytes / BATCH_ROW_MEMORY_BYTES).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
-        Ok(QueryEngine { tables, runtime, sort_spill_bytes, batch_rows, functions: Vec::new(), as_of: None, system: Vec::new() })
+        Ok(QueryEngine {
+            tables,
+            runtime,
+            sort_spill_bytes,
+            batch_rows,
+            functions: Vec::new(),
+            as_of: None,
+            system: Vec::new(),
+            hidden: Vec::new(),
+        })
     }
 
     /// The same engine with a table `logweir.name` of these rows.
     #[must_use]
     pub fn with_system_table(mut self, name: &str, rows: RecordBatch) -> Self {
         self.system.push((name.to_owned(), rows));
+        self
+    }
+
+    /// The same engine, which says of these schemas that they are not for the one who asks. They have no tables in it.
+    #[must_use]
+    pub fn with_hidden_schemas(mut self, schemas: Vec<String>) -> Self {
+        self.hidden = schemas;
         self
     }
 
@@ -162,7 +186,7 @@ impl QueryEngine {
     /// An error of kind `Config` is for the person who wrote the query: a name that does not exist, a statement that
     /// writes, more memory needed than there is.
     pub async fn sql(&self, text: &str) -> Result<QueryResult> {
-        let session = Session::new(self);
+        let session = Session::new(self, None)?;
         let state = session.context.state();
         let dialect = state.config_options().sql_parser.dialect;
         let statement = state.sql_to_statement(text, &dialect).map_err(unwrap)?;
@@ -203,17 +227,19 @@ fn reads_only(statement: &Statement) -> bool {
 }
 
 fn more_than_read() -> Error {
-    Error::config("the statement does more than read").remedy("use SELECT, SHOW, DESCRIBE or EXPLAIN")
+    Error::config(state::MORE_THAN_READ).remedy("use SELECT, SHOW, DESCRIBE or EXPLAIN")
 }
 
 /// One query's view of the tables.
 struct Session {
     context: SessionContext,
     catalogs: Vec<(String, Arc<StreamCatalog>)>,
+    hidden: Vec<String>,
 }
 
 impl Session {
-    fn new(engine: &QueryEngine) -> Self {
+    /// For a client of the endpoint there is a `pg_catalog` too, and its place is where it connected to.
+    fn new(engine: &QueryEngine, client: Option<&ClientSession>) -> Result<Self> {
         let mut spans: HashMap<*const (), Arc<OnceCell<TailSpan>>> = HashMap::new();
         let opened: Vec<Arc<Opened>> = engine
             .tables
@@ -246,7 +272,14 @@ impl Session {
             catalogs.push((catalog::SYSTEM_SCHEMA.to_owned(), Arc::new(StreamCatalog::new(std::iter::empty(), &system))));
         }
 
-        let (catalog, schema) = (&catalogs[0].0, catalogs[0].1.only_schema().unwrap_or(NO_SCHEMA));
+        let (catalog, streams) = match client.and_then(|client| client.database.as_deref()) {
+            None => &catalogs[0],
+            Some(database) => catalogs.iter().find(|(name, _)| name == database).ok_or_else(|| {
+                let names: Vec<&str> = catalogs.iter().map(|(name, _)| name.as_str()).collect();
+                Error::config(state::NO_DATABASE).context("database", database).remedy(format!("there is {}", names.join(", ")))
+            })?,
+        };
+        let schema = client.and_then(|client| client.schema.as_deref()).or(streams.only_schema()).unwrap_or(NO_SCHEMA);
         let mut config = SessionConfig::new()
             .with_information_schema(true)
             .with_batch_size(engine.batch_rows)
@@ -262,39 +295,48 @@ impl Session {
         for (name, catalog) in &catalogs {
             context.register_catalog(name, Arc::clone(catalog) as _);
         }
-        Session { context, catalogs }
+        if let Some(client) = client {
+            pg::register(&context, client, &catalogs, catalog, schema);
+        }
+        Ok(Session { context, catalogs, hidden: engine.hidden.clone() })
     }
 
     /// Looks at a table that the query names, so that a mistake in the name is answered in the words of this house.
     async fn check(&self, reference: TableReference) -> Result<()> {
         let asked = reference.to_string();
         let state = self.context.state();
+        // generate_series(…) and its kin are named where tables are.
+        let is_function = matches!(&reference, TableReference::Bare { table } if state.table_functions().contains_key(&**table));
         let defaults = &state.config_options().catalog;
         let reference = reference.resolve(&defaults.default_catalog, &defaults.default_schema);
         if &*reference.schema == "information_schema" {
             return Ok(());
         }
+        if let Some(schema) = self.hidden.iter().find(|hidden| *hidden == &*reference.schema) {
+            return Err(Error::new(ErrorKind::Denied, state::SCHEMA_DENIED).context("schema", schema));
+        }
         let Some((_, catalog)) = self.catalogs.iter().find(|(name, _)| **name == *reference.catalog) else {
             let streams: Vec<&str> = self.catalogs.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(Error::config("there is no such stream")
+            return Err(Error::config(state::NO_STREAM)
                 .context("stream", &reference.catalog)
                 .remedy(format!("there is {}", streams.join(", "))));
         };
         match catalog.find(&reference.schema, &reference.table) {
             Some(Some(table)) if table.inventory().await?.is_none() => {
                 let landed = &table.landed.table;
-                Err(Error::config("no files of the table have been landed yet")
+                Err(Error::config(state::NOTHING_LANDED)
                     .context("table", &landed.name)
                     .context("destination", &landed.store_url)
                     .remedy("start the stream with logweir run, and wait for its first checkpoint"))
             }
             Some(_) => Ok(()),
+            None if is_function => Ok(()),
             None => Err(self.unknown_table(&asked, catalog)),
         }
     }
 
     fn unknown_table(&self, asked: &str, catalog: &StreamCatalog) -> Error {
-        let error = Error::config("there is no such table").context("table", asked);
+        let error = Error::config(state::NO_TABLE).context("table", asked);
         let names: Vec<String> = catalog.names().collect();
         let last_words = names.iter().filter_map(|name| name.rsplit('.').next());
         let probable = suggest::nearest(asked, names.iter().map(String::as_str)).map(str::to_owned).or_else(|| {

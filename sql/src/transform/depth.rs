@@ -18,7 +18,7 @@ const STACK_BYTES: usize = 256 << 20;
 pub(super) const DEPTH_MAX: usize = 400;
 
 /// More than these cannot be read on the stack, were each a step down.
-pub(super) const WORDS_MAX: usize = 20_000;
+pub(crate) const WORDS_MAX: usize = 20_000;
 
 /// With each arrow of a chain planning takes twice as long.
 const ARROWS_MAX: usize = 8;
@@ -28,7 +28,7 @@ fn is_arrow(expr: &Expr) -> bool {
 }
 
 /// Does something on a large stack.
-pub(super) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Fault> {
+pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Fault> {
     scope(|scope| {
         let thread = Builder::new().name("sql-plan".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
         let thread = thread.map_err(|_| Fault::new("could not start a thread to plan a transform"))?;
@@ -38,7 +38,7 @@ pub(super) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result
 }
 
 /// Refuses what is too deep.
-pub(super) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
+pub(crate) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
     #[derive(Default)]
     struct Depth {
         all: usize,

@@ -13,7 +13,7 @@
 
 mod apply;
 pub(crate) mod cases;
-mod depth;
+pub(crate) mod depth;
 mod evaluate;
 mod functions;
 mod keys;

@@ -42,9 +42,9 @@ impl fmt::Display for SqlProblem {
 
 /// The same while the number of the rule is not at hand.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub(super) place: Option<SqlPlace>,
-    pub(super) message: String,
+    pub(crate) message: String,
     pub(super) help: Option<String>,
 }
 

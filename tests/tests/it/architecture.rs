@@ -1,5 +1,5 @@
-//! Who may know whom: `server → runtime | sql | connectors → core`, siblings never each other, DataFusion in `sql` alone,
-//! sockets in the connectors and the server alone.
+//! Who may know whom: `server → runtime | pgwire → sql | connectors → core`, siblings never each other, DataFusion in `sql` alone,
+//! sockets in the connectors, pgwire and the server alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,7 @@ fn arrows_point_towards_core() {
     for name in CONNECTORS.into_iter().chain(["logweir-runtime", "logweir-sql"]) {
         assert_eq!(ours(&dependencies[name]), ["logweir-core"], "{name} knows core and none of its siblings");
     }
+    assert_eq!(ours(&dependencies["logweir-pgwire"]), ["logweir-core", "logweir-sql"], "the endpoint serves what sql answers");
 }
 
 #[test]
@@ -41,6 +42,7 @@ fn every_crate_has_its_place() {
         "logweir-core",
         "logweir-files",
         "logweir-mysql",
+        "logweir-pgwire",
         "logweir-postgres",
         "logweir-runtime",
         "logweir-sql",

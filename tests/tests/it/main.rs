@@ -18,6 +18,8 @@ mod pg_kill;
 mod pg_live;
 mod pg_operations;
 mod pg_schema;
+mod pgwire;
+mod pgwire_clients;
 mod postgres;
 mod postgres_check;
 mod postgres_reader;

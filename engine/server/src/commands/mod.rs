@@ -8,7 +8,7 @@ mod quickstart;
 mod replay;
 mod run;
 mod schema;
-mod sql;
+pub(crate) mod sql;
 mod status;
 
 use std::process::ExitCode;

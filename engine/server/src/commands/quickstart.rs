@@ -112,7 +112,7 @@ pub(crate) async fn run(directory: &Path, screen: Screen) -> Result<ExitCode, Fa
 }
 
 async fn show_queries(loaded: &Loaded) -> Result<()> {
-    let engine = sql::engine(loaded).await?;
+    let engine = sql::engine(loaded, &sql::Reach::everything(loaded)).await?;
     for (sentence, query) in QUERIES {
         let result = sql::pretty(engine.sql(query).await?).await?;
         print(&format!("\n{sentence}\n\n  {}\n\n{result}\n", query.replace('\n', "\n  ")))?;

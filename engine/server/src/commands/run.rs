@@ -12,7 +12,7 @@ use crate::config::{Loaded, nearest};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::registry::Extra;
 use crate::screen::Screen;
-use crate::{http, progress, references};
+use crate::{http, progress, references, sql_endpoint};
 
 /// Runs the command.
 pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool, screen: Screen) -> Result<ExitCode, Failure> {
@@ -23,6 +23,7 @@ pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool,
         Some(http) => Some((http::bind(http.listen).await?, http::record_metrics()?)),
         None => None,
     };
+    let sql = sql_endpoint::start(&loaded)?;
 
     let shutdown = Shutdown::new();
     tokio::spawn(heed_signals(shutdown.clone())?);
@@ -37,6 +38,10 @@ pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool,
     if let Some(served) = served {
         // A client that keeps its connection open does not keep the process.
         served.abort();
+    }
+    if let Some(sql) = sql {
+        // Its sessions are given some seconds, which nothing else here waits for.
+        let _ = tokio::task::spawn_blocking(move || sql.stop()).await;
     }
     for (stream, error) in &failed {
         eprintln!("error: stream {stream}: {}", error.report());

@@ -12,7 +12,7 @@ use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use chrono::DateTime;
 use futures::StreamExt as _;
-use logweir_core::{Error, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{Error, Pattern, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, Tail, printable};
@@ -30,7 +30,7 @@ const TAIL_FRACTION: usize = 4;
 
 /// Runs the command.
 pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
-    let mut engine = engine(loaded).await?;
+    let mut engine = engine(loaded, &Reach::everything(loaded)).await?;
     if let Some(as_of) = as_of {
         let moment = DateTime::parse_from_rfc3339(as_of);
         let moment = moment.map_err(|_| Failure::Usage(format!("`{as_of}` is no time: write it as 2026-11-20T10:00:00Z")))?;
@@ -41,9 +41,29 @@ pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, forma
     Ok(ExitCode::SUCCESS)
 }
 
-/// An engine over every table that the checkpoints know of.
-pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
+/// What a query may reach for.
+pub(crate) struct Reach<'a> {
+    /// Memory of the query.
+    pub(crate) memory_bytes: usize,
+    /// The schemas that are to be seen; all if `None`.
+    pub(crate) schemas: Option<&'a [Pattern]>,
+}
+
+impl Reach<'_> {
+    /// Everything there is.
+    pub(crate) fn everything(loaded: &Loaded) -> Self {
+        Reach { memory_bytes: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX), schemas: None }
+    }
+
+    fn shows(&self, schema: &str) -> bool {
+        self.schemas.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(schema)))
+    }
+}
+
+/// An engine over every table that the checkpoints know of and `reach` shows.
+pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEngine> {
     let mut tables = Vec::new();
+    let mut hidden = Vec::new();
     let mut without = Vec::new();
     let mut system = SystemTables::default();
     for (name, stream) in &loaded.config().streams {
@@ -53,13 +73,17 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-        system.add(&document, loaded.change_log(&name.0)?.as_ref())?;
+        system.add(&document, loaded.change_log(&name.0)?.as_ref(), &|schema| reach.shows(schema))?;
         let landed_by_stream = landed::tables(loaded, stream, &document)?;
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            let tail = tail(loaded, &name.0, destination, &document, &landed_by_stream.recalled)?;
+            let tail = tail(loaded, reach, &name.0, destination, &document, &landed_by_stream.recalled)?;
             for table in &landed {
+                if !reach.shows(&table.name.schema) {
+                    hidden.extend([table.name.schema.clone(), format!("{}_changes", table.name.schema)]);
+                    continue;
+                }
                 let table = LandedTable {
                     stream: name.0.clone(),
                     destination: destination.name().to_owned(),
@@ -78,12 +102,12 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
             }
         }
     }
-    if tables.is_empty() && !without.is_empty() {
+    if tables.is_empty() && hidden.is_empty() && !without.is_empty() {
         return Err(Error::config("nothing was landed yet: there is no checkpoint")
             .context("streams", without.join(", "))
             .remedy("run the streams first: logweir run"));
     }
-    let engine = QueryEngine::new(tables, usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX))?;
+    let engine = QueryEngine::new(tables, reach.memory_bytes)?.with_hidden_schemas(hidden);
     let engine = system.tables()?.into_iter().fold(engine, |engine, (name, rows)| engine.with_system_table(name, rows));
     Ok(engine.with_masks(&loaded.mask_keys()?))
 }
@@ -91,6 +115,7 @@ pub(crate) async fn engine(loaded: &Loaded) -> Result<QueryEngine> {
 /// What is on its way to a destination, where changes are kept on disk and it has a place in them.
 fn tail(
     loaded: &Loaded,
+    reach: &Reach<'_>,
     stream: &str,
     destination: &Destination,
     document: &CheckpointDocument,
@@ -108,7 +133,7 @@ fn tail(
         transforms,
         recalled: recalled.to_vec(),
         has_transforms: !destination.transforms.is_empty(),
-        bytes_max: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / TAIL_FRACTION,
+        bytes_max: reach.memory_bytes / TAIL_FRACTION,
     })))
 }
 

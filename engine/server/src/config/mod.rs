@@ -11,6 +11,7 @@ mod references;
 mod schema;
 mod secret;
 mod sql;
+mod sql_endpoint;
 mod tree;
 mod udf;
 mod units;
@@ -31,6 +32,7 @@ pub(crate) use problem::{Problems, nearest};
 pub(crate) use profiles::{Arrays, Mysql, MysqlFiles, MysqlTlsMode, OptionValue, Origin, Postgres, PostgresTlsMode, Profile, Streaming};
 pub(crate) use schema::published as published_schema;
 pub(crate) use secret::Secret;
+pub(crate) use sql_endpoint::SqlUser;
 use tree::Node;
 
 /// A configuration that has no mistakes, and where it came from.
@@ -93,6 +95,7 @@ pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, 
     problems.extend(references::check(&root));
     problems.extend(clear::check(&root));
     problems.extend(sql::check(&root, text));
+    problems.extend(sql_endpoint::check(&root, directory));
     problems.extend(udf::check(&root, directory));
     if problems.is_empty() {
         match Config::deserialize(root.to_json()) {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use super::change_log::{Acknowledge, ChangeLog};
 use super::profiles::{OptionValue, Profile};
 use super::secret::Secret;
+use super::sql_endpoint::SqlEndpoint;
 use super::units::{NAME_PATTERN, Size, Span};
 
 const MIB: u64 = 1 << 20;
@@ -32,10 +33,8 @@ pub(crate) struct Config {
     pub(crate) memory: Size,
     /// The HTTP endpoint; without this key there is none.
     pub(crate) http: Option<Http>,
-    /// The SQL endpoint.
-    #[expect(dead_code, reason = "refused before it is read")]
-    #[schemars(extend("x-later" = "the SQL endpoint is not available yet; `logweir sql` queries what was landed"))]
-    sql: Option<Later>,
+    /// The SQL endpoint, which speaks PostgreSQL's protocol; without this key there is none.
+    pub(crate) sql: Option<SqlEndpoint>,
     /// How long an endpoint that cannot be reached is tried again at the start.
     #[serde(default = "default_connect_timeout")]
     pub(crate) connect_timeout: Span,

@@ -191,7 +191,7 @@ streams:
 fn what_a_later_version_brings_is_refused_by_name() {
     check(
         r#"state: { postgres: { host: db } }
-sql: { listen: 127.0.0.1:5439 }
+memory: 1GiB
 profiles:
   db: { mysql: { host: localhost, user: weir } }
   pg: { sqlserver: { host: localhost } }
@@ -215,12 +215,6 @@ streams:
               |
             1 | state: { postgres: { host: db } }
               |          ^^^^^^^^
-
-            error: the SQL endpoint is not available yet; `logweir sql` queries what was landed
-             --> logweir.yaml:2:1
-              |
-            2 | sql: { listen: 127.0.0.1:5439 }
-              | ^^^
 
             error: SQL Server is not available yet
              --> logweir.yaml:5:9
@@ -277,7 +271,7 @@ streams:
             17 |     backfill: { exclude: ["shop.audit"] }
                |                 ^^^^^^^
 
-            11 mistakes in logweir.yaml
+            10 mistakes in logweir.yaml
         "#]],
     );
 }
@@ -782,4 +776,52 @@ fn the_published_schema_takes_what_the_parser_takes() {
         assert_eq!(by_schema(&text), fine, "the schema on {lines}");
         assert_eq!(by_parser(&text), fine, "the parser on {lines}");
     }
+}
+
+#[test]
+fn an_endpoint_for_sql_is_checked() {
+    check(
+        r#"sql:
+  listen: 0.0.0.0:5432
+  memory: 1MiB
+  connections: 0
+  users:
+    - { name: ann, password: { env: PATH }, schemas: ["*"] }
+    - { name: ann, password: { env: PATH }, schemas: ["shop*"] }
+profiles:
+  db: { mysql: { host: localhost, user: weir } }
+  lake: { files: { url: file:///lake } }
+streams:
+  shop: { source: db, destinations: [ { profile: lake } ] }
+"#,
+        expect![[r#"
+            error: `listen` is an address that other machines reach, and there is no `tls`
+             --> logweir.yaml:2:11
+              |
+            2 |   listen: 0.0.0.0:5432
+              |           ^^^^^^^^^^^^
+             = add tls: { certificate: …, key: … } beside it, or listen on 127.0.0.1
+
+            error: `memory` is too small
+             --> logweir.yaml:3:11
+              |
+            3 |   memory: 1MiB
+              |           ^^^^
+             = a query needs at least 16MiB
+
+            error: `connections` must be 1 to 10000
+             --> logweir.yaml:4:16
+              |
+            4 |   connections: 0
+              |                ^
+
+            error: there are two users of this name
+             --> logweir.yaml:7:15
+              |
+            7 |     - { name: ann, password: { env: PATH }, schemas: ["shop*"] }
+              |               ^^^
+
+            4 mistakes in logweir.yaml
+        "#]],
+    );
 }

@@ -1,0 +1,61 @@
+//! The SQL endpoint over the tables of a configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use logweir_core::{Error, Pattern, Result};
+use logweir_pgwire::{Database, Endpoint, Options, User, tls};
+use logweir_sql::QueryEngine;
+
+use crate::commands::sql::{Reach, engine};
+use crate::config::{Loaded, SqlUser};
+
+/// Starts it, if the configuration has one.
+pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
+    let Some(sql) = &loaded.config().sql else { return Ok(None) };
+    let options = Options {
+        listen: sql.listen,
+        tls: sql
+            .tls
+            .as_ref()
+            .map(|files| tls(&loaded.directory.join(&files.certificate), &loaded.directory.join(&files.key)))
+            .transpose()?,
+        users: sql.users.iter().map(|user| known(user, &loaded.directory)).collect::<Result<_>>()?,
+        statement_timeout: sql.statement_timeout.0,
+        connections: usize::try_from(sql.connections).unwrap_or(usize::MAX),
+        concurrent_queries: usize::try_from(sql.concurrent_queries).unwrap_or(usize::MAX),
+    };
+    let memory_bytes = usize::try_from(sql.memory.0).unwrap_or(usize::MAX);
+    Endpoint::start(options, Box::new(Streams { loaded: Arc::clone(loaded), memory_bytes })).map(Some)
+}
+
+fn known(user: &SqlUser, directory: &Path) -> Result<User> {
+    let password = user
+        .password
+        .resolve(directory)
+        .map_err(|sentence| Error::config("could not read the password of a user of SQL").context("user", &user.name).source(sentence))?;
+    Ok(User { name: user.name.clone(), password, schemas: user.schemas.iter().map(Pattern::new).collect() })
+}
+
+/// The streams of a configuration. What they have landed is looked at anew for every query.
+struct Streams {
+    loaded: Arc<Loaded>,
+    memory_bytes: usize,
+}
+
+#[async_trait]
+impl Database for Streams {
+    fn names(&self) -> Vec<String> {
+        let streams = &self.loaded.config().streams;
+        let of_destinations = streams
+            .iter()
+            .filter(|(_, stream)| stream.destinations.len() > 1)
+            .flat_map(|(name, stream)| stream.destinations.iter().map(move |destination| format!("{}/{}", name.0, destination.name())));
+        streams.keys().map(|name| name.0.clone()).chain(of_destinations).collect()
+    }
+
+    async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {
+        engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas) }).await
+    }
+}

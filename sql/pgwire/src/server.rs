@@ -1,0 +1,490 @@
+//! Who may come in, and how many.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BufMut as _;
+use logweir_core::{Error, Pattern, Result};
+use logweir_sql::QueryEngine;
+use rand::Rng as _;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::{ExposeSecret as _, SecretString};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::frame::{Broken, Connection, Opening, STARTUP_BYTES_MAX};
+use crate::reply::{Failure, Outcome, Refusal, Reply as _, put_text};
+use crate::running::stopping;
+use crate::scram::{Exchange, MECHANISM, Verifier};
+use crate::session::Session;
+
+/// Planning a statement that is not refused for its depth takes less, also in a debug build. Memory that is not used is not taken.
+const STACK_BYTES: usize = 128 << 20;
+
+/// How long somebody may take to be known.
+const STARTUP: Duration = Duration::from_secs(30);
+
+/// How long a wrong password waits for its answer. With [`STRANGERS_MAX`] this bounds how many can be tried.
+const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
+
+/// Connections of which it is not known yet whose they are.
+const STRANGERS_MAX: usize = 32;
+
+/// How long queries may go on when the process ends.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long accepting waits after it failed, for instance because there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Where the tables come from.
+#[async_trait]
+pub trait Database: Send + Sync + 'static {
+    /// The names a client may connect to, the first of them first.
+    fn names(&self) -> Vec<String>;
+
+    /// An engine over what there is now, of the schemas that fit one of the patterns. Asked for every query.
+    async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine>;
+}
+
+/// Somebody who may ask.
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The password; only what it is verified by is kept.
+    pub password: SecretString,
+    /// The schemas that are to be seen.
+    pub schemas: Vec<Pattern>,
+}
+
+/// How an endpoint serves.
+pub struct Options {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The certificate. Without one it must be an address of this machine alone.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Who may ask.
+    pub users: Vec<User>,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+    /// Sessions at a time.
+    pub connections: usize,
+    /// Queries at a time.
+    pub concurrent_queries: usize,
+}
+
+/// The certificate and key of PEM files.
+pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    let unreadable = |what: &'static str, path: &Path| Error::config(what).context("file", path.display());
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable("could not read the certificate of the SQL endpoint", certificate).source(error))?;
+    let key_der = PrivateKeyDer::from_pem_file(key)
+        // Without its cause, which may quote what stands in the file.
+        .map_err(|_| unreadable("could not read the key of the SQL endpoint", key).remedy("it must be a PEM file with one private key"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
+        .map_err(|error| unreadable("the certificate and the key of the SQL endpoint cannot be used", certificate).source(error))?;
+    Ok(Arc::new(config))
+}
+
+/// How urgent an end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StopLevel {
+    /// There is none.
+    Serve,
+    /// Nobody new, and whoever waits is sent away.
+    Drain,
+    /// Queries too.
+    Now,
+}
+
+/// Waits for an end of that urgency.
+pub(crate) async fn reached(stop: &mut watch::Receiver<StopLevel>, level: StopLevel) {
+    // Whoever could say so is gone: that is an end too.
+    let _ = stop.wait_for(|found| *found >= level).await;
+}
+
+/// Somebody who may ask, as it is kept.
+pub(crate) struct Known {
+    name: String,
+    verifier: Verifier,
+    pub(crate) schemas: Vec<Pattern>,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) database: Box<dyn Database>,
+    pub(crate) users: Vec<Known>,
+    pub(crate) statement_timeout: Duration,
+    /// Places for queries.
+    pub(crate) places: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    tls: Option<TlsAcceptor>,
+    tls_required: bool,
+    /// What the salts of names that are not known are made of.
+    secret: [u8; 32],
+    /// The sessions by number: their secrets, and how their queries are cancelled.
+    sessions: Mutex<HashMap<i32, (i32, watch::Sender<u64>)>>,
+    next_process: AtomicI32,
+    pub(crate) stop: watch::Receiver<StopLevel>,
+}
+
+impl Shared {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<i32, (i32, watch::Sender<u64>)>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancels what a session does, if the secret is its own.
+    fn cancel(&self, process: i32, secret: i32) {
+        if let Some((known, cancel)) = self.sessions().get(&process)
+            && *known == secret
+        {
+            cancel.send_modify(|times| *times += 1);
+        }
+    }
+}
+
+/// A session's entry among the sessions, as long as it lasts.
+struct Registered {
+    shared: Arc<Shared>,
+    process: i32,
+    secret: i32,
+    cancelled: watch::Receiver<u64>,
+}
+
+impl Registered {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let secret = rand::rng().random();
+        let (sender, cancelled) = watch::channel(0);
+        loop {
+            let process = shared.next_process.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+            let mut sessions = shared.sessions();
+            if let std::collections::hash_map::Entry::Vacant(entry) = sessions.entry(process) {
+                entry.insert((secret, sender));
+                drop(sessions);
+                return Registered { shared: Arc::clone(shared), process, secret, cancelled };
+            }
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.sessions().remove(&self.process);
+    }
+}
+
+/// An endpoint that serves, on threads of its own.
+pub struct Endpoint {
+    address: SocketAddr,
+    stop: watch::Sender<StopLevel>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({})", self.address)
+    }
+}
+
+impl Endpoint {
+    /// Listens, and serves from then on.
+    pub fn start(options: Options, database: Box<dyn Database>) -> Result<Self> {
+        if options.tls.is_none() && !options.listen.ip().is_loopback() {
+            return Err(Error::config("the SQL endpoint must not be reached from other machines without TLS")
+                .context("address", options.listen)
+                .remedy("add `sql.tls`, or listen on 127.0.0.1"));
+        }
+        let failed = |error| {
+            Error::config("could not listen for SQL")
+                .context("address", options.listen)
+                .remedy("choose another `sql.listen`, or stop what uses the port")
+                .source(error)
+        };
+        let listener = StdListener::bind(options.listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (stop, stopped) = watch::channel(StopLevel::Serve);
+        let mut secret = [0; 32];
+        rand::rng().fill(&mut secret);
+        let users = options.users.into_iter().map(|user| Known {
+            verifier: Verifier::new(user.password.expose_secret()),
+            name: user.name,
+            schemas: user.schemas,
+        });
+        let shared = Arc::new(Shared {
+            database,
+            users: users.collect(),
+            statement_timeout: options.statement_timeout,
+            places: Arc::new(Semaphore::new(options.concurrent_queries.clamp(1, Semaphore::MAX_PERMITS))),
+            connections: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
+            tls_required: !options.listen.ip().is_loopback(),
+            tls: options.tls.map(TlsAcceptor::from),
+            secret,
+            sessions: Mutex::new(HashMap::new()),
+            next_process: AtomicI32::new(1),
+            stop: stopped,
+        });
+        let start = |error| Error::internal("could not start the threads of the SQL endpoint").source(error);
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.min(options.concurrent_queries + 1).max(2))
+            .thread_name("sql")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(start)?;
+        let thread = std::thread::Builder::new()
+            .name("sql-endpoint".to_owned())
+            .spawn(move || {
+                let served = runtime.block_on(async move { serve(TcpListener::from_std(listener)?, shared).await });
+                if let Err(error) = served {
+                    tracing::error!(%error, "the SQL endpoint has stopped");
+                }
+                // A plan that does not end is left behind: the process ends.
+                runtime.shutdown_background();
+            })
+            .map_err(start)?;
+        tracing::info!(%address, "answering SQL");
+        Ok(Endpoint { address, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends: sessions that do nothing at once, others when their statement does or after some seconds. Blocks until then.
+    pub fn stop(mut self) {
+        self.stop.send_replace(StopLevel::Drain);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Accepts until the end is asked for, then waits for those that are in.
+async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let mut sessions = JoinSet::new();
+    let mut stop = shared.stop.clone();
+    // Levels of the sessions themselves: those that run get some time.
+    let (level, levels) = watch::channel(StopLevel::Serve);
+    loop {
+        tokio::select! {
+            () = reached(&mut stop, StopLevel::Drain) => break,
+            Some(_) = sessions.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => match Arc::clone(&strangers).try_acquire_owned() {
+                    Ok(stranger) => {
+                        let (shared, levels) = (Arc::clone(&shared), levels.clone());
+                        sessions.spawn(async move {
+                            let welcomed = tokio::time::timeout(STARTUP, welcome(socket, &shared, peer)).await;
+                            // From here on it is one of the sessions.
+                            drop(stranger);
+                            if let Ok(Some(welcomed)) = welcomed {
+                                Box::pin(welcomed.serve(levels)).await;
+                            }
+                        });
+                    }
+                    Err(_) => {
+                        let mut refusal = bytes::BytesMut::new();
+                        refusal.error("FATAL", &too_many());
+                        // As much as the socket takes at once.
+                        let _ = socket.try_write(&refusal);
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection for SQL");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    level.send_replace(StopLevel::Drain);
+    let all_ended = |mut sessions: JoinSet<()>| async move {
+        while sessions.join_next().await.is_some() {}
+        sessions
+    };
+    let mut waiting = Box::pin(all_ended(sessions));
+    if tokio::time::timeout(GRACE, &mut waiting).await.is_err() {
+        level.send_replace(StopLevel::Now);
+        let _ = tokio::time::timeout(Duration::from_secs(1), waiting).await;
+    }
+    Ok(())
+}
+
+fn too_many() -> Refusal {
+    Refusal::new("53300", "there are too many connections already")
+        .hint("`sql.connections` of the configuration says how many there may be")
+}
+
+/// A session that may begin.
+struct Welcomed {
+    connection: Connection,
+    shared: Arc<Shared>,
+    user: usize,
+    name: String,
+    parameters: BTreeMap<String, String>,
+    database: Option<String>,
+    registered: Registered,
+    _seat: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Welcomed {
+    async fn serve(self, stop: watch::Receiver<StopLevel>) {
+        let Welcomed { connection, shared, user, name, parameters, database, registered, _seat } = self;
+        let process = registered.process;
+        tracing::debug!(user = name, process, "a session of SQL has begun");
+        let cancelled = registered.cancelled.clone();
+        Session::new(connection, shared, user, name, parameters, database, process, cancelled, stop).run().await;
+        tracing::debug!(process, "a session of SQL has ended");
+    }
+}
+
+/// Everything until somebody is known. `None` if it ends here, whatever the reason.
+async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr) -> Option<Welcomed> {
+    let _ = socket.set_nodelay(true);
+    // Whoever is gone without a word is found out.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let mut connection = Connection::new(Box::new(socket));
+    let mut encrypted = false;
+    let (minor, parameters) = loop {
+        match connection.opening().await {
+            Ok(Opening::Tls) if !encrypted => match &shared.tls {
+                Some(acceptor) => {
+                    connection.output.put_u8(b'S');
+                    connection.flush().await.ok()?;
+                    let socket = acceptor.accept(connection.into_socket()?).await.ok()?;
+                    connection = Connection::new(Box::new(socket));
+                    encrypted = true;
+                }
+                None => {
+                    connection.output.put_u8(b'N');
+                    connection.flush().await.ok()?;
+                }
+            },
+            Ok(Opening::Gss) => {
+                connection.output.put_u8(b'N');
+                connection.flush().await.ok()?;
+            }
+            Ok(Opening::Cancel { process, secret }) => {
+                shared.cancel(process, secret);
+                return None;
+            }
+            Ok(Opening::Start { minor, parameters }) => break (minor, parameters),
+            Ok(Opening::Tls) | Err(_) => return None,
+        }
+    };
+    match introduce(&mut connection, shared, encrypted, minor, &parameters, peer).await {
+        Ok((user, name, database, seat)) => {
+            let registered = Registered::new(shared);
+            let (process, secret) = (registered.process, registered.secret);
+            connection.output.message(b'K', |body| {
+                body.put_i32(process);
+                body.put_i32(secret);
+            });
+            Some(Welcomed { connection, shared: Arc::clone(shared), user, name, parameters, database, registered, _seat: seat })
+        }
+        Err(Failure::Refused(refusal) | Failure::Ended(Some(refusal))) => {
+            connection.output.error("FATAL", &refusal);
+            connection.close().await;
+            None
+        }
+        Err(Failure::Ended(None)) => None,
+    }
+}
+
+type Introduced = (usize, String, Option<String>, tokio::sync::OwnedSemaphorePermit);
+
+/// Who it is, and whether there is a seat.
+async fn introduce(
+    connection: &mut Connection,
+    shared: &Arc<Shared>,
+    encrypted: bool,
+    minor: u16,
+    parameters: &BTreeMap<String, String>,
+    peer: SocketAddr,
+) -> Outcome<Introduced> {
+    if shared.tls_required && !encrypted {
+        return Err(Refusal::new("28000", "the connection must be encrypted")
+            .hint("connect with sslmode=require, or better verify-full")
+            .into());
+    }
+    let unknown: Vec<&String> = parameters.keys().filter(|name| name.starts_with("_pq_.")).collect();
+    if minor > 0 || !unknown.is_empty() {
+        connection.output.message(b'v', |body| {
+            body.put_i32(3 << 16);
+            body.put_i32(i32::try_from(unknown.len()).unwrap_or(0));
+            unknown.iter().for_each(|name| put_text(body, name));
+        });
+    }
+    if parameters.get("replication").is_some_and(|value| !["false", "off", "no", "0"].contains(&value.as_str())) {
+        return Err(Refusal::new("0A000", "there is no replication from here").into());
+    }
+    let name = parameters.get("user").filter(|name| !name.is_empty()).ok_or_else(|| Refusal::new("28000", "no user was named"))?;
+    let user = authenticate(connection, shared, name, peer).await?;
+    let databases = shared.database.names();
+    let database = match parameters.get("database").filter(|database| !database.is_empty()) {
+        Some(database) if databases.contains(database) => Some(database.clone()),
+        // What a client takes where nobody named one.
+        Some(database) if database != name && database != "postgres" => {
+            let refusal = Refusal::new("3D000", format!("database \"{database}\" does not exist"));
+            return Err(refusal.hint(format!("a database is a stream; there is {}", databases.join(", "))).into());
+        }
+        _ => None,
+    };
+    if *shared.stop.borrow() != StopLevel::Serve {
+        return Err(stopping().into());
+    }
+    let seat = Arc::clone(&shared.connections).try_acquire_owned().map_err(|_| too_many())?;
+    connection.output.authentication(0, &[]);
+    Ok((user, name.clone(), database, seat))
+}
+
+/// Has somebody prove a password.
+async fn authenticate(connection: &mut Connection, shared: &Shared, name: &str, peer: SocketAddr) -> Outcome<usize> {
+    let known = shared.users.iter().position(|user| user.name == name);
+    let verifier = known.map_or_else(|| Verifier::of_nobody(name, &shared.secret), |user| shared.users[user].verifier.clone());
+    connection.output.authentication(10, format!("{MECHANISM}\0\0").as_bytes());
+    connection.flush().await?;
+    let (kind, mut body) = connection.message(STARTUP_BYTES_MAX).await?;
+    if kind != b'p' || body.text()? != MECHANISM {
+        return Err(Broken::Malformed.into());
+    }
+    let first = body.value()?.ok_or(Broken::Malformed)?;
+    let first = std::str::from_utf8(&first).map_err(|_| Broken::Malformed)?;
+    let (exchange, answer) = Exchange::begin(verifier, first).ok_or(Broken::Malformed)?;
+    connection.output.authentication(11, answer.as_bytes());
+    connection.flush().await?;
+    let (kind, body) = connection.message(STARTUP_BYTES_MAX).await?;
+    let last = std::str::from_utf8(&body.0).map_err(|_| Broken::Malformed)?;
+    match (kind, known, exchange.end(last)) {
+        (b'p', Some(user), Some(proof)) => {
+            connection.output.authentication(12, proof.as_bytes());
+            Ok(user)
+        }
+        _ => {
+            tracing::warn!(%peer, "a password for SQL was wrong");
+            tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+            Err(Refusal::new("28P01", format!("password authentication failed for user \"{name}\"")).into())
+        }
+    }
+}

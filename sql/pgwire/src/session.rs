@@ -1,0 +1,846 @@
+//! A session: what a client says, in the order in which it says it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema};
+use bytes::Bytes;
+use chrono::DateTime;
+use logweir_core::TimestampMicros;
+use logweir_sql::ClientSession;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::frame::{Body, Broken, Connection, MESSAGE_BYTES_MAX};
+use crate::reply::{Column, Failure, Outcome, Refusal, Reply as _, format_of, put_count};
+use crate::running::{Interrupts, Planned, Rows, columns, plan, stopping};
+use crate::server::{Shared, StopLevel, reached};
+use crate::statement::{Command, CopyOptions, command, duration, split};
+use crate::{copy, parameter};
+
+/// Statements that a session has prepared; drivers keep some hundred.
+const STATEMENTS_MAX: usize = 1024;
+/// The texts of all of them.
+const STATEMENT_BYTES_MAX: usize = 4 << 20;
+const PORTALS_MAX: usize = 256;
+const CURSORS_MAX: usize = 64;
+const SETTINGS_MAX: usize = 128;
+const SETTING_BYTES_MAX: usize = 1024;
+
+/// How long a client may leave a cursor open that holds one of the places for queries.
+const IDLE_WITH_ROWS: Duration = Duration::from_secs(600);
+
+/// What a client is told about the server, and may ask for. It is always so.
+const FIXED: [(&str, &str); 10] = [
+    ("server_version", "15.0"),
+    ("server_encoding", "UTF8"),
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO, MDY"),
+    ("TimeZone", "UTC"),
+    ("integer_datetimes", "on"),
+    ("standard_conforming_strings", "on"),
+    ("IntervalStyle", "postgres"),
+    ("is_superuser", "off"),
+    ("default_transaction_read_only", "on"),
+];
+
+/// What some ask for beside these.
+const SHOWN: [(&str, &str); 8] = [
+    ("server_version_num", "150000"),
+    ("transaction_isolation", "read committed"),
+    ("default_transaction_isolation", "read committed"),
+    ("transaction_read_only", "on"),
+    ("max_identifier_length", "63"),
+    // JDBC asks for it before it asks for foreign keys.
+    ("max_index_keys", "32"),
+    ("lc_collate", "C"),
+    ("bytea_output", "hex"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    None,
+    Open,
+    Failed,
+}
+
+/// A prepared statement.
+#[derive(Clone)]
+struct Prepared {
+    text: Arc<str>,
+    command: Command,
+    /// The types that the client says its parameters have.
+    declared: Arc<[u32]>,
+}
+
+/// A statement with its parameters.
+struct Portal {
+    command: Command,
+    formats: Vec<i16>,
+    rows: PortalRows,
+}
+
+enum PortalRows {
+    /// Not asked for yet.
+    Planned(Planned, Vec<ArrayRef>),
+    /// Being read; with the count of those that were.
+    Open(Rows, u64),
+    /// Of a command of the session: made when it is run.
+    Command,
+    Done,
+}
+
+struct Cursor {
+    rows: Rows,
+    binary: bool,
+    hold: bool,
+}
+
+pub(crate) struct Session {
+    connection: Connection,
+    shared: Arc<Shared>,
+    user: usize,
+    client: ClientSession,
+    search_path: Option<String>,
+    as_of: Option<TimestampMicros>,
+    as_of_text: String,
+    timeout: Duration,
+    transaction: Transaction,
+    statements: HashMap<String, Prepared>,
+    portals: HashMap<String, Portal>,
+    cursors: HashMap<String, Cursor>,
+    cancelled: watch::Receiver<u64>,
+    stop: watch::Receiver<StopLevel>,
+}
+
+impl Session {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        connection: Connection,
+        shared: Arc<Shared>,
+        user: usize,
+        name: String,
+        parameters: BTreeMap<String, String>,
+        database: Option<String>,
+        process: i32,
+        cancelled: watch::Receiver<u64>,
+        stop: watch::Receiver<StopLevel>,
+    ) -> Self {
+        let timeout = shared.statement_timeout;
+        let client = ClientSession { user: name, database, schema: None, settings: BTreeMap::new(), process };
+        let mut session = Session {
+            connection,
+            shared,
+            user,
+            client,
+            search_path: None,
+            as_of: None,
+            as_of_text: String::new(),
+            timeout,
+            transaction: Transaction::None,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            cursors: HashMap::new(),
+            cancelled,
+            stop,
+        };
+        for (name, value) in FIXED.iter().chain(&SHOWN) {
+            session.client.settings.insert(name.to_lowercase(), (*value).to_owned());
+        }
+        session.client.settings.insert("session_authorization".to_owned(), session.client.user.clone());
+        for (name, value) in parameters {
+            if ["user", "database", "replication", "options"].contains(&name.as_str()) || name.starts_with("_pq_.") {
+                continue;
+            }
+            // What cannot be set is as it would be without.
+            let _ = session.set(&name.to_lowercase(), Some(value));
+        }
+        session.client.settings.entry("application_name".to_owned()).or_default();
+        session
+    }
+
+    /// Serves the client until one of the two ends.
+    pub(crate) async fn run(mut self) {
+        for (name, value) in FIXED {
+            self.connection.output.parameter_status(name, value);
+        }
+        for name in ["session_authorization", "application_name"] {
+            self.connection.output.parameter_status(name, self.client.settings.get(name).map_or("", String::as_str));
+        }
+        self.ready();
+        let end = loop {
+            match Box::pin(self.turn()).await {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(Failure::Ended(why)) => break why,
+                Err(Failure::Refused(refusal)) => break Some(refusal),
+            }
+        };
+        if let Some(refusal) = end {
+            self.connection.output.error("FATAL", &refusal);
+        }
+        // Whoever does not read any more is not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.connection.close()).await;
+    }
+
+    fn ready(&mut self) {
+        self.connection.output.ready(match self.transaction {
+            Transaction::None => b'I',
+            Transaction::Open => b'T',
+            Transaction::Failed => b'E',
+        });
+    }
+
+    /// Takes a message and does what it says. False if it was the last one.
+    async fn turn(&mut self) -> Outcome<bool> {
+        self.send().await?;
+        let (kind, body) = self.next_message().await?;
+        match kind {
+            b'Q' => {
+                let outcome = self.simple(body).await;
+                if let Err(failure) = outcome {
+                    self.refuse(failure)?;
+                }
+                self.end_of_request();
+                self.ready();
+            }
+            b'P' | b'B' | b'D' | b'E' | b'C' => {
+                if let Err(failure) = self.extended(kind, body).await {
+                    self.refuse(failure)?;
+                    self.skip_to_sync().await?;
+                }
+            }
+            b'S' => {
+                self.end_of_request();
+                self.ready();
+            }
+            b'H' => {}
+            b'X' => return Ok(false),
+            b'F' => return Err(Failure::Ended(Some(Refusal::new("0A000", "function calls of the protocol are not supported")))),
+            // What is left of a COPY that was refused.
+            b'd' | b'c' | b'f' => {}
+            _ => return Err(Broken::Malformed.into()),
+        }
+        Ok(true)
+    }
+
+    /// Sends what has gathered; a client that does not read is given up after a while.
+    async fn send(&mut self) -> Outcome {
+        match tokio::time::timeout(self.timeout.max(Duration::from_secs(60)), self.connection.flush()).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(Failure::Ended(None)),
+        }
+    }
+
+    async fn next_message(&mut self) -> Outcome<(u8, Body)> {
+        let reads = |portal: &Portal| matches!(portal.rows, PortalRows::Planned(..) | PortalRows::Open(..));
+        let holds_rows = !self.cursors.is_empty() || self.portals.values().any(reads);
+        let idle = async { if holds_rows { tokio::time::sleep(IDLE_WITH_ROWS).await } else { std::future::pending().await } };
+        tokio::select! {
+            biased;
+            message = self.connection.message(MESSAGE_BYTES_MAX) => Ok(message?),
+            () = reached(&mut self.stop, StopLevel::Drain) => Err(Failure::Ended(Some(stopping()))),
+            () = idle => Err(Failure::Ended(Some(Refusal::new("25P03", "a cursor was left open for too long")))),
+        }
+    }
+
+    /// Passes over what a client sent before it learned of an error.
+    async fn skip_to_sync(&mut self) -> Outcome {
+        self.send().await?;
+        loop {
+            match self.next_message().await?.0 {
+                b'S' => break,
+                b'X' => return Err(Failure::Ended(None)),
+                _ => {}
+            }
+        }
+        self.end_of_request();
+        self.ready();
+        Ok(())
+    }
+
+    /// Tells the client, if the session goes on.
+    fn refuse(&mut self, failure: Failure) -> Outcome {
+        match failure {
+            Failure::Refused(refusal) => {
+                tracing::debug!(process = self.client.process, sqlstate = refusal.code, "a statement was refused");
+                self.connection.output.error("ERROR", &refusal);
+                if self.transaction == Transaction::Open {
+                    self.transaction = Transaction::Failed;
+                }
+                Ok(())
+            }
+            ended @ Failure::Ended(_) => Err(ended),
+        }
+    }
+
+    /// Portals last as long as the transaction.
+    fn end_of_request(&mut self) {
+        if self.transaction != Transaction::Open {
+            self.portals.clear();
+            self.cursors.retain(|_, cursor| cursor.hold);
+        }
+    }
+
+    fn interrupts(&mut self) -> Interrupts {
+        // A cancel that came before is over.
+        self.cancelled.borrow_and_update();
+        Interrupts {
+            deadline: Instant::now() + self.timeout,
+            timeout: self.timeout,
+            cancelled: self.cancelled.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    async fn plan(&mut self, text: &str, interrupts: &mut Interrupts) -> Outcome<Planned> {
+        self.client.schema = self.search_path.clone();
+        plan(&self.shared, self.user, text, &self.client, self.as_of, interrupts, &mut self.connection).await
+    }
+
+    /// Within a failed transaction nothing goes but its end.
+    fn check_transaction(&self, command: &Command) -> Outcome {
+        if self.transaction == Transaction::Failed && !matches!(command, Command::Commit | Command::Rollback | Command::Empty) {
+            let refusal = Refusal::new("25P02", "current transaction is aborted, commands ignored until end of transaction block");
+            return Err(refusal.into());
+        }
+        Ok(())
+    }
+
+    // The simple protocol: a text, and all its answers.
+
+    async fn simple(&mut self, mut body: Body) -> Outcome {
+        let text = body.text()?;
+        let statements = split(&text);
+        if statements.is_empty() {
+            self.connection.output.message(b'I', |_| {});
+        }
+        for statement in statements {
+            let command = command(statement)?;
+            self.check_transaction(&command)?;
+            let mut interrupts = self.interrupts();
+            match command {
+                Command::Query => {
+                    let planned = self.plan(statement, &mut interrupts).await?;
+                    let mut rows = start(planned, &[])?;
+                    self.connection.output.row_description(&rows.columns, &[]);
+                    let (count, _) = self.send_rows(&mut rows, &[], None, &mut interrupts).await?;
+                    self.connection.output.complete(&format!("SELECT {count}"));
+                }
+                command => {
+                    if let Some(columns) = self.columns_of(&command)? {
+                        let formats = self.own_formats(&command);
+                        self.connection.output.row_description(&columns, &formats);
+                    }
+                    let formats = self.own_formats(&command);
+                    self.act(command, &formats, &mut interrupts).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends rows, all or so many. Returns how many, and whether there may be more.
+    async fn send_rows(
+        &mut self,
+        rows: &mut Rows,
+        formats: &[i16],
+        most: Option<u64>,
+        interrupts: &mut Interrupts,
+    ) -> Outcome<(u64, bool)> {
+        let mut count = 0;
+        while most.is_none_or(|most| count < most) {
+            let Some((values, row)) = rows.next(interrupts, &mut self.connection).await? else { return Ok((count, false)) };
+            self.connection.output.message(b'D', |body| {
+                put_count(body, values.len());
+                for (index, values) in values.iter().enumerate() {
+                    values.write(row, format_of(formats, index), body);
+                }
+            });
+            count += 1;
+            if self.connection.is_full() {
+                self.flush_within(interrupts).await?;
+            }
+        }
+        Ok((count, true))
+    }
+
+    /// Sends what has gathered within the time of the statement.
+    async fn flush_within(&mut self, interrupts: &mut Interrupts) -> Outcome {
+        tokio::select! {
+            biased;
+            sent = self.connection.flush() => Ok(sent?),
+            () = reached(&mut interrupts.stop, StopLevel::Now) => Err(Failure::Ended(None)),
+            // Part of a message may be on its way: nothing can be said any more.
+            () = tokio::time::sleep_until(interrupts.deadline) => Err(Failure::Ended(None)),
+        }
+    }
+
+    // What is about the session itself.
+
+    /// The columns that a command of the session answers with.
+    fn columns_of(&self, command: &Command) -> Result<Option<Vec<Column>>, Refusal> {
+        Ok(match command {
+            Command::Show(name) if name == "all" => {
+                Some(["name", "setting", "description"].map(|name| Column { name: name.to_owned(), oid: 25 }).into())
+            }
+            Command::Show(name) => Some(vec![Column { name: name.clone(), oid: 25 }]),
+            Command::Fetch { name, silent: false, .. } => Some(self.cursors.get(name).ok_or_else(|| no_cursor(name))?.rows.columns.clone()),
+            _ => None,
+        })
+    }
+
+    /// The formats that a command has by itself.
+    fn own_formats(&self, command: &Command) -> Vec<i16> {
+        match command {
+            Command::Fetch { name, .. } if self.cursors.get(name).is_some_and(|cursor| cursor.binary) => vec![1],
+            _ => vec![],
+        }
+    }
+
+    /// Does a command of the session. Its columns have been announced.
+    async fn act(&mut self, command: Command, formats: &[i16], interrupts: &mut Interrupts) -> Outcome {
+        let tag = match command {
+            Command::Empty => {
+                self.connection.output.message(b'I', |_| {});
+                return Ok(());
+            }
+            Command::Query => return Err(Refusal::new("XX000", "a query is not a command").into()),
+            Command::Begin => {
+                if self.transaction != Transaction::None {
+                    self.connection.output.notice("25001", "there is already a transaction in progress");
+                }
+                self.transaction = Transaction::Open;
+                "BEGIN"
+            }
+            Command::Commit | Command::Rollback => {
+                if self.transaction == Transaction::None {
+                    self.connection.output.notice("25P01", "there is no transaction in progress");
+                }
+                let undone = command == Command::Rollback || self.transaction == Transaction::Failed;
+                self.transaction = Transaction::None;
+                self.cursors.retain(|_, cursor| cursor.hold);
+                if undone { "ROLLBACK" } else { "COMMIT" }
+            }
+            Command::Nothing(tag) => tag,
+            Command::Set { name, value } => {
+                let is_reset = value.is_none();
+                self.set(&name, value)?;
+                if name == "application_name" {
+                    let shown = self.client.settings.get(&name).cloned().unwrap_or_default();
+                    self.connection.output.parameter_status(&name, &shown);
+                }
+                if is_reset { "RESET" } else { "SET" }
+            }
+            Command::ResetAll => {
+                self.reset_all();
+                "RESET"
+            }
+            Command::Show(name) => {
+                let mut rows = Rows::ready(&self.show(&name)?)?;
+                self.send_rows(&mut rows, formats, None, interrupts).await?;
+                "SHOW"
+            }
+            Command::Declare { name, binary, hold, query } => {
+                self.declare(name, binary, hold, &query, interrupts).await?;
+                "DECLARE CURSOR"
+            }
+            Command::Fetch { name, count, silent } => {
+                let mut cursor = self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
+                let count = if silent {
+                    let mut passed = 0;
+                    while count.is_none_or(|count| passed < count) && cursor.rows.next(interrupts, &mut self.connection).await?.is_some() {
+                        passed += 1;
+                    }
+                    passed
+                } else {
+                    self.send_rows(&mut cursor.rows, formats, count, interrupts).await?.0
+                };
+                self.cursors.insert(name, cursor);
+                self.connection.output.complete(&format!("{} {count}", if silent { "MOVE" } else { "FETCH" }));
+                return Ok(());
+            }
+            Command::Close(Some(name)) => {
+                self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
+                "CLOSE CURSOR"
+            }
+            Command::Close(None) => {
+                self.cursors.clear();
+                "CLOSE CURSOR ALL"
+            }
+            Command::Copy { query, options } => return self.copy(&query, &options, interrupts).await,
+            Command::DiscardAll => {
+                if self.transaction != Transaction::None {
+                    return Err(Refusal::new("25001", "DISCARD ALL cannot run inside a transaction block").into());
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.cursors.clear();
+                self.reset_all();
+                "DISCARD ALL"
+            }
+            Command::Deallocate(Some(name)) => {
+                self.statements.remove(&name).ok_or_else(|| no_statement(&name))?;
+                "DEALLOCATE"
+            }
+            Command::Deallocate(None) => {
+                self.statements.clear();
+                "DEALLOCATE ALL"
+            }
+        };
+        self.connection.output.complete(tag);
+        Ok(())
+    }
+
+    async fn declare(&mut self, name: String, binary: bool, hold: bool, query: &str, interrupts: &mut Interrupts) -> Outcome {
+        if self.transaction == Transaction::None && !hold {
+            return Err(Refusal::new("25P01", "DECLARE CURSOR can only be used in transaction blocks").into());
+        }
+        if self.cursors.contains_key(&name) {
+            return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
+        }
+        if self.cursors.len() >= CURSORS_MAX {
+            return Err(Refusal::new("53400", format!("a session has at most {CURSORS_MAX} cursors")).into());
+        }
+        if !matches!(command(query)?, Command::Query) {
+            return Err(Refusal::new("42601", "a cursor is over a query").into());
+        }
+        let planned = self.plan(query, interrupts).await?;
+        let rows = start(planned, &[])?;
+        self.cursors.insert(name, Cursor { rows, binary, hold });
+        Ok(())
+    }
+
+    async fn copy(&mut self, query: &str, options: &CopyOptions, interrupts: &mut Interrupts) -> Outcome {
+        let planned = self.plan(query, interrupts).await?;
+        let mut rows = start(planned, &[])?;
+        copy::begin(&rows.columns, options, &mut self.connection.output);
+        let mut count = 0_u64;
+        while let Some((values, row)) = rows.next(interrupts, &mut self.connection).await? {
+            copy::row(values, row, options, count == 0, &mut self.connection.output);
+            count += 1;
+            if self.connection.is_full() {
+                self.flush_within(interrupts).await?;
+            }
+        }
+        copy::end(options, count == 0, &mut self.connection.output);
+        self.connection.output.complete(&format!("COPY {count}"));
+        Ok(())
+    }
+
+    // Settings.
+
+    fn set(&mut self, name: &str, value: Option<String>) -> Result<(), Refusal> {
+        let invalid = |value: &str| Refusal::new("22023", format!("invalid value for parameter \"{name}\": \"{value}\""));
+        if value.as_ref().is_some_and(|value| value.len() > SETTING_BYTES_MAX) || name.len() > 128 {
+            return Err(Refusal::new("54000", "the value of a setting is too long"));
+        }
+        match name {
+            "logweir.as_of" => {
+                let text = value.unwrap_or_default();
+                self.as_of = match text.as_str() {
+                    "" => None,
+                    _ => {
+                        let moment = DateTime::parse_from_rfc3339(&text);
+                        let moment = moment.map_err(|_| invalid(&text).hint("write it as 2026-11-20T10:00:00Z"))?;
+                        Some(TimestampMicros(moment.timestamp_micros()))
+                    }
+                };
+                self.as_of_text = text;
+            }
+            "statement_timeout" => {
+                // It can be less than the configuration says, not more.
+                let asked =
+                    value.as_deref().map_or(Some(Duration::ZERO), duration).ok_or_else(|| invalid(value.as_deref().unwrap_or("")))?;
+                self.timeout = if asked.is_zero() { self.shared.statement_timeout } else { asked.min(self.shared.statement_timeout) };
+            }
+            "search_path" => {
+                let first = value.as_deref().unwrap_or_default().split(',').map(|part| part.trim().trim_matches(['"', '\'']).to_owned());
+                // Everything of PostgreSQL's is found anyway; `public` and `$user` are what a client has by itself.
+                self.search_path = first.into_iter().find(|name| !["", "public", "$user", "pg_catalog"].contains(&name.as_str()));
+            }
+            "client_encoding" => {
+                let encoding = value.unwrap_or_else(|| "utf8".to_owned()).to_lowercase();
+                if !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&encoding.as_str()) {
+                    return Err(Refusal::new("0A000", "the encoding is UTF8"));
+                }
+            }
+            "session_authorization" | "role" => {
+                if value.is_some() {
+                    return Err(Refusal::new("0A000", "a session stays that of its user"));
+                }
+            }
+            "default_transaction_read_only" | "transaction_read_only" => {
+                let word = value.unwrap_or_else(|| "on".to_owned()).to_lowercase();
+                if ["off", "false", "no", "0"].contains(&word.as_str()) {
+                    return Err(Refusal::new("25006", "everything here is to read only"));
+                }
+            }
+            // Taken, for clients set it when they connect, and without effect: values are written in one way.
+            name if FIXED.iter().chain(&SHOWN).any(|(fixed, _)| fixed.eq_ignore_ascii_case(name)) => {}
+            name => {
+                let settings = &mut self.client.settings;
+                match value {
+                    Some(_) if settings.len() >= SETTINGS_MAX && !settings.contains_key(name) => {
+                        return Err(Refusal::new("53400", format!("a session has at most {SETTINGS_MAX} settings")));
+                    }
+                    Some(value) => {
+                        settings.insert(name.to_owned(), value);
+                    }
+                    None if name == "application_name" => {
+                        settings.insert(name.to_owned(), String::new());
+                    }
+                    None => {
+                        settings.remove(name);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reset_all(&mut self) {
+        (self.as_of, self.as_of_text, self.search_path) = (None, String::new(), None);
+        self.timeout = self.shared.statement_timeout;
+        let kept = |name: &str| {
+            ["session_authorization", "application_name"].contains(&name)
+                || FIXED.iter().chain(&SHOWN).any(|(fixed, _)| fixed.eq_ignore_ascii_case(name))
+        };
+        self.client.settings.retain(|name, _| kept(name));
+    }
+
+    fn show(&self, name: &str) -> Result<RecordBatch, Refusal> {
+        let timeout = format!("{}ms", self.timeout.as_millis());
+        let search_path = self.search_path.clone().unwrap_or_else(|| "\"$user\", public".to_owned());
+        let own = [("logweir.as_of", &self.as_of_text), ("statement_timeout", &timeout), ("search_path", &search_path)];
+        let columns: Vec<(&str, Vec<String>)> = if name == "all" {
+            let all: Vec<(&str, &String)> =
+                own.into_iter().chain(self.client.settings.iter().map(|(name, value)| (name.as_str(), value))).collect();
+            vec![
+                ("name", all.iter().map(|(name, _)| (*name).to_owned()).collect()),
+                ("setting", all.iter().map(|(_, value)| (*value).clone()).collect()),
+                ("description", all.iter().map(|_| String::new()).collect()),
+            ]
+        } else {
+            let found = own.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).clone());
+            let found = found.or_else(|| self.client.settings.get(&name.to_lowercase()).cloned());
+            let value = found.ok_or_else(|| Refusal::new("42704", format!("unrecognized configuration parameter \"{name}\"")))?;
+            vec![(name, vec![value])]
+        };
+        let fields: Vec<Field> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, false)).collect();
+        let arrays = columns.into_iter().map(|(_, values)| Arc::new(StringArray::from(values)) as ArrayRef).collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|_| Refusal::new("XX000", "a setting cannot be shown"))
+    }
+
+    // The extended protocol: statements, portals, and what is done with them.
+
+    async fn extended(&mut self, kind: u8, body: Body) -> Outcome {
+        match kind {
+            b'P' => self.parse(body),
+            b'B' => self.bind(body).await,
+            b'D' => self.describe(body).await,
+            b'E' => self.execute(body).await,
+            _ => self.close(body),
+        }
+    }
+
+    fn parse(&mut self, mut body: Body) -> Outcome {
+        let (name, text) = (body.text()?, body.text()?);
+        let count = u16::from_ne_bytes(body.i16()?.to_ne_bytes());
+        if usize::from(count) * 4 > body.0.len() {
+            return Err(Broken::Malformed.into());
+        }
+        let declared =
+            (0..count).map(|_| body.i32().map(|oid| u32::from_ne_bytes(oid.to_ne_bytes()))).collect::<Result<Arc<[u32]>, _>>()?;
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(Refusal::new("42P05", format!("prepared statement \"{name}\" already exists")).into());
+        }
+        self.statements.remove(&name);
+        let held: usize = self.statements.values().map(|prepared| prepared.text.len()).sum();
+        if self.statements.len() >= STATEMENTS_MAX || held + text.len() > STATEMENT_BYTES_MAX {
+            let limit = Refusal::new("53400", "a session has too many prepared statements");
+            return Err(limit.hint(format!("at most {STATEMENTS_MAX}, of 4 MiB together: DEALLOCATE those that are not needed")).into());
+        }
+        let statements = split(&text);
+        let statement = match statements.as_slice() {
+            [] => "",
+            [one] => one,
+            _ => return Err(Refusal::new("42601", "cannot insert multiple commands into a prepared statement").into()),
+        };
+        let command = command(statement)?;
+        self.check_transaction(&command)?;
+        let text = statement.into();
+        self.statements.insert(name, Prepared { text, command, declared });
+        self.connection.output.message(b'1', |_| {});
+        Ok(())
+    }
+
+    async fn bind(&mut self, mut body: Body) -> Outcome {
+        let (portal, name) = (body.text()?, body.text()?);
+        let formats = body.i16s()?;
+        let count = usize::from(u16::from_ne_bytes(body.i16()?.to_ne_bytes()));
+        let mut values: Vec<Option<Bytes>> = Vec::new();
+        for _ in 0..count {
+            values.push(body.value()?);
+        }
+        let result_formats = body.i16s()?;
+        if formats.iter().chain(&result_formats).any(|format| ![0, 1].contains(format)) {
+            return Err(Refusal::new("08P01", "a format is 0 or 1").into());
+        }
+        let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+        self.check_transaction(&prepared.command)?;
+        if !portal.is_empty() && self.portals.contains_key(&portal) {
+            return Err(Refusal::new("42P03", format!("cursor \"{portal}\" already exists")).into());
+        }
+        self.portals.remove(&portal);
+        if self.portals.len() >= PORTALS_MAX {
+            return Err(Refusal::new("53400", format!("a session has at most {PORTALS_MAX} portals")).into());
+        }
+        let rows = if prepared.command == Command::Query {
+            let mut interrupts = self.interrupts();
+            let planned = self.plan(&prepared.text, &mut interrupts).await?;
+            let inferred = planned.query.parameters();
+            let wanted = inferred.len().max(prepared.declared.len());
+            if values.len() != wanted {
+                let message = format!("bind message supplies {} parameters, but the statement requires {wanted}", values.len());
+                return Err(Refusal::new("08P01", message).into());
+            }
+            let read = values.into_iter().enumerate().map(|(index, value)| {
+                let (declared, inferred) = (prepared.declared.get(index).copied(), inferred.get(index).and_then(Option::as_ref));
+                let oid = parameter::oid_of(declared, inferred);
+                // What the client declares is what it means.
+                let cast_to = inferred.filter(|_| declared.is_none_or(|oid| [0, 705].contains(&oid)));
+                parameter::read(oid, format_of(&formats, index), value, cast_to)
+            });
+            let values = read.collect::<Result<Vec<_>, _>>()?;
+            PortalRows::Planned(planned, values)
+        } else {
+            if !values.is_empty() {
+                return Err(Refusal::new("08P01", "the statement has no parameters").into());
+            }
+            PortalRows::Command
+        };
+        self.portals.insert(portal, Portal { command: prepared.command, formats: result_formats, rows });
+        self.connection.output.message(b'2', |_| {});
+        Ok(())
+    }
+
+    async fn describe(&mut self, mut body: Body) -> Outcome {
+        let (kind, name) = (body.u8()?, body.text()?);
+        match kind {
+            b'S' => {
+                let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+                self.check_transaction(&prepared.command)?;
+                if prepared.command != Command::Query {
+                    self.connection.output.parameter_description(&[]);
+                    let columns = self.columns_of(&prepared.command)?;
+                    self.announce(columns.as_deref(), &[]);
+                    return Ok(());
+                }
+                let mut interrupts = self.interrupts();
+                let planned = self.plan(&prepared.text, &mut interrupts).await?;
+                let inferred = planned.query.parameters();
+                let oids: Vec<u32> = (0..inferred.len().max(prepared.declared.len()))
+                    .map(|index| parameter::oid_of(prepared.declared.get(index).copied(), inferred.get(index).and_then(Option::as_ref)))
+                    .collect();
+                let nulls: Vec<ArrayRef> = oids
+                    .iter()
+                    .enumerate()
+                    .map(|(index, oid)| match inferred.get(index) {
+                        Some(Some(data_type)) if *data_type != DataType::Null => new_null_array(data_type, 1),
+                        _ => new_null_array(&parameter::data_type(*oid), 1),
+                    })
+                    .collect();
+                let columns = columns(&planned.query.bind(&nulls)?.schema());
+                self.connection.output.parameter_description(&oids);
+                self.announce(Some(&columns), &[]);
+            }
+            b'P' => {
+                // Begun here, so that what is announced is what comes.
+                let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+                portal.open()?;
+                let columns = match &portal.rows {
+                    PortalRows::Open(rows, _) => Some(rows.columns.clone()),
+                    _ => self.columns_of(&portal.command)?,
+                };
+                self.announce(columns.as_deref(), &portal.formats);
+                self.portals.insert(name, portal);
+            }
+            _ => return Err(Broken::Malformed.into()),
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, columns: Option<&[Column]>, formats: &[i16]) {
+        match columns {
+            Some(columns) => self.connection.output.row_description(columns, formats),
+            None => self.connection.output.message(b'n', |_| {}),
+        }
+    }
+
+    async fn execute(&mut self, mut body: Body) -> Outcome {
+        let (name, most) = (body.text()?, body.i32()?);
+        let most = u64::try_from(most).ok().filter(|most| *most > 0);
+        let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+        self.check_transaction(&portal.command)?;
+        let mut interrupts = self.interrupts();
+        portal.open()?;
+        let formats = portal.formats.clone();
+        match std::mem::replace(&mut portal.rows, PortalRows::Done) {
+            PortalRows::Open(mut rows, before) => {
+                let (count, more) = self.send_rows(&mut rows, &formats, most, &mut interrupts).await?;
+                if more {
+                    self.connection.output.message(b's', |_| {});
+                    portal.rows = PortalRows::Open(rows, before + count);
+                } else {
+                    self.connection.output.complete(&format!("SELECT {}", before + count));
+                }
+            }
+            PortalRows::Command => self.act(portal.command.clone(), &formats, &mut interrupts).await?,
+            PortalRows::Done => self.connection.output.complete("SELECT 0"),
+            PortalRows::Planned(..) => return Err(Refusal::new("XX000", "the portal was not opened").into()),
+        }
+        self.portals.insert(name, portal);
+        Ok(())
+    }
+
+    fn close(&mut self, mut body: Body) -> Outcome {
+        match (body.u8()?, body.text()?) {
+            (b'S', name) => drop(self.statements.remove(&name)),
+            (b'P', name) => drop(self.portals.remove(&name)),
+            _ => return Err(Broken::Malformed.into()),
+        }
+        self.connection.output.message(b'3', |_| {});
+        Ok(())
+    }
+}
+
+impl Portal {
+    /// Begins to run a query.
+    fn open(&mut self) -> Outcome {
+        if let PortalRows::Planned(..) = self.rows
+            && let PortalRows::Planned(planned, values) = std::mem::replace(&mut self.rows, PortalRows::Done)
+        {
+            self.rows = PortalRows::Open(start(planned, &values)?, 0);
+        }
+        Ok(())
+    }
+}
+
+fn start(planned: Planned, values: &[ArrayRef]) -> Outcome<Rows> {
+    Ok(Rows::start(planned, values)?)
+}
+
+fn no_cursor(name: &str) -> Refusal {
+    Refusal::new("34000", format!("cursor \"{name}\" does not exist"))
+}
+
+fn no_portal(name: &str) -> Refusal {
+    Refusal::new("34000", format!("portal \"{name}\" does not exist"))
+}
+
+fn no_statement(name: &str) -> Refusal {
+    Refusal::new("26000", format!("prepared statement \"{name}\" does not exist"))
+}

@@ -1,0 +1,156 @@
+//! Statements of clients: planned first, with parameters, and run later.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result as PlanResult, ScalarValue};
+use datafusion::config::Dialect;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::prelude::{SQLOptions, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use futures::{StreamExt, TryStreamExt};
+use logweir_core::{Error, Result};
+
+use super::error::{unwrap, words};
+use super::{QueryEngine, QueryResult, Session, more_than_read, pg, reads_only, weight};
+use crate::transform::depth::on_large_stack;
+
+/// More parameters than anybody has use for, fewer than fit into a message.
+const PARAMETERS_MAX: usize = 10_000;
+
+/// Who asks, as far as SQL can see it.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSession {
+    /// The name that the client proved.
+    pub user: String,
+    /// The stream that names without one belong to; the first one if `None`.
+    pub database: Option<String>,
+    /// The schema that names without one belong to, if one was set.
+    pub schema: Option<String>,
+    /// What `current_setting` knows.
+    pub settings: BTreeMap<String, String>,
+    /// The number of the session.
+    pub process: i32,
+}
+
+/// A statement that was planned. Files are looked at when it is planned, so it is run once, and soon.
+pub struct PreparedQuery {
+    context: SessionContext,
+    plan: LogicalPlan,
+    names: pg::Names,
+    parameters: Vec<Option<DataType>>,
+}
+
+impl QueryEngine {
+    /// Plans one read-only statement as PostgreSQL's clients write them, with parameters `$1`, `$2` and so on.
+    ///
+    /// Errors are as those of [`QueryEngine::sql`]; [`sqlstate`](super::sqlstate) has their codes. Planning calls itself: the caller's
+    /// stack must be large (64 MiB bear every statement that is not refused).
+    pub async fn prepare(&self, text: &str, client: &ClientSession) -> Result<PreparedQuery> {
+        weight::check_text(text)?;
+        let session = Session::new(self, Some(client))?;
+        let state = session.context.state();
+        let statement = on_large_stack(|| -> Result<(Statement, pg::Names)> {
+            let mut statement = state.sql_to_statement(text, &Dialect::PostgreSQL).map_err(unwrap)?;
+            weight::check_statement(&statement)?;
+            let names = match &statement {
+                Statement::Statement(sql) => match sql.as_ref() {
+                    Sql::Query(query) => pg::Names::of(query),
+                    _ => pg::Names::default(),
+                },
+                _ => pg::Names::default(),
+            };
+            pg::rewrite(&mut statement);
+            Ok((statement, names))
+        });
+        let (statement, names) = statement.map_err(|_| Error::internal("could not parse the statement"))??;
+        if !reads_only(&statement) {
+            return Err(more_than_read());
+        }
+        for reference in state.resolve_table_references(&statement).map_err(unwrap)? {
+            if reference.schema() != Some(pg::PG_CATALOG) {
+                session.check(reference).await?;
+            }
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(unwrap)?;
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        read_only.verify_plan(&plan).map_err(|error| more_than_read().source(words(&error)))?;
+        let mut casts = cast_parameters(&plan).map_err(unwrap)?;
+        let mut parameters = Vec::new();
+        for (name, data_type) in plan.get_parameter_types().map_err(unwrap)? {
+            let number: Option<usize> = name.strip_prefix('$').and_then(|number| number.parse().ok());
+            let number = number.filter(|number| (1..=PARAMETERS_MAX).contains(number));
+            let number = number.ok_or_else(|| Error::config("a parameter is $ and a number from 1 on"))?;
+            if parameters.len() < number {
+                parameters.resize(number, None);
+            }
+            parameters[number - 1] = data_type.or_else(|| casts.remove(&name));
+        }
+        Ok(PreparedQuery { context: session.context, plan, names, parameters })
+    }
+}
+
+/// What parameters are cast to, as in `$1::bigint[]`: that is what their client has them as.
+fn cast_parameters(plan: &LogicalPlan) -> PlanResult<HashMap<String, DataType>> {
+    let mut casts = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
+                {
+                    casts.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(casts)
+}
+
+impl PreparedQuery {
+    /// The types of the parameters, as far as the statement says what they are.
+    pub fn parameters(&self) -> &[Option<DataType>] {
+        &self.parameters
+    }
+
+    /// The columns of the answer, named as PostgreSQL names them. Before [`bind`](Self::bind) a column that is nothing but a parameter may
+    /// have no type yet.
+    pub fn schema(&self) -> SchemaRef {
+        let fields = self.plan.schema().fields();
+        let named = |(field, name): (&FieldRef, Option<&str>)| match name {
+            Some(name) if name != field.name() => Arc::new(field.as_ref().clone().with_name(name)),
+            _ => Arc::clone(field),
+        };
+        let fields: Vec<FieldRef> = fields.iter().zip(self.names.shown(fields.len())).map(named).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Gives the parameters their values, an array of one row each.
+    pub fn bind(mut self, values: &[ArrayRef]) -> Result<Self> {
+        if values.is_empty() {
+            return Ok(self);
+        }
+        let values = values.iter().map(|value| ScalarValue::try_from_array(value, 0)).collect::<Result<Vec<_>, _>>().map_err(unwrap)?;
+        self.plan = self.plan.with_param_values(values).map_err(unwrap)?;
+        self.parameters.clear();
+        Ok(self)
+    }
+
+    /// Begins to run it.
+    pub async fn run(self) -> Result<QueryResult> {
+        let frame = self.context.execute_logical_plan(self.plan).await.map_err(unwrap)?;
+        let stream = frame.execute_stream().await.map_err(unwrap)?;
+        Ok(QueryResult { schema: stream.schema(), batches: stream.map_err(unwrap).boxed() })
+    }
+}
+
+impl std::fmt::Debug for PreparedQuery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PreparedQuery({} parameters)", self.parameters.len())
+    }
+}

@@ -1,0 +1,73 @@
+//! SQLSTATE codes of errors, for clients that decide by them.
+
+use std::error::Error as _;
+
+use arrow::error::ArrowError;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use logweir_core::{Error, ErrorKind};
+
+use super::error::Words;
+
+pub(super) const NO_TABLE: &str = "there is no such table";
+pub(super) const NO_STREAM: &str = "there is no such stream";
+pub(super) const NO_DATABASE: &str = "there is no such database";
+pub(super) const NOTHING_LANDED: &str = "no files of the table have been landed yet";
+pub(super) const MORE_THAN_READ: &str = "the statement does more than read";
+pub(super) const SCHEMA_DENIED: &str = "permission denied for schema";
+pub(super) const TOO_COMPLEX: &str = "the statement is too complex";
+
+/// The five characters that PostgreSQL's clients know an error of a query by.
+pub fn sqlstate(error: &Error) -> &'static str {
+    match error.message() {
+        NO_TABLE | NO_STREAM => return "42P01",
+        NO_DATABASE => return "3D000",
+        NOTHING_LANDED => return "55000",
+        MORE_THAN_READ => return "25006",
+        SCHEMA_DENIED => return "42501",
+        TOO_COMPLEX => return "54001",
+        _ => {}
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(words) = error.downcast_ref::<Words>() {
+            return words.sqlstate;
+        }
+        cause = error.source();
+    }
+    match error.kind() {
+        ErrorKind::Transient => "58030",
+        ErrorKind::Config => "42000",
+        ErrorKind::Denied => "42501",
+        ErrorKind::Data | ErrorKind::Schema => "22000",
+        ErrorKind::Corrupt => "XX001",
+        _ => "XX000",
+    }
+}
+
+/// The code of what DataFusion says.
+pub(super) fn of_cause(error: &DataFusionError) -> &'static str {
+    match error.find_root() {
+        DataFusionError::SQL(..) => "42601",
+        DataFusionError::NotImplemented(_) => "0A000",
+        DataFusionError::SchemaError(error, _) => match error.as_ref() {
+            SchemaError::FieldNotFound { .. } => "42703",
+            SchemaError::AmbiguousReference { .. } => "42702",
+            _ => "42701",
+        },
+        DataFusionError::Plan(text) if text.contains("Invalid function") => "42883",
+        DataFusionError::Plan(_) => "42000",
+        DataFusionError::Configuration(_) => "42704",
+        DataFusionError::ResourcesExhausted(_) => "53200",
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::DivideByZero => "22012",
+            ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+            ArrowError::ArithmeticOverflow(_) => "22003",
+            _ => "22000",
+        },
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => "58030",
+        DataFusionError::ParquetError(_) => "XX001",
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => "XX000",
+        _ => "22000",
+    }
+}
