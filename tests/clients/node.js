@@ -36,6 +36,8 @@ async function main() {
   assert.deepStrictEqual(first.rows, [{ count: "1" }]);
   const some = await client.query("SELECT id FROM shop.orders WHERE id = ANY($1::int8[]) ORDER BY id", [ids.slice(0, 3)]);
   assert.deepStrictEqual(some.rows.map((row) => row.id), ids.slice(0, 3));
+  const untyped = await client.query("SELECT id FROM shop.orders WHERE id = ANY($1) ORDER BY id", [ids.slice(0, 3)]);
+  assert.deepStrictEqual(untyped.rows.map((row) => row.id), ids.slice(0, 3));
   for (const id of ids.slice(0, 4)) {
     const found = await client.query({ name: "by id", text: "SELECT total FROM shop.orders WHERE id = $1", values: [id] });
     assert.strictEqual(found.rows[0].total, all.rows.find((row) => row.id === id).total);

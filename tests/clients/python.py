@@ -136,6 +136,8 @@ async def asyncpg():
     ids = [row["id"] for row in rows[:3]]
     found = await connection.fetch("SELECT id FROM shop.orders WHERE id = ANY($1::int8[]) ORDER BY 1", ids)
     assert [row["id"] for row in found] == ids
+    found = await connection.fetch("SELECT id FROM shop.orders WHERE id = ANY($1) ORDER BY 1", ids)
+    assert [row["id"] for row in found] == ids
     statement = await connection.prepare("SELECT total FROM shop.orders WHERE id = $1")
     assert [a.name for a in statement.get_attributes()] == ["total"]
     assert statement.get_attributes()[0].type.name == "numeric"

@@ -8,7 +8,7 @@ use logweir_core::{Error, Pattern, Result};
 use logweir_pgwire::{Database, Endpoint, Options, User, tls};
 use logweir_sql::QueryEngine;
 
-use crate::commands::sql::{Reach, engine};
+use crate::commands::sql::{Reach, databases, engine};
 use crate::config::{Loaded, SqlUser};
 
 /// Starts it, if the configuration has one.
@@ -25,6 +25,7 @@ pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
         statement_timeout: sql.statement_timeout.0,
         connections: usize::try_from(sql.connections).unwrap_or(usize::MAX),
         concurrent_queries: usize::try_from(sql.concurrent_queries).unwrap_or(usize::MAX),
+        open_cursors: usize::try_from(sql.open_cursors).unwrap_or(usize::MAX),
     };
     let memory_bytes = usize::try_from(sql.memory.0).unwrap_or(usize::MAX);
     Endpoint::start(options, Box::new(Streams { loaded: Arc::clone(loaded), memory_bytes })).map(Some)
@@ -47,12 +48,11 @@ struct Streams {
 #[async_trait]
 impl Database for Streams {
     fn names(&self) -> Vec<String> {
-        let streams = &self.loaded.config().streams;
-        let of_destinations = streams
-            .iter()
-            .filter(|(_, stream)| stream.destinations.len() > 1)
-            .flat_map(|(name, stream)| stream.destinations.iter().map(move |destination| format!("{}/{}", name.0, destination.name())));
-        streams.keys().map(|name| name.0.clone()).chain(of_destinations).collect()
+        // The streams first: whoever names no database is at the first of them.
+        let streams = self.loaded.config().streams.iter();
+        let mut names: Vec<String> = streams.flat_map(|(name, stream)| databases(&name.0, stream)).collect();
+        names.sort_by_key(|name| name.contains('/'));
+        names
     }
 
     async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {

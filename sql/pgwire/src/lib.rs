@@ -20,6 +20,7 @@ mod scram;
 mod server;
 mod session;
 mod statement;
+mod stranger;
 mod value;
 
 pub use server::{Database, Endpoint, Options, User, tls};

@@ -1,7 +1,9 @@
 //! A query that runs beside its session.
 //!
 //! Planning and rows come from a task of their own, so that the session hears a cancel, a timeout and the end of the client while the
-//! engine works. A task holds one of the places that there are for queries from before it plans until its last row is taken.
+//! engine works. There are so many places for queries: one is held from before a query is planned until its last row is taken, or until its
+//! statement has what it asked for. Rows that are left then are a cursor, of which there are so many too: it does no work until it is
+//! read again on a place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +72,26 @@ async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
     }
 }
 
+/// One of the places for queries. Whoever works for the query has a share of it, and the last of them gives it back.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// Waits for a place.
+async fn place(shared: &Shared, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome<Place> {
+    match interrupts.heed(connection, Arc::clone(&shared.places).acquire_owned()).await {
+        Ok(Ok(place)) => Ok(Arc::new(place)),
+        Ok(Err(_)) => Err(Failure::Ended(Some(stopping()))),
+        Err(Failure::Refused(_)) if Instant::now() >= interrupts.deadline => {
+            let busy = Refusal::new("53300", "all places for queries were taken until the statement timeout");
+            Err(busy.hint("`sql.concurrent_queries` of the configuration says how many there are").into())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
 /// A query that was planned, and its place.
 pub(crate) struct Planned {
     pub(crate) query: PreparedQuery,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Plans a query on a place for queries.
@@ -86,18 +104,7 @@ pub(crate) async fn plan(
     interrupts: &mut Interrupts,
     connection: &mut Connection,
 ) -> Outcome<Planned> {
-    let place = Arc::clone(&shared.places).acquire_owned();
-    let place = match interrupts.heed(connection, place).await {
-        Ok(Ok(place)) => place,
-        Ok(Err(_)) => return Err(Failure::Ended(Some(stopping()))),
-        Err(Failure::Refused(_)) if Instant::now() >= interrupts.deadline => {
-            let busy = Refusal::new("53300", "all places for queries were taken until the statement timeout");
-            return Err(busy
-                .hint("`sql.concurrent_queries` of the configuration says how many there are; an open cursor takes one")
-                .into());
-        }
-        Err(failure) => return Err(failure),
-    };
+    let place = place(shared, interrupts, connection).await?;
     let (shared, text, client) = (Arc::clone(shared), text.to_owned(), client.clone());
     let task = tokio::spawn(async move {
         let mut engine = shared.database.engine(&shared.users[user].schemas).await?;
@@ -110,52 +117,50 @@ pub(crate) async fn plan(
     Ok(interrupts.heed(connection, joined(task)).await??)
 }
 
-/// Rows as they come.
-pub(crate) struct Rows {
-    pub(crate) columns: Vec<Column>,
-    schema: SchemaRef,
-    batches: Option<mpsc::Receiver<Result<RecordBatch>>>,
-    _task: Option<AbortOnDrop>,
-    /// The batch that is being read, and the next row of it.
-    current: Option<(Vec<Values>, usize, usize)>,
-}
-
 /// The columns of an answer as a client sees them.
 pub(crate) fn columns(schema: &SchemaRef) -> Vec<Column> {
     schema.fields().iter().map(|field| Column { name: field.name().clone(), oid: type_oid(field) }).collect()
 }
 
+/// Where rows come from.
+enum Source {
+    /// Nobody has asked for one yet.
+    Planned(PreparedQuery),
+    Running {
+        batches: mpsc::Receiver<Result<RecordBatch>>,
+        /// The place to work on; without one the task waits.
+        place: watch::Sender<Option<Place>>,
+        _task: AbortOnDrop,
+    },
+    Ended,
+}
+
+/// Rows as they come.
+pub(crate) struct Rows {
+    pub(crate) columns: Vec<Column>,
+    schema: SchemaRef,
+    source: Source,
+    /// The batch that is being read, the next row of it, and how many it has.
+    current: Option<(Vec<Values>, usize, usize)>,
+    /// While a statement reads.
+    place: Option<Place>,
+    /// From when a statement has left rows behind.
+    cursor: Option<OwnedSemaphorePermit>,
+}
+
 impl Rows {
-    /// Begins to run a query.
-    pub(crate) fn start(planned: Planned, values: &[ArrayRef]) -> Result<Self> {
+    /// Those of a query. It runs from when the first of them is asked for.
+    pub(crate) fn new(planned: Planned, values: &[ArrayRef]) -> Result<Self> {
         let Planned { query, place } = planned;
         let query = query.bind(values)?;
         let schema = query.schema();
-        let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
-        let task = tokio::spawn(async move {
-            let _place = place;
-            let mut batches = match query.run().await {
-                Ok(result) => result.batches,
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
-                    return;
-                }
-            };
-            while let Some(batch) = batches.next().await {
-                let failed = batch.is_err();
-                if sender.send(batch).await.is_err() || failed {
-                    return;
-                }
-            }
-        });
-        let task = AbortOnDrop(task.abort_handle());
-        Ok(Rows { columns: columns(&schema), schema, batches: Some(receiver), _task: Some(task), current: None })
+        Ok(Rows { columns: columns(&schema), schema, source: Source::Planned(query), current: None, place: Some(place), cursor: None })
     }
 
     /// Rows that are there already.
     pub(crate) fn ready(batch: &RecordBatch) -> Result<Self, Refusal> {
         let schema = batch.schema();
-        let mut rows = Rows { columns: columns(&schema), schema, batches: None, _task: None, current: None };
+        let mut rows = Rows { columns: columns(&schema), schema, source: Source::Ended, current: None, place: None, cursor: None };
         rows.take(batch)?;
         Ok(rows)
     }
@@ -168,15 +173,57 @@ impl Rows {
         Ok(())
     }
 
+    /// True if it takes one of the places for queries.
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Gives the place back until [`resume`](Self::resume): what is left is a cursor.
+    pub(crate) fn park(&mut self, shared: &Shared) -> Result<(), Refusal> {
+        if let Source::Ended = self.source {
+            return Ok(());
+        }
+        if self.cursor.is_none() {
+            let cursor = Arc::clone(&shared.cursors).try_acquire_owned().map_err(|_| {
+                Refusal::new("53400", "there are too many open cursors").hint(
+                    "`sql.open_cursors` of the configuration says how many there may be, of all sessions; close those that are not needed",
+                )
+            });
+            self.cursor = Some(cursor?);
+        }
+        self.place = None;
+        if let Source::Running { place, .. } = &self.source {
+            place.send_replace(None);
+        }
+        Ok(())
+    }
+
+    /// Takes a place, if it has none.
+    pub(crate) async fn resume(&mut self, shared: &Shared, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome {
+        if self.place.is_some() || matches!(self.source, Source::Ended) {
+            return Ok(());
+        }
+        let taken = place(shared, interrupts, connection).await?;
+        if let Source::Running { place, .. } = &self.source {
+            place.send_replace(Some(Arc::clone(&taken)));
+        }
+        self.place = Some(taken);
+        Ok(())
+    }
+
     /// The next row: the values of its batch, and which row of them it is.
     pub(crate) async fn next(&mut self, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome<Option<(&[Values], usize)>> {
         while self.current.as_ref().is_none_or(|(_, next, rows)| next >= rows) {
             self.current = None;
-            let Some(batches) = &mut self.batches else { return Ok(None) };
+            self.source = match std::mem::replace(&mut self.source, Source::Ended) {
+                Source::Planned(query) => begin(query, self.place.clone()),
+                begun => begun,
+            };
+            let Source::Running { batches, .. } = &mut self.source else { return Ok(None) };
             match interrupts.heed(connection, batches.recv()).await? {
                 Some(batch) => self.take(&batch?)?,
                 None => {
-                    self.batches = None;
+                    (self.source, self.place, self.cursor) = (Source::Ended, None, None);
                     return Ok(None);
                 }
             }
@@ -185,4 +232,50 @@ impl Rows {
         *next += 1;
         Ok(Some((values, *next - 1)))
     }
+}
+
+/// Begins to run a query.
+fn begin(query: PreparedQuery, place: Option<Place>) -> Source {
+    let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+    let (place, places) = watch::channel(place);
+    let task = tokio::spawn(work(query, places, sender));
+    Source::Running { batches, place, _task: AbortOnDrop(task.abort_handle()) }
+}
+
+/// Runs a query as long as it has a place. What its operators have begun by themselves goes on until what they hold ahead is full.
+async fn work(query: PreparedQuery, mut places: watch::Receiver<Option<Place>>, batches: mpsc::Sender<Result<RecordBatch>>) {
+    let first = places.borrow().clone();
+    let mut stream = match query.run().await {
+        Ok(result) => result.batches,
+        Err(error) => {
+            let _ = batches.send(Err(error)).await;
+            return;
+        }
+    };
+    drop(first);
+    loop {
+        // A share of the place is held here too: work that was given up and has not ended yet still takes it.
+        let Some(place) = resumed(&mut places).await else { return };
+        let batch = tokio::select! {
+            biased;
+            () = parked(&mut places) => continue,
+            batch = stream.next() => batch,
+        };
+        drop(place);
+        let Some(batch) = batch else { return };
+        let failed = batch.is_err();
+        if batches.send(batch).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Waits until there is a place. `None` if nobody waits for rows any more.
+async fn resumed(places: &mut watch::Receiver<Option<Place>>) -> Option<Place> {
+    places.wait_for(Option::is_some).await.ok().and_then(|place| place.clone())
+}
+
+/// Waits until the place is taken away.
+async fn parked(places: &mut watch::Receiver<Option<Place>>) {
+    let _ = places.wait_for(Option::is_none).await;
 }

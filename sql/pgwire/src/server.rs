@@ -30,18 +30,16 @@ use crate::reply::{Failure, Outcome, Refusal, Reply as _, put_text};
 use crate::running::stopping;
 use crate::scram::{Exchange, MECHANISM, Verifier};
 use crate::session::Session;
+use crate::stranger::{Stranger, Strangers};
 
 /// Planning a statement that is not refused for its depth takes less, also in a debug build. Memory that is not used is not taken.
 const STACK_BYTES: usize = 128 << 20;
 
 /// How long somebody may take to be known.
-const STARTUP: Duration = Duration::from_secs(30);
+const STARTUP: Duration = Duration::from_secs(15);
 
-/// How long a wrong password waits for its answer. With [`STRANGERS_MAX`] this bounds how many can be tried.
+/// How long a wrong password waits for its answer. With [`STRANGERS_MAX`](crate::stranger::STRANGERS_MAX) this bounds how many can be tried.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(1);
-
-/// Connections of which it is not known yet whose they are.
-const STRANGERS_MAX: usize = 32;
 
 /// How long queries may go on when the process ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -83,6 +81,8 @@ pub struct Options {
     pub connections: usize,
     /// Queries at a time.
     pub concurrent_queries: usize,
+    /// Queries that wait, with rows left, for the next statement of their session.
+    pub open_cursors: usize,
 }
 
 /// The certificate and key of PEM files.
@@ -133,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) statement_timeout: Duration,
     /// Places for queries.
     pub(crate) places: Arc<Semaphore>,
+    /// Places for queries that wait for their sessions.
+    pub(crate) cursors: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
     tls_required: bool,
@@ -232,6 +234,7 @@ impl Endpoint {
             users: users.collect(),
             statement_timeout: options.statement_timeout,
             places: Arc::new(Semaphore::new(options.concurrent_queries.clamp(1, Semaphore::MAX_PERMITS))),
+            cursors: Arc::new(Semaphore::new(options.open_cursors.clamp(1, Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
             tls_required: !options.listen.ip().is_loopback(),
             tls: options.tls.map(TlsAcceptor::from),
@@ -280,7 +283,7 @@ impl Endpoint {
 
 /// Accepts until the end is asked for, then waits for those that are in.
 async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let strangers = Arc::new(Strangers::default());
     let mut sessions = JoinSet::new();
     let mut stop = shared.stop.clone();
     // Levels of the sessions themselves: those that run get some time.
@@ -290,25 +293,25 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()
             () = reached(&mut stop, StopLevel::Drain) => break,
             Some(_) = sessions.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => match Arc::clone(&strangers).try_acquire_owned() {
-                    Ok(stranger) => {
-                        let (shared, levels) = (Arc::clone(&shared), levels.clone());
+                Ok((socket, peer)) => {
+                    let (shared, levels) = (Arc::clone(&shared), levels.clone());
+                    let refused = strangers.meet(socket, peer.ip(), |socket, stranger| {
                         sessions.spawn(async move {
-                            let welcomed = tokio::time::timeout(STARTUP, welcome(socket, &shared, peer)).await;
+                            let welcomed = tokio::time::timeout(STARTUP, welcome(socket, &shared, peer, &stranger)).await;
                             // From here on it is one of the sessions.
                             drop(stranger);
                             if let Ok(Some(welcomed)) = welcomed {
                                 Box::pin(welcomed.serve(levels)).await;
                             }
-                        });
-                    }
-                    Err(_) => {
+                        })
+                    });
+                    if let Err(socket) = refused {
                         let mut refusal = bytes::BytesMut::new();
                         refusal.error("FATAL", &too_many());
                         // As much as the socket takes at once.
                         let _ = socket.try_write(&refusal);
                     }
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection for SQL");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -359,7 +362,7 @@ impl Welcomed {
 }
 
 /// Everything until somebody is known. `None` if it ends here, whatever the reason.
-async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr) -> Option<Welcomed> {
+async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr, stranger: &Stranger) -> Option<Welcomed> {
     let _ = socket.set_nodelay(true);
     // Whoever is gone without a word is found out.
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
@@ -393,7 +396,7 @@ async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr) -> O
             Ok(Opening::Tls) | Err(_) => return None,
         }
     };
-    match introduce(&mut connection, shared, encrypted, minor, &parameters, peer).await {
+    match introduce(&mut connection, shared, encrypted, minor, &parameters, peer, stranger).await {
         Ok((user, name, database, seat)) => {
             let registered = Registered::new(shared);
             let (process, secret) = (registered.process, registered.secret);
@@ -422,6 +425,7 @@ async fn introduce(
     minor: u16,
     parameters: &BTreeMap<String, String>,
     peer: SocketAddr,
+    stranger: &Stranger,
 ) -> Outcome<Introduced> {
     if shared.tls_required && !encrypted {
         return Err(Refusal::new("28000", "the connection must be encrypted")
@@ -440,7 +444,7 @@ async fn introduce(
         return Err(Refusal::new("0A000", "there is no replication from here").into());
     }
     let name = parameters.get("user").filter(|name| !name.is_empty()).ok_or_else(|| Refusal::new("28000", "no user was named"))?;
-    let user = authenticate(connection, shared, name, peer).await?;
+    let user = authenticate(connection, shared, name, peer, stranger).await?;
     let databases = shared.database.names();
     let database = match parameters.get("database").filter(|database| !database.is_empty()) {
         Some(database) if databases.contains(database) => Some(database.clone()),
@@ -449,7 +453,7 @@ async fn introduce(
             let refusal = Refusal::new("3D000", format!("database \"{database}\" does not exist"));
             return Err(refusal.hint(format!("a database is a stream; there is {}", databases.join(", "))).into());
         }
-        _ => None,
+        _ => databases.first().cloned(),
     };
     if *shared.stop.borrow() != StopLevel::Serve {
         return Err(stopping().into());
@@ -460,7 +464,7 @@ async fn introduce(
 }
 
 /// Has somebody prove a password.
-async fn authenticate(connection: &mut Connection, shared: &Shared, name: &str, peer: SocketAddr) -> Outcome<usize> {
+async fn authenticate(connection: &mut Connection, shared: &Shared, name: &str, peer: SocketAddr, stranger: &Stranger) -> Outcome<usize> {
     let known = shared.users.iter().position(|user| user.name == name);
     let verifier = known.map_or_else(|| Verifier::of_nobody(name, &shared.secret), |user| shared.users[user].verifier.clone());
     connection.output.authentication(10, format!("{MECHANISM}\0\0").as_bytes());
@@ -483,6 +487,7 @@ async fn authenticate(connection: &mut Connection, shared: &Shared, name: &str, 
         }
         _ => {
             tracing::warn!(%peer, "a password for SQL was wrong");
+            stranger.stays();
             tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
             Err(Refusal::new("28P01", format!("password authentication failed for user \"{name}\"")).into())
         }

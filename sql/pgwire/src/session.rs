@@ -29,8 +29,11 @@ const CURSORS_MAX: usize = 64;
 const SETTINGS_MAX: usize = 128;
 const SETTING_BYTES_MAX: usize = 1024;
 
-/// How long a client may leave a cursor open that holds one of the places for queries.
+/// How long a client may leave a cursor open and say nothing.
 const IDLE_WITH_ROWS: Duration = Duration::from_secs(600);
+
+/// How long a client may leave a portal on its place for queries before it says what to do with it; they say so at once.
+const IDLE_ON_PLACE: Duration = Duration::from_secs(1);
 
 /// What a client is told about the server, and may ask for. It is always so.
 const FIXED: [(&str, &str); 10] = [
@@ -83,8 +86,6 @@ struct Portal {
 }
 
 enum PortalRows {
-    /// Not asked for yet.
-    Planned(Planned, Vec<ArrayRef>),
     /// Being read; with the count of those that were.
     Open(Rows, u64),
     /// Of a command of the session: made when it is run.
@@ -203,7 +204,7 @@ impl Session {
                 if let Err(failure) = outcome {
                     self.refuse(failure)?;
                 }
-                self.end_of_request();
+                self.end_of_request()?;
                 self.ready();
             }
             b'P' | b'B' | b'D' | b'E' | b'C' => {
@@ -213,7 +214,7 @@ impl Session {
                 }
             }
             b'S' => {
-                self.end_of_request();
+                self.end_of_request()?;
                 self.ready();
             }
             b'H' => {}
@@ -235,8 +236,13 @@ impl Session {
     }
 
     async fn next_message(&mut self) -> Outcome<(u8, Body)> {
-        let reads = |portal: &Portal| matches!(portal.rows, PortalRows::Planned(..) | PortalRows::Open(..));
-        let holds_rows = !self.cursors.is_empty() || self.portals.values().any(reads);
+        if self.open_portals().any(|rows| rows.has_place()) {
+            match tokio::time::timeout(IDLE_ON_PLACE, self.connection.message(MESSAGE_BYTES_MAX)).await {
+                Ok(message) => return Ok(message?),
+                Err(_) => self.park_portals().map_err(|refusal| Failure::Ended(Some(refusal)))?,
+            }
+        }
+        let holds_rows = !self.cursors.is_empty() || self.open_portals().next().is_some();
         let idle = async { if holds_rows { tokio::time::sleep(IDLE_WITH_ROWS).await } else { std::future::pending().await } };
         tokio::select! {
             biased;
@@ -256,7 +262,7 @@ impl Session {
                 _ => {}
             }
         }
-        self.end_of_request();
+        self.end_of_request()?;
         self.ready();
         Ok(())
     }
@@ -276,12 +282,31 @@ impl Session {
         }
     }
 
-    /// Portals last as long as the transaction.
-    fn end_of_request(&mut self) {
+    /// Portals last as long as the transaction, and between two requests they are cursors.
+    fn end_of_request(&mut self) -> Outcome {
+        if self.transaction == Transaction::Open
+            && let Err(refusal) = self.park_portals()
+        {
+            self.refuse(refusal.into())?;
+        }
         if self.transaction != Transaction::Open {
             self.portals.clear();
             self.cursors.retain(|_, cursor| cursor.hold);
         }
+        Ok(())
+    }
+
+    /// The rows of portals that were not read to their end.
+    fn open_portals(&mut self) -> impl Iterator<Item = &mut Rows> {
+        self.portals.values_mut().filter_map(|portal| match &mut portal.rows {
+            PortalRows::Open(rows, _) => Some(rows),
+            PortalRows::Command | PortalRows::Done => None,
+        })
+    }
+
+    fn park_portals(&mut self) -> Result<(), Refusal> {
+        let shared = Arc::clone(&self.shared);
+        self.open_portals().try_for_each(|rows| rows.park(&shared))
     }
 
     fn interrupts(&mut self) -> Interrupts {
@@ -324,7 +349,7 @@ impl Session {
             match command {
                 Command::Query => {
                     let planned = self.plan(statement, &mut interrupts).await?;
-                    let mut rows = start(planned, &[])?;
+                    let mut rows = Rows::new(planned, &[])?;
                     self.connection.output.row_description(&rows.columns, &[]);
                     let (count, _) = self.send_rows(&mut rows, &[], None, &mut interrupts).await?;
                     self.connection.output.complete(&format!("SELECT {count}"));
@@ -449,6 +474,7 @@ impl Session {
             }
             Command::Fetch { name, count, silent } => {
                 let mut cursor = self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
+                cursor.rows.resume(&self.shared, interrupts, &mut self.connection).await?;
                 let count = if silent {
                     let mut passed = 0;
                     while count.is_none_or(|count| passed < count) && cursor.rows.next(interrupts, &mut self.connection).await?.is_some() {
@@ -458,6 +484,7 @@ impl Session {
                 } else {
                     self.send_rows(&mut cursor.rows, formats, count, interrupts).await?.0
                 };
+                cursor.rows.park(&self.shared)?;
                 self.cursors.insert(name, cursor);
                 self.connection.output.complete(&format!("{} {count}", if silent { "MOVE" } else { "FETCH" }));
                 return Ok(());
@@ -508,14 +535,15 @@ impl Session {
             return Err(Refusal::new("42601", "a cursor is over a query").into());
         }
         let planned = self.plan(query, interrupts).await?;
-        let rows = start(planned, &[])?;
+        let mut rows = Rows::new(planned, &[])?;
+        rows.park(&self.shared)?;
         self.cursors.insert(name, Cursor { rows, binary, hold });
         Ok(())
     }
 
     async fn copy(&mut self, query: &str, options: &CopyOptions, interrupts: &mut Interrupts) -> Outcome {
         let planned = self.plan(query, interrupts).await?;
-        let mut rows = start(planned, &[])?;
+        let mut rows = Rows::new(planned, &[])?;
         copy::begin(&rows.columns, options, &mut self.connection.output);
         let mut count = 0_u64;
         while let Some((values, row)) = rows.next(interrupts, &mut self.connection).await? {
@@ -715,7 +743,7 @@ impl Session {
                 parameter::read(oid, format_of(&formats, index), value, cast_to)
             });
             let values = read.collect::<Result<Vec<_>, _>>()?;
-            PortalRows::Planned(planned, values)
+            PortalRows::Open(Rows::new(planned, &values)?, 0)
         } else {
             if !values.is_empty() {
                 return Err(Refusal::new("08P01", "the statement has no parameters").into());
@@ -758,15 +786,13 @@ impl Session {
                 self.announce(Some(&columns), &[]);
             }
             b'P' => {
-                // Begun here, so that what is announced is what comes.
-                let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
-                portal.open()?;
+                let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
                 let columns = match &portal.rows {
                     PortalRows::Open(rows, _) => Some(rows.columns.clone()),
                     _ => self.columns_of(&portal.command)?,
                 };
-                self.announce(columns.as_deref(), &portal.formats);
-                self.portals.insert(name, portal);
+                let formats = portal.formats.clone();
+                self.announce(columns.as_deref(), &formats);
             }
             _ => return Err(Broken::Malformed.into()),
         }
@@ -786,10 +812,10 @@ impl Session {
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         self.check_transaction(&portal.command)?;
         let mut interrupts = self.interrupts();
-        portal.open()?;
         let formats = portal.formats.clone();
         match std::mem::replace(&mut portal.rows, PortalRows::Done) {
             PortalRows::Open(mut rows, before) => {
+                rows.resume(&self.shared, &mut interrupts, &mut self.connection).await?;
                 let (count, more) = self.send_rows(&mut rows, &formats, most, &mut interrupts).await?;
                 if more {
                     self.connection.output.message(b's', |_| {});
@@ -800,7 +826,6 @@ impl Session {
             }
             PortalRows::Command => self.act(portal.command.clone(), &formats, &mut interrupts).await?,
             PortalRows::Done => self.connection.output.complete("SELECT 0"),
-            PortalRows::Planned(..) => return Err(Refusal::new("XX000", "the portal was not opened").into()),
         }
         self.portals.insert(name, portal);
         Ok(())
@@ -815,22 +840,6 @@ impl Session {
         self.connection.output.message(b'3', |_| {});
         Ok(())
     }
-}
-
-impl Portal {
-    /// Begins to run a query.
-    fn open(&mut self) -> Outcome {
-        if let PortalRows::Planned(..) = self.rows
-            && let PortalRows::Planned(planned, values) = std::mem::replace(&mut self.rows, PortalRows::Done)
-        {
-            self.rows = PortalRows::Open(start(planned, &values)?, 0);
-        }
-        Ok(())
-    }
-}
-
-fn start(planned: Planned, values: &[ArrayRef]) -> Outcome<Rows> {
-    Ok(Rows::start(planned, values)?)
 }
 
 fn no_cursor(name: &str) -> Refusal {

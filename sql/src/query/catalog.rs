@@ -38,8 +38,8 @@ pub(super) const SYSTEM_SCHEMA: &str = "logweir";
 const TABLES: &str = "tables";
 /// Where the query sees each log.
 const SNAPSHOT: &str = "snapshot";
-/// Tables looked at at a time for [`TABLES`].
-const INVENTORIES_MAX: usize = 4;
+/// Tables looked at at a time, where a query asks about all of them.
+pub(super) const INVENTORIES_MAX: usize = 4;
 
 /// A table as one query sees it.
 #[derive(Debug)]

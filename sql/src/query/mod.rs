@@ -3,9 +3,11 @@
 //! The files are the truth: their footers say what they hold, so a query needs neither a checkpoint nor a running process.
 //! What is visible when a query is planned is what it sees.
 
+mod amounts;
 mod catalog;
 mod error;
 mod form;
+mod held;
 mod inventory;
 mod keys;
 mod pg;
@@ -22,6 +24,7 @@ mod weight;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -30,9 +33,11 @@ use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, Visit as _, Visitor};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, ErrorKind, Relation, RelationName, Result, TimestampMicros};
@@ -45,6 +50,7 @@ use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
 pub(crate) use error::wrap;
+use held::CountHeld;
 use inventory::Landed;
 pub use pg::{item_oid, type_oid};
 pub use prepare::{ClientSession, PreparedQuery};
@@ -113,12 +119,15 @@ impl fmt::Debug for QueryResult {
 pub struct QueryEngine {
     tables: Vec<(Arc<Landed>, ObjectStoreUrl)>,
     runtime: Arc<RuntimeEnv>,
+    memory_bytes: usize,
     sort_spill_bytes: usize,
     batch_rows: usize,
     functions: Vec<Arc<ScalarUDF>>,
     as_of: Option<TimestampMicros>,
     system: Vec<(String, RecordBatch)>,
     hidden: Vec<String>,
+    streams: Vec<String>,
+    unlanded: Vec<String>,
 }
 
 impl QueryEngine {
@@ -144,12 +153,15 @@ impl QueryEngine {
         Ok(QueryEngine {
             tables,
             runtime,
+            memory_bytes,
             sort_spill_bytes,
             batch_rows,
             functions: Vec::new(),
             as_of: None,
             system: Vec::new(),
             hidden: Vec::new(),
+            streams: Vec::new(),
+            unlanded: Vec::new(),
         })
     }
 
@@ -164,6 +176,13 @@ impl QueryEngine {
     #[must_use]
     pub fn with_hidden_schemas(mut self, schemas: Vec<String>) -> Self {
         self.hidden = schemas;
+        self
+    }
+
+    /// The same engine, which knows that there are these streams, of which the `unlanded` have no tables yet.
+    #[must_use]
+    pub fn with_streams(mut self, streams: Vec<String>, unlanded: Vec<String>) -> Self {
+        (self.streams, self.unlanded) = (streams, unlanded);
         self
     }
 
@@ -210,19 +229,40 @@ impl QueryEngine {
 fn reads_only(statement: &Statement) -> bool {
     use datafusion::sql::sqlparser::ast::Statement as Sql;
     match statement {
-        Statement::Statement(sql) => matches!(
-            sql.as_ref(),
-            Sql::Query(_)
-                | Sql::Explain { .. }
-                | Sql::ExplainTable { .. }
-                | Sql::ShowTables { .. }
-                | Sql::ShowColumns { .. }
-                | Sql::ShowSchemas { .. }
-                | Sql::ShowFunctions { .. }
-                | Sql::ShowVariable { .. }
-        ),
+        Statement::Statement(sql) => {
+            matches!(
+                sql.as_ref(),
+                Sql::Query(_)
+                    | Sql::Explain { .. }
+                    | Sql::ExplainTable { .. }
+                    | Sql::ShowTables { .. }
+                    | Sql::ShowColumns { .. }
+                    | Sql::ShowSchemas { .. }
+                    | Sql::ShowFunctions { .. }
+                    | Sql::ShowVariable { .. }
+            ) && sql.visit(&mut Writes).is_continue()
+        }
         Statement::Explain(explain) => reads_only(&explain.statement),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+/// Stops at a query that writes: `WITH … INSERT`, `WITH x AS (DELETE …)`, `SELECT … INTO`.
+struct Writes;
+
+impl Visitor for Writes {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        fn writes(body: &SetExpr) -> bool {
+            match body {
+                SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => true,
+                SetExpr::Select(select) => select.into.is_some(),
+                SetExpr::SetOperation { left, right, .. } => writes(left) || writes(right),
+                SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => false,
+            }
+        }
+        if writes(&query.body) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -235,6 +275,7 @@ struct Session {
     context: SessionContext,
     catalogs: Vec<(String, Arc<StreamCatalog>)>,
     hidden: Vec<String>,
+    unlanded: Vec<String>,
 }
 
 impl Session {
@@ -268,6 +309,9 @@ impl Session {
             let name = format!("{}/{}", table.stream, table.destination);
             add(&mut catalogs, name, &|other| other.stream == table.stream && other.destination == table.destination);
         }
+        for name in &engine.streams {
+            add(&mut catalogs, name.clone(), &|_| false);
+        }
         if catalogs.is_empty() {
             catalogs.push((catalog::SYSTEM_SCHEMA.to_owned(), Arc::new(StreamCatalog::new(std::iter::empty(), &system))));
         }
@@ -288,7 +332,13 @@ impl Session {
         // In DataFusion 55 the rule takes a column of a union of projections for another one (a test holds it).
         config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
         config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
-        let context = SessionContext::new_with_config_rt(config, Arc::clone(&engine.runtime));
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&engine.runtime))
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(CountHeld));
+        let context = SessionContext::new_with_state(state.build());
+        amounts::register(&context, engine.memory_bytes);
         for function in &engine.functions {
             context.register_udf((**function).clone());
         }
@@ -298,7 +348,7 @@ impl Session {
         if let Some(client) = client {
             pg::register(&context, client, &catalogs, catalog, schema);
         }
-        Ok(Session { context, catalogs, hidden: engine.hidden.clone() })
+        Ok(Session { context, catalogs, hidden: engine.hidden.clone(), unlanded: engine.unlanded.clone() })
     }
 
     /// Looks at a table that the query names, so that a mistake in the name is answered in the words of this house.
@@ -311,9 +361,6 @@ impl Session {
         let reference = reference.resolve(&defaults.default_catalog, &defaults.default_schema);
         if &*reference.schema == "information_schema" {
             return Ok(());
-        }
-        if let Some(schema) = self.hidden.iter().find(|hidden| *hidden == &*reference.schema) {
-            return Err(Error::new(ErrorKind::Denied, state::SCHEMA_DENIED).context("schema", schema));
         }
         let Some((_, catalog)) = self.catalogs.iter().find(|(name, _)| **name == *reference.catalog) else {
             let streams: Vec<&str> = self.catalogs.iter().map(|(name, _)| name.as_str()).collect();
@@ -331,6 +378,13 @@ impl Session {
             }
             Some(_) => Ok(()),
             None if is_function => Ok(()),
+            None if self.hidden.iter().any(|hidden| *hidden == *reference.schema) => {
+                Err(Error::new(ErrorKind::Denied, state::SCHEMA_DENIED).context("schema", &reference.schema))
+            }
+            None if self.unlanded.iter().any(|stream| *stream == *reference.catalog) => Err(Error::config(state::NO_CHECKPOINT)
+                .context("stream", &reference.catalog)
+                .context("table", asked)
+                .remedy("run the stream first, with logweir run, and wait for its first checkpoint")),
             None => Err(self.unknown_table(&asked, catalog)),
         }
     }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result as PlanResult, ScalarValue};
+use datafusion::common::{DFSchema, Result as PlanResult, ScalarValue};
 use datafusion::config::Dialect;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable as _, LogicalPlan};
 use datafusion::prelude::{SQLOptions, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
@@ -79,7 +81,7 @@ impl QueryEngine {
         let plan = state.statement_to_plan(statement).await.map_err(unwrap)?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| more_than_read().source(words(&error)))?;
-        let mut casts = cast_parameters(&plan).map_err(unwrap)?;
+        let mut seen = parameters_by_use(&plan).map_err(unwrap)?;
         let mut parameters = Vec::new();
         for (name, data_type) in plan.get_parameter_types().map_err(unwrap)? {
             let number: Option<usize> = name.strip_prefix('$').and_then(|number| number.parse().ok());
@@ -88,28 +90,65 @@ impl QueryEngine {
             if parameters.len() < number {
                 parameters.resize(number, None);
             }
-            parameters[number - 1] = data_type.or_else(|| casts.remove(&name));
+            parameters[number - 1] = data_type.or_else(|| seen.remove(&name));
         }
         Ok(PreparedQuery { context: session.context, plan, names, parameters })
     }
 }
 
-/// What parameters are cast to, as in `$1::bigint[]`: that is what their client has them as.
-fn cast_parameters(plan: &LogicalPlan) -> PlanResult<HashMap<String, DataType>> {
-    let mut casts = HashMap::new();
+/// What the planner does not see in parameters without a type: what they are cast to, as in `$1::bigint[]`, which is what their client has
+/// them as, and that `= ANY ($1)` and its kin want a list.
+fn parameters_by_use(plan: &LogicalPlan) -> PlanResult<HashMap<String, DataType>> {
+    let mut found = HashMap::new();
     plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(parameter) = cast.expr.as_ref()
-                {
-                    casts.entry(parameter.id.clone()).or_insert_with(|| cast.field.data_type().clone());
+                for (parameter, data_type) in by_use(expr, &schema) {
+                    found.entry(parameter.id.clone()).or_insert(data_type);
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(casts)
+    Ok(found)
+}
+
+/// Parameters, and those right below an expression that says what they are.
+fn by_use<'a>(expr: &'a Expr, schema: &DFSchema) -> Vec<(&'a Placeholder, DataType)> {
+    let list_of = |item: &Expr| {
+        let data_type = item.get_type(schema).ok().filter(|data_type| *data_type != DataType::Null)?;
+        Some(DataType::List(Arc::new(Field::new_list_field(data_type, true))))
+    };
+    match expr {
+        // Seen here too, as the planner forgets it if the parameter is found once more without.
+        Expr::Placeholder(parameter) => parameter.field.iter().map(|field| (parameter, field.data_type().clone())).collect(),
+        Expr::Cast(cast) => match cast.expr.as_ref() {
+            Expr::Placeholder(parameter) => vec![(parameter, cast.field.data_type().clone())],
+            _ => Vec::new(),
+        },
+        Expr::ScalarFunction(call) if call.name() == "array_has" => match call.args.as_slice() {
+            [Expr::Placeholder(parameter), item] => list_of(item).map(|data_type| (parameter, data_type)).into_iter().collect(),
+            _ => Vec::new(),
+        },
+        // So `> ANY ($1)` and the like are planned.
+        Expr::BinaryExpr(comparison) => {
+            let (left, right) = (comparison.left.as_ref(), comparison.right.as_ref());
+            [(left, right), (right, left)].into_iter().filter_map(|(of, item)| Some((extreme_of(of)?, list_of(item)?))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The parameter of which an expression is the least or greatest item.
+fn extreme_of(expr: &Expr) -> Option<&Placeholder> {
+    match expr {
+        Expr::ScalarFunction(call) if ["array_min", "array_max"].contains(&call.name()) => match call.args.as_slice() {
+            [Expr::Placeholder(parameter)] => Some(parameter),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl PreparedQuery {

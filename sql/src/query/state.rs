@@ -13,6 +13,7 @@ pub(super) const NO_TABLE: &str = "there is no such table";
 pub(super) const NO_STREAM: &str = "there is no such stream";
 pub(super) const NO_DATABASE: &str = "there is no such database";
 pub(super) const NOTHING_LANDED: &str = "no files of the table have been landed yet";
+pub(super) const NO_CHECKPOINT: &str = "nothing of the stream was landed yet: there is no checkpoint";
 pub(super) const MORE_THAN_READ: &str = "the statement does more than read";
 pub(super) const SCHEMA_DENIED: &str = "permission denied for schema";
 pub(super) const TOO_COMPLEX: &str = "the statement is too complex";
@@ -22,7 +23,7 @@ pub fn sqlstate(error: &Error) -> &'static str {
     match error.message() {
         NO_TABLE | NO_STREAM => return "42P01",
         NO_DATABASE => return "3D000",
-        NOTHING_LANDED => return "55000",
+        NOTHING_LANDED | NO_CHECKPOINT => return "55000",
         MORE_THAN_READ => return "25006",
         SCHEMA_DENIED => return "42501",
         TOO_COMPLEX => return "54001",

@@ -20,6 +20,7 @@ mod pg_operations;
 mod pg_schema;
 mod pgwire;
 mod pgwire_clients;
+mod pgwire_limits;
 mod postgres;
 mod postgres_check;
 mod postgres_reader;

@@ -18,7 +18,7 @@ use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, Tail, printable};
 
 use crate::cli::SqlFormat;
-use crate::config::{Destination, Loaded};
+use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
 use crate::registry::Extra;
@@ -64,12 +64,15 @@ impl Reach<'_> {
 pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEngine> {
     let mut tables = Vec::new();
     let mut hidden = Vec::new();
-    let mut without = Vec::new();
+    let mut streams = Vec::new();
+    let mut unlanded = Vec::new();
     let mut system = SystemTables::default();
     for (name, stream) in &loaded.config().streams {
         let state = loaded.state(&name.0)?;
+        let names = databases(&name.0, stream);
+        streams.extend(names.clone());
         let Some(document) = state.peek().await? else {
-            without.push(name.0.as_str());
+            unlanded.extend(names);
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
@@ -102,14 +105,15 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
             }
         }
     }
-    if tables.is_empty() && hidden.is_empty() && !without.is_empty() {
-        return Err(Error::config("nothing was landed yet: there is no checkpoint")
-            .context("streams", without.join(", "))
-            .remedy("run the streams first: logweir run"));
-    }
-    let engine = QueryEngine::new(tables, reach.memory_bytes)?.with_hidden_schemas(hidden);
+    let engine = QueryEngine::new(tables, reach.memory_bytes)?.with_hidden_schemas(hidden).with_streams(streams, unlanded);
     let engine = system.tables()?.into_iter().fold(engine, |engine, (name, rows)| engine.with_system_table(name, rows));
     Ok(engine.with_masks(&loaded.mask_keys()?))
+}
+
+/// The catalogs of a stream: its own, and one for each destination where there are several.
+pub(crate) fn databases(name: &str, stream: &Stream) -> Vec<String> {
+    let of_destinations = stream.destinations.iter().filter(|_| stream.destinations.len() > 1);
+    std::iter::once(name.to_owned()).chain(of_destinations.map(|destination| format!("{name}/{}", destination.name()))).collect()
 }
 
 /// What is on its way to a destination, where changes are kept on disk and it has a place in them.

@@ -37,10 +37,14 @@ pub(crate) struct SqlEndpoint {
     #[serde(default = "default_connections")]
     #[schemars(range(min = 1, max = 10000))]
     pub(crate) connections: u32,
-    /// How many queries may run at a time; others wait. An open cursor is one that runs.
+    /// How many queries may run at a time; others wait.
     #[serde(default = "default_concurrent_queries")]
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) concurrent_queries: u32,
+    /// How many cursors of all sessions may be open between two of their statements; each may hold `memory`.
+    #[serde(default = "default_open_cursors")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) open_cursors: u32,
 }
 
 /// The certificate that the endpoint shows.
@@ -80,6 +84,10 @@ fn default_connections() -> u32 {
 
 fn default_concurrent_queries() -> u32 {
     4
+}
+
+fn default_open_cursors() -> u32 {
+    8
 }
 
 /// All mistakes of the kind.

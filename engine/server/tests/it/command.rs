@@ -76,7 +76,8 @@ fn a_server_out_of_reach_is_tried_for_a_while() {
     assert_eq!(report["findings"][0]["stream"], "shop");
     command(&["run", "logweir.yaml", "--stream", "shup"]).code(2).says(&["`shup`", "did you mean `shop`"]);
     command(&["discover", "logweir.yaml", "bd"]).code(2).says(&["`bd`", "db, lake"]);
-    command(&["sql", "logweir.yaml", "SELECT 1"]).code(1).says(&["no checkpoint", "logweir run"]);
+    command(&["sql", "logweir.yaml", "SELECT * FROM shop.customers"]).code(1).says(&["no checkpoint", "logweir run"]);
+    assert_eq!(command(&["sql", "logweir.yaml", "SELECT 1 AS one", "--format", "csv"]).code(0).stdout, "one\n1\n");
 }
 
 #[test]

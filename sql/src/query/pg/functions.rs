@@ -19,7 +19,8 @@ type Body = fn(&Objects, &[ScalarValue]) -> ScalarValue;
 /// All of them.
 pub(super) fn all(objects: &Arc<Objects>) -> impl Iterator<Item = ScalarUDF> {
     let texts = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
-    let with_types: [(&'static str, DataType, Body); 62] = [
+    let numbers = DataType::List(Arc::new(Field::new_list_field(DataType::UInt32, true)));
+    let with_types: [(&'static str, DataType, Body); 64] = [
         ("version", DataType::Utf8, |_, _| text(format!("PostgreSQL {SERVER_VERSION} (logweir {})", env!("CARGO_PKG_VERSION")))),
         ("current_user", DataType::Utf8, |objects, _| text(&objects.user)),
         ("session_user", DataType::Utf8, |objects, _| text(&objects.user)),
@@ -41,6 +42,13 @@ pub(super) fn all(objects: &Arc<Objects>) -> impl Iterator<Item = ScalarUDF> {
         // Settings are set by SET; whoever asks is told that it worked, as the value would not change an answer.
         ("set_config", DataType::Utf8, |_, arguments| ScalarValue::Utf8(word(arguments, 1))),
         ("format_type", DataType::Utf8, |_, arguments| ScalarValue::Utf8(number(arguments, 0).map(type_name))),
+        ("logweir_tables_named", numbers.clone(), |objects, arguments| {
+            tables(objects, |name| arguments.iter().any(|argument| argument.try_as_str().flatten() == Some(name)))
+        }),
+        ("logweir_tables_like", numbers, |objects, arguments| {
+            let pattern: Vec<char> = word(arguments, 0).unwrap_or_default().chars().collect();
+            tables(objects, |name| is_like(&name.chars().collect::<Vec<_>>(), &pattern))
+        }),
         ("logweir_to_regclass", DataType::UInt32, |objects, arguments| {
             let name = word(arguments, 0).unwrap_or_default();
             ScalarValue::UInt32(name.parse().ok().or_else(|| objects.table(&name).map(|table| table.oid)))
@@ -136,6 +144,41 @@ fn none(_: &Objects, _: &[ScalarValue]) -> ScalarValue {
     ScalarValue::Utf8(None)
 }
 
+/// The numbers of the tables whose name is wanted.
+fn tables(objects: &Objects, is_wanted: impl Fn(&str) -> bool) -> ScalarValue {
+    let wanted = objects.tables.iter().filter(|table| is_wanted(&table.name));
+    let numbers: Vec<ScalarValue> = wanted.map(|table| ScalarValue::UInt32(Some(table.oid))).collect();
+    ScalarValue::List(ScalarValue::new_list_nullable(&numbers, &DataType::UInt32))
+}
+
+/// `LIKE`, with the backslash for an escape.
+fn is_like(text: &[char], pattern: &[char]) -> bool {
+    // After the last `%`: where the pattern goes on, and where the text is tried from. What went before it needs no other try.
+    let (mut again, mut at, mut next) = (None, 0, 0);
+    loop {
+        let step = match (text.get(at), pattern.get(next)) {
+            (_, Some('%')) => {
+                next += 1;
+                again = Some((next, at));
+                continue;
+            }
+            (None, None) => return true,
+            (Some(_), Some('_')) => Some(1),
+            (Some(letter), Some('\\')) => (pattern.get(next + 1) == Some(letter)).then_some(2),
+            (Some(letter), Some(sign)) => (letter == sign).then_some(1),
+            (None, Some(_)) | (Some(_), None) => None,
+        };
+        match (step, again) {
+            (Some(step), _) => (at, next) = (at + 1, next + step),
+            (None, Some((from, tried))) if tried < text.len() => {
+                again = Some((from, tried + 1));
+                (at, next) = (tried + 1, from);
+            }
+            (None, _) => return false,
+        }
+    }
+}
+
 /// What is not to read is not allowed.
 fn reads(arguments: &[ScalarValue]) -> ScalarValue {
     let last = arguments.last().and_then(|argument| argument.try_as_str().flatten()).unwrap_or_default().to_uppercase();
@@ -221,5 +264,23 @@ impl Eq for PgFunction {}
 impl Hash for PgFunction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_like;
+
+    #[test]
+    fn patterns_are_those_of_like() {
+        let like = |text: &str, pattern: &str| is_like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>());
+        for (text, pattern) in
+            [("orders", "orders"), ("orders", "%"), ("", "%"), ("orders", "or%s"), ("aab", "%ab"), ("a_b", "a\\_b"), ("axb", "a_b")]
+        {
+            assert!(like(text, pattern), "{text} {pattern}");
+        }
+        for (text, pattern) in [("orders", "order"), ("order", "orders"), ("axb", "a\\_b"), ("", "_"), ("abc", "%b"), ("a", "")] {
+            assert!(!like(text, pattern), "{text} {pattern}");
+        }
     }
 }

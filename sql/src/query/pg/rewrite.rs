@@ -4,6 +4,8 @@
 //! * `LIKE … ESCAPE` with another sign than the backslash.
 //! * A `SELECT` from a catalog that is always empty answers with no rows, whatever else it asks for.
 //! * A subquery for one value of a catalog takes the least, as a subquery of DataFusion must be an aggregate.
+//! * Beside the name of a table in `pg_class` goes its number, which the planner takes over a join to `pg_attribute`: so only the tables that
+//!   are asked for are looked at.
 //!
 //! Only what names a catalog of PostgreSQL or uses its syntax is touched: a query of somebody's tables stays what it is.
 
@@ -39,6 +41,13 @@ impl VisitorMut for Rewriter {
         if empty_body(&mut query.body) {
             // It may name columns that are no more.
             query.order_by = None;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if let (Some(class), Some(filter)) = (class_name(select), &mut select.selection) {
+            number_names(filter, &class);
         }
         ControlFlow::Continue(())
     }
@@ -351,6 +360,68 @@ fn aggregate_one(query: &mut Query) {
         query.order_by = None;
         query.limit_clause = None;
         query.fetch = None;
+    }
+}
+
+/// What a select calls `pg_class`, if it reads it once beside other tables.
+fn class_name(select: &Select) -> Option<Vec<Ident>> {
+    let joined = select.from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let mut names = joined.filter_map(|factor| match factor {
+        TableFactor::Table { name, alias, .. } => {
+            let parts: Option<Vec<Ident>> = name.0.iter().map(|part| part.as_ident().cloned()).collect();
+            let parts = parts?;
+            let is_class = match parts.as_slice() {
+                [name] => name.value == "pg_class",
+                [schema, name] => schema.value == PG_CATALOG && name.value == "pg_class",
+                _ => false,
+            };
+            is_class.then(|| alias.as_ref().map_or(parts, |alias| vec![alias.name.clone()]))
+        }
+        _ => None,
+    });
+    let name = names.next()?;
+    if names.next().is_some() { None } else { Some(name) }
+}
+
+/// Adds the numbers to the names in a filter, where it holds for every row.
+fn number_names(filter: &mut Expr, class: &[Ident]) {
+    let is_name = |expr: &Expr| match expr {
+        Expr::Identifier(name) => name.value == "relname",
+        Expr::CompoundIdentifier(names) => names
+            .split_last()
+            .is_some_and(|(name, of)| name.value == "relname" && of.last().map(|of| &of.value) == class.last().map(|class| &class.value)),
+        _ => false,
+    };
+    let (function, names) = match filter {
+        Expr::Nested(inner) => return number_names(inner, class),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            number_names(left, class);
+            return number_names(right, class);
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } if is_name(left) => ("logweir_tables_named", vec![(**right).clone()]),
+        Expr::InList { expr, list, negated: false } if is_name(expr) => ("logweir_tables_named", list.clone()),
+        Expr::Like { negated: false, any: false, expr, pattern, escape_char: None } if is_name(expr) => {
+            ("logweir_tables_like", vec![(**pattern).clone()])
+        }
+        _ => return,
+    };
+    if !names.iter().all(is_constant) {
+        return;
+    }
+    let number = Expr::CompoundIdentifier(class.iter().cloned().chain([Ident::new("oid")]).collect());
+    let is_one = call("array_has", vec![call(function, names), number]);
+    let named = std::mem::replace(filter, null());
+    *filter = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(is_one), op: BinaryOperator::And, right: Box::new(named) }));
+}
+
+/// True for texts and parameters.
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => {
+            matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::Placeholder(_))
+        }
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => is_constant(expr),
+        _ => false,
     }
 }
 

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider as _, SchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider as _, SchemaProvider, Session, TableProvider};
 use datafusion::common::Result as DataFusionResult;
-use datafusion::datasource::MemTable;
+use datafusion::datasource::{MemTable, TableType};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::StreamExt as _;
 
-use super::objects::{Objects, ROLE_OID};
-use crate::query::catalog::StreamCatalog;
+use super::objects::{Object, Objects, ROLE_OID};
+use crate::query::catalog::{INVENTORIES_MAX, StreamCatalog};
 
 /// In the metadata of a field: the number of PostgreSQL's type, where Arrow's says less.
 pub(crate) const OID_MARK: &str = "logweir.oid";
@@ -289,7 +292,7 @@ fn batch(columns: &str, rows: &[Row]) -> DataFusionResult<RecordBatch> {
 }
 
 impl PgSchema {
-    async fn rows(&self, name: &str) -> Vec<Row> {
+    fn rows(&self, name: &str) -> Vec<Row> {
         let objects = &self.objects;
         match name {
             "pg_namespace" => {
@@ -315,7 +318,6 @@ impl PgSchema {
                     ]
                 })
                 .collect(),
-            "pg_attribute" => self.attributes().await,
             "pg_type" => types(),
             "pg_database" => objects
                 .databases
@@ -366,32 +368,105 @@ impl PgSchema {
             _ => Vec::new(),
         }
     }
+}
 
-    /// The columns of every table; of one that cannot be read (now) there are none.
-    async fn attributes(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for table in &self.objects.tables {
-            let Some(schema) = self.current.schema(&table.schema) else { continue };
-            let Ok(Some(provider)) = schema.table(&table.name).await else { continue };
-            for (index, field) in provider.schema().fields().iter().enumerate() {
-                let oid = type_oid(field);
-                let length = TYPES.iter().find(|(known, ..)| *known == oid).map_or(-1, |(_, _, _, length, ..)| *length);
-                rows.push(vec![
-                    ("attrelid", Cell::Oid(table.oid)),
-                    ("attname", word(field.name())),
-                    ("atttypid", Cell::Oid(oid)),
-                    ("attlen", Cell::Number(length.into())),
-                    ("attnum", Cell::Number(i64::try_from(index + 1).unwrap_or(i64::MAX))),
-                    ("atttypmod", Cell::Number(-1)),
-                    ("attnotnull", Cell::Bool(!field.is_nullable())),
-                    ("attidentity", word("")),
-                    ("attgenerated", word("")),
-                    ("attstorage", word("p")),
-                    ("attislocal", Cell::Bool(true)),
-                ]);
-            }
+/// `pg_attribute`: the columns of tables. Only those are looked at that a query asks for by their numbers, for each costs a look at its
+/// files.
+#[derive(Debug)]
+struct Attributes {
+    objects: Arc<Objects>,
+    current: Arc<StreamCatalog>,
+    schema: SchemaRef,
+}
+
+impl Attributes {
+    const NAME: &str = "pg_attribute";
+
+    /// A batch of the columns of the tables that `wanted` has; of one that cannot be read (now) there are none.
+    async fn batch(&self, wanted: Option<&[u32]>) -> DataFusionResult<RecordBatch> {
+        let tables = self.objects.tables.iter().filter(|table| wanted.is_none_or(|wanted| wanted.contains(&table.oid)));
+        let looks: Vec<_> = tables.map(|table| self.rows(table)).collect();
+        let rows: Vec<Row> = futures::stream::iter(looks).buffered(INVENTORIES_MAX).concat().await;
+        batch(columns_of(Self::NAME).unwrap_or_default(), &rows)
+    }
+
+    async fn rows(&self, table: &Object) -> Vec<Row> {
+        let Some(schema) = self.current.schema(&table.schema) else { return Vec::new() };
+        let Ok(Some(provider)) = schema.table(&table.name).await else { return Vec::new() };
+        let row = |(index, field): (usize, &Arc<Field>)| -> Row {
+            let oid = type_oid(field);
+            let length = TYPES.iter().find(|(known, ..)| *known == oid).map_or(-1, |(_, _, _, length, ..)| *length);
+            vec![
+                ("attrelid", Cell::Oid(table.oid)),
+                ("attname", word(field.name())),
+                ("atttypid", Cell::Oid(oid)),
+                ("attlen", Cell::Number(length.into())),
+                ("attnum", Cell::Number(i64::try_from(index + 1).unwrap_or(i64::MAX))),
+                ("atttypmod", Cell::Number(-1)),
+                ("attnotnull", Cell::Bool(!field.is_nullable())),
+                ("attidentity", word("")),
+                ("attgenerated", word("")),
+                ("attstorage", word("p")),
+                ("attislocal", Cell::Bool(true)),
+            ]
+        };
+        provider.schema().fields().iter().enumerate().map(row).collect()
+    }
+}
+
+#[async_trait]
+impl TableProvider for Attributes {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let pushed = filters.iter().map(|filter| match tables_of(filter) {
+            Some(_) => TableProviderFilterPushDown::Inexact,
+            None => TableProviderFilterPushDown::Unsupported,
+        });
+        Ok(pushed.collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let wanted = filters.iter().filter_map(tables_of).reduce(|one, other| one.into_iter().filter(|oid| other.contains(oid)).collect());
+        let rows = self.batch(wanted.as_deref()).await?;
+        MemTable::try_new(self.schema(), vec![vec![rows]])?.scan(state, projection, &[], limit).await
+    }
+}
+
+/// The tables that a filter on `attrelid` lets through, if it is one.
+fn tables_of(filter: &Expr) -> Option<Vec<u32>> {
+    fn is_table(expr: &Expr) -> bool {
+        match expr {
+            Expr::Column(column) => column.name == "attrelid",
+            Expr::Cast(cast) => is_table(&cast.expr),
+            _ => false,
         }
-        rows
+    }
+    let number = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => value.to_string().parse().ok(),
+        _ => None,
+    };
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+            Operator::Eq if is_table(left) => Some(vec![number(right)?]),
+            Operator::Eq if is_table(right) => Some(vec![number(left)?]),
+            Operator::Or => Some([tables_of(left)?, tables_of(right)?].concat()),
+            _ => None,
+        },
+        Expr::InList(list) if !list.negated && is_table(&list.expr) => list.list.iter().map(number).collect(),
+        _ => None,
     }
 }
 
@@ -434,7 +509,11 @@ impl SchemaProvider for PgSchema {
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         let Some(columns) = columns_of(name) else { return Ok(None) };
-        let batch = batch(columns, &self.rows(name).await)?;
+        if name == Attributes::NAME {
+            let (objects, current) = (Arc::clone(&self.objects), Arc::clone(&self.current));
+            return Ok(Some(Arc::new(Attributes { objects, current, schema: Arc::new(schema_of(columns)) })));
+        }
+        let batch = batch(columns, &self.rows(name))?;
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
