@@ -90,10 +90,11 @@ mod tests {
     use datafusion::sql::parser::DFParser;
 
     use super::*;
+    use crate::transform::depth::on_large_stack;
 
     fn check(text: &str) -> Result<()> {
         check_text(text)?;
-        check_statement(&DFParser::parse_sql(text).unwrap()[0])
+        on_large_stack(|| check_statement(&DFParser::parse_sql(text).unwrap()[0])).unwrap_or_else(|_| panic!("{text}"))
     }
 
     #[test]
