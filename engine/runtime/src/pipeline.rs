@@ -199,11 +199,16 @@ impl Run<'_> {
         Ok(Opened { machine, log, writers, segments, memory, goal: self.goal.clone() })
     }
 
-    /// Opens the change log on disk at what was decided. Where it does not hold that, it begins anew, and the source tells again.
+    /// Opens the change log on disk at what was decided. Where it does not hold that, it begins anew, and the source tells again; but not by
+    /// itself where the source may have forgotten it.
     async fn open_segments(&self, machine: &mut Checkpoint) -> Result<Option<SegmentLog>> {
         let Some(change_log) = &self.spec.change_log else { return Ok(None) };
         let (options, mark) = (change_log.segments.clone(), machine.logged().map(|mark| mark.position));
-        let segments = blocking(move || SegmentLog::open(options, mark)).await?;
+        let open = match change_log.acknowledge {
+            Acknowledge::Destination => SegmentLog::open,
+            Acknowledge::Log => SegmentLog::open_only_copy,
+        };
+        let segments = blocking(move || open(options, mark)).await?;
         if let Some(mark) = mark
             && segments.mark().is_none()
         {

@@ -229,8 +229,13 @@ impl Loaded {
         destination: &Destination,
         references: &References,
     ) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
+        let (rules, context) = self.destination_rules(stream, destination, references)?;
         if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
+    }
+
+    fn destination_rules(&self, stream: &Stream, destination: &Destination, references: &References) -> Result<(Vec<SqlRule>, SqlContext)> {
+        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
+        Ok((rules, SqlContext { behind_sql: !stream.transforms.is_empty(), ..context }))
     }
 
     fn sql_rules(
@@ -260,7 +265,7 @@ impl Loaded {
         };
         let functions = mask_functions(&self.mask_keys()?);
         let (references, known) = (references.clone(), known.to_vec());
-        let context = SqlContext { functions, references, known, bad_value: bad_value(stream) };
+        let context = SqlContext { functions, references, known, bad_value: bad_value(stream), behind_sql: false };
         Ok((transforms.iter().map(rule).collect(), context))
     }
 
@@ -331,7 +336,7 @@ impl Loaded {
         if destination.transforms.is_empty() {
             return Ok(logweir_runtime::no_transforms());
         }
-        let (rules, context) = self.sql_rules(stream, &destination.transforms, &extra.references, &[])?;
+        let (rules, context) = self.destination_rules(stream, destination, &extra.references)?;
         let transforms: TransformFactory =
             Arc::new(move || Ok(vec![Box::new(sql_transform(rules.clone(), context.clone())?) as Box<dyn Transform>]));
         transforms()?;

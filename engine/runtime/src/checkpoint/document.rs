@@ -138,22 +138,10 @@ pub(super) fn recalled<'a>(
     for (name, mut versions) in versions {
         versions.sort_by_key(|relation| std::cmp::Reverse(relation.version()));
         let Some((newest, older)) = versions.split_first() else { continue };
-        let mut columns = newest.columns().to_vec();
         let earlier = older.iter().flat_map(|relation| relation.columns()).chain(gone.get(name).into_iter().copied().flatten());
-        for column in earlier {
-            if !has_column(&columns, column.name()) {
-                columns.push(column.clone());
-            }
-        }
-        let key = if newest.key_declared() { newest.key().to_vec() } else { Vec::new() };
-        recalled.push(Arc::new(newest.with_columns(columns, key)));
+        recalled.push(Arc::new(newest.with_gone_columns(earlier)));
     }
     recalled
-}
-
-/// Names of columns are compared as most sources do.
-pub(super) fn has_column(columns: &[Column], name: &str) -> bool {
-    columns.iter().any(|column| column.name().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use logweir_core::{Column, Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
 
-use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint, has_column, recalled};
+use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint, recalled};
 
 /// Where the change log is, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -458,7 +458,7 @@ impl Checkpoint {
         for version in gone {
             let Some(relation) = self.relations.remove(&version) else { continue };
             let columns = self.gone.remove(&version.0).unwrap_or_default();
-            let left = |column: &&Column| !has_column(relation.columns(), column.name());
+            let left = |column: &&Column| !relation.has_column(column.name());
             let columns = columns.iter().filter(left).chain(relation.columns()).cloned().collect();
             self.gone.insert(version.0, columns);
         }
@@ -466,7 +466,7 @@ impl Checkpoint {
         for (name, columns) in &mut self.gone {
             let there = self.relations.range((name.clone(), 0)..=(name.clone(), u32::MAX)).map(|(_, relation)| relation);
             let there: Vec<&Arc<Relation>> = there.collect();
-            columns.retain(|column| !there.iter().any(|relation| has_column(relation.columns(), column.name())));
+            columns.retain(|column| !there.iter().any(|relation| relation.has_column(column.name())));
         }
         self.gone.retain(|_, columns| !columns.is_empty());
     }

@@ -217,8 +217,9 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
             Err(error) => return Err(error),
         };
         if !held {
+            let stops = log.acknowledge == Acknowledge::Log && !SegmentCursor::at(&directory, 0).is_empty()?;
             findings.push(Finding {
-                severity: Severity::Warning,
+                severity: if stops { Severity::Error } else { Severity::Warning },
                 code: "change_log_lost",
                 message: format!("the change log in {} does not hold what the checkpoint says", directory.display()),
                 remedy: "bring the directory back if it was moved; without it the stream reads again from its source, where the slowest \

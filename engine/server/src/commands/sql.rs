@@ -138,6 +138,11 @@ async fn write(mut result: QueryResult, format: SqlFormat, mut output: impl Writ
             done(writeln!(output, "{text}").map_err(ArrowError::from))?;
         }
         SqlFormat::Csv => {
+            let nested = result.schema.fields().iter().filter(|field| field.data_type().is_nested()).map(|field| field.name().as_str());
+            let nested: Vec<&str> = nested.collect();
+            if !nested.is_empty() {
+                return Err(unfit().context("columns", nested.join(", ")));
+            }
             let mut header = true;
             let empty = arrow::array::RecordBatch::new_empty(Arc::clone(&result.schema));
             while let Some(batch) = result.batches.next().await {
@@ -192,8 +197,10 @@ fn failed(error: &ArrowError) -> Error {
     // Only its kind of trouble: the text of an Arrow error may quote a value.
     match error {
         ArrowError::IoError(_, error) => Error::transient("could not write the result").source(io::Error::from(error.kind())),
-        _ => {
-            Error::data("the result has a type that this format cannot hold").remedy("choose another --format, or cast the column to text")
-        }
+        _ => unfit(),
     }
+}
+
+fn unfit() -> Error {
+    Error::data("the result has a type that this format cannot hold").remedy("choose another --format, or cast the column to text")
 }
