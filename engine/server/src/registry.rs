@@ -98,6 +98,11 @@ impl Loaded {
 
     /// The sink of a stream's destination.
     pub(crate) fn sink(&self, stream: &str, destination: &Destination) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(FilesSink::new(self.files_options(stream, destination)?)?))
+    }
+
+    /// Where and how a stream's destination has its files.
+    pub(crate) fn files_options(&self, stream: &str, destination: &Destination) -> Result<FilesOptions> {
         match self.profile(&destination.profile)? {
             Profile::Files(files) => {
                 let mut options = FilesOptions::new(parse_url(&files.url)?, stream);
@@ -105,7 +110,7 @@ impl Loaded {
                 options.path = destination.path.clone();
                 options.rotate_interval = destination.rotate.interval.0;
                 options.rotate_bytes = destination.rotate.size.0;
-                Ok(Arc::new(FilesSink::new(options)?))
+                Ok(options)
             }
             other => {
                 Err(Error::config("the profile is no destination").context("profile", &destination.profile).context("kind", other.kind()))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use logweir_core::{Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
+use logweir_files::free_bytes;
 use logweir_runtime::Acknowledge;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_runtime::checkpoint::CheckpointDocument;
@@ -18,7 +19,7 @@ use crate::failure::{Failure, WORK_FAILED};
 use crate::landed;
 use crate::references;
 use crate::registry::table_filter;
-use crate::text::print;
+use crate::text::{bytes, print};
 
 /// A finding, and where it was made.
 #[derive(Debug, Serialize)]
@@ -199,6 +200,22 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
         return Ok(findings);
     };
     probe(&log.segments.directory, "change_log.dir")?;
+    let there = log.segments.directory.ancestors().find(|folder| folder.is_dir());
+    let held = SegmentCursor::bytes(&log.segments.directory)?;
+    if let Some(free) = there.and_then(free_bytes)
+        && free.saturating_add(held) < log.segments.retain_bytes
+    {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "change_log_disk_space",
+            message: format!(
+                "the change log may grow to {}, and where it lies {} are free: a full disk holds up the stream",
+                bytes(log.segments.retain_bytes),
+                bytes(free)
+            ),
+            remedy: "free some space, or let it keep less: change_log: { retain: { size: … } }".to_owned(),
+        });
+    }
     if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_none() {
         findings.push(Finding {
             severity: Severity::Warning,

@@ -119,12 +119,7 @@ fn prefix(
     table: &RelationName,
     destination: &Destination,
 ) -> Result<object_store::path::Path> {
-    /// 2021-12-31T23:00:00Z, which shares no year, month, day or hour with the beginning of time.
-    const OTHER_TIME: i64 = 1_640_991_600_000_000;
-    let template = PathTemplate::parse(&destination.path)?;
-    let (one, other) = (template.folder(stream, table, 0)?, template.folder(stream, table, OTHER_TIME)?);
-    let common: Vec<&str> = one.split('/').zip(other.split('/')).take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
-    let folder = common.join("/");
+    let folder = PathTemplate::parse(&destination.path)?.common_folder(stream, table)?;
     let path = if root.as_ref().is_empty() { folder } else { format!("{root}/{folder}") };
     object_store::path::Path::parse(path.trim_end_matches('/'))
         .map_err(|error| Error::config("the table's directory cannot be named in the store").context("table", table).source(error))

@@ -32,6 +32,7 @@ pub(crate) use profiles::{Arrays, Mysql, MysqlFiles, MysqlTlsMode, OptionValue, 
 pub(crate) use schema::published as published_schema;
 pub(crate) use secret::Secret;
 use tree::Node;
+pub(crate) use units::Span;
 
 /// A configuration that has no mistakes, and where it came from.
 #[derive(Debug)]
