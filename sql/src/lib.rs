@@ -15,7 +15,7 @@ mod transform;
 mod udf;
 
 pub use display::printable;
-pub use mask::{ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
+pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{LandedTable, QueryEngine, QueryResult, Tail, TailBatch, TailSpan};
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,

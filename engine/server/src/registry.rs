@@ -24,6 +24,7 @@ use logweir_sql::{
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::config::{
@@ -326,6 +327,7 @@ impl Loaded {
             tables: table_filter(stream),
             before_images,
             transforms,
+            rules: self.rules(name, stream)?,
             destinations,
             change_log: self.change_log(name)?,
             state: self.state(name)?,
@@ -334,6 +336,18 @@ impl Loaded {
             until_caught_up,
             seed: rand::random(),
         })
+    }
+
+    /// Stands for all that decides what becomes of a change before it is kept: which tables and columns, masks, functions, transforms.
+    fn rules(&self, name: &str, stream: &Stream) -> Result<String> {
+        let mut digest = Sha256::new();
+        digest.update(self.rules_text(name));
+        for udf in self.udf_rules(stream)? {
+            digest.update(udf.script.len().to_le_bytes());
+            digest.update(udf.script);
+        }
+        let digest = digest.finalize();
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// What happens to changes on their way from the change log to a destination.

@@ -237,6 +237,16 @@ impl SqlTransform {
                 ]);
             }
             sources.insert(name.clone(), rule);
+            if let (Some(planned), Some(other)) = (planned.get(number), sources.keys().find(|source| *source != name))
+                && !planned.plan.tells_tables_apart()
+            {
+                let target = target.name();
+                warnings.push(
+                    Fault::new(format!("{name} and {other} both go to {target}, and nothing in its key says which: rows of the same key are one row there"))
+                        .help("select a column that is another constant for each (_metadata_source['schema'] AS shop, say), and name it in `key` beside the table's key")
+                        .problem(planned.rule),
+                );
+            }
         }
         if ruled && self.bad_value == BadValue::Quarantine {
             targets.push(Arc::clone(quarantine::relation()));

@@ -43,6 +43,7 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Its metadata is that of the file, too.
     pub(super) fn schema(&self) -> &SchemaRef {
         self.metadata.schema()
     }
@@ -58,7 +59,7 @@ impl Input {
 
     /// Whether both hold rows of the same version of the same table.
     pub(super) fn is_version_of(&self, other: &Input) -> bool {
-        self.pairs == other.pairs && self.schema() == other.schema()
+        self.pairs == other.pairs && self.schema().fields() == other.schema().fields()
     }
 }
 

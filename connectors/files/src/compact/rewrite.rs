@@ -1,11 +1,13 @@
 //! Copies the rows that stand into new files.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
+use arrow_schema::Schema;
 use futures::TryStreamExt;
 use logweir_core::{Error, LogPosition, Result};
 use parquet::arrow::arrow_reader::RowSelection;
@@ -136,7 +138,8 @@ impl Compaction {
         run.number += 1;
         let path = if like.folder.is_empty() { name } else { format!("{}/{name}", like.folder) };
         let properties = properties(like, self.options.compression_level).map_err(|error| failed(error, &like.path))?;
-        let writer = ArrowWriter::try_new(Vec::new(), like.schema().clone(), Some(properties));
+        let schema = Arc::new(Schema::new(like.schema().fields().clone()));
+        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties));
         let mut writer = writer.map_err(|error| failed(error, &like.path))?;
         let own = ("logweir.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         for (name, value) in like.pairs.clone().into_iter().chain([own]) {

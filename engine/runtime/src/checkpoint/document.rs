@@ -45,6 +45,9 @@ pub struct GoneColumns {
 pub struct LogCheckpoint {
     /// Everything at or before it is durable in the log, and what lies behind it there does not count.
     pub mark: LogMark,
+    /// By which rules its changes were made: [`StreamSpec::rules`](crate::StreamSpec::rules). An older version did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
 }
 
 /// How far one destination is.

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
+use logweir_core::{Column, Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
 use logweir_files::free_bytes;
 use logweir_runtime::Acknowledge;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{References, SqlProblem, SqlTransform};
+use logweir_sql::{MASK, References, SqlProblem, SqlTransform};
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
@@ -286,6 +286,7 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
             Err(error) => findings.push(unreachable(&error)),
         }
     }
+    findings.extend(masked.iter().filter_map(|relation| merged_by_masks(relation)));
     let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
         severity: Severity::Warning,
         code: "mask_matches_nothing",
@@ -294,6 +295,28 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
     });
     findings.extend(unmatched);
     Ok((masked, findings))
+}
+
+/// A table without a key of which masks may make different rows equal.
+fn merged_by_masks(relation: &Relation) -> Option<Finding> {
+    if relation.key_declared() {
+        return None;
+    }
+    let merges = |column: &&Column| {
+        let mask = column.field.metadata().get(MASK);
+        mask.is_some_and(|mask| !matches!(mask.as_str(), "hash" | "tokenize" | "keep"))
+    };
+    let columns: Vec<&str> = relation.columns().iter().filter(merges).map(Column::name).collect();
+    (!columns.is_empty()).then(|| Finding {
+        severity: Severity::Warning,
+        code: "mask_merges_rows",
+        message: format!(
+            "{} has no key, so all its columns are one, and masks may make rows equal by {}: their current state cannot tell them apart; its changes are complete",
+            relation.name(),
+            columns.join(", ")
+        ),
+        remedy: "give the table a primary key, or mask with hash or tokenize, which keep values apart".to_owned(),
+    })
 }
 
 /// The tables as the functions leave them, and what is wrong with these.

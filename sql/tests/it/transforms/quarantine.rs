@@ -103,7 +103,7 @@ fn failing_udf() -> Box<dyn Transform> {
 #[test]
 fn what_sql_hides_is_not_in_what_a_udf_sets_aside() {
     let behind = |rules| set_aside(vec![failing_udf(), Box::new(transform(rules, context()))]);
-    let kept = "INSERT NULL | shop | customers | mask.js process | the function threw an Error at line 1 | {\"id\":1} @1\n";
+    let kept = "INSERT NULL | shop | customers | mask.js process | the function threw an error at line 1 | {\"id\":1} @1\n";
     let hidden = &kept.replace("{\"id\":1}", "{}");
     assert_eq!(behind(vec![SqlRule::new(Pattern::new("shop.orders"), "SELECT id FROM orders")]), kept);
     assert_eq!(behind(vec![rule("SELECT id, name FROM customers")]), kept);
