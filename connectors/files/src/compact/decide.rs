@@ -1,9 +1,12 @@
 //! Which rows stand: keys and places are read, and nothing else.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
+use arrow_schema::DataType;
 use futures::TryStreamExt;
 use logweir_core::merge::{KeyedChanges, LatestPerKey, Share};
 use logweir_core::{ChangeType, Error, LogPosition, Result};
@@ -30,6 +33,7 @@ type Place = (i64, [u8; LogPosition::LEN]);
 struct Rows {
     key: Vec<ArrayRef>,
     places: Vec<Place>,
+    sequences: ArrayRef,
     deleted: BooleanBuffer,
     truncates: BooleanBuffer,
     /// The log left values out of them.
@@ -49,6 +53,8 @@ impl Compaction {
         kept.append_n(rows, false);
         for share in Share::all(depth) {
             let mut merge = LatestPerKey::<Place>::of_share(&key.types, share)?;
+            // Those that leave values out all stay, each once: by its position, which no two changes have.
+            let mut partials = LatestPerKey::<Place>::of_share(&[DataType::Utf8], share)?;
             let mut number = 0;
             let (mut partial, mut rekeys) = (false, false);
             for input in inputs {
@@ -58,8 +64,7 @@ impl Compaction {
                     let rows = Rows::new(&batch, key)?;
                     partial |= rows.partial.count_set_bits() > 0;
                     rekeys |= rows.rekeys;
-                    rows.push(&mut merge, number)?;
-                    rows.partial.set_indices().for_each(|row| kept.set_bit(number + row, true));
+                    rows.push(&mut merge, &mut partials, number)?;
                     number += batch.num_rows();
                     read += batch.num_rows();
                 }
@@ -71,7 +76,7 @@ impl Compaction {
                 // What the log left out of the row under its new key is in the row under the old one.
                 return Ok(Err("its keys change, and the log leaves values out"));
             }
-            merge.standing().for_each(|row| kept.set_bit(row as usize, true));
+            merge.standing().chain(partials.standing()).for_each(|row| kept.set_bit(row as usize, true));
         }
         let kept = kept.finish();
         let mut from = 0;
@@ -127,11 +132,12 @@ impl Rows {
         let left_out = BooleanBuffer::collect_bool(rows, |row| unchanged.is_valid(row));
         let partial = &(&left_out & &!&deleted) & &!&truncates;
         let rekeys = is(ChangeType::UpdateDelete).count_set_bits() > 0;
-        Ok(Rows { key: keys, places, deleted, truncates, partial, rekeys })
+        let sequences = Arc::clone(own(FormColumn::Sequence)?);
+        Ok(Rows { key: keys, places, sequences, deleted, truncates, partial, rekeys })
     }
 
-    /// Takes them into account: all but those that leave values out. `number` is that of the first.
-    fn push(&self, merge: &mut LatestPerKey<Place>, number: usize) -> Result<()> {
+    /// Takes them into account, those that leave values out in `partials`. `number` is that of the first.
+    fn push(&self, merge: &mut LatestPerKey<Place>, partials: &mut LatestPerKey<Place>, number: usize) -> Result<()> {
         for row in self.truncates.set_indices() {
             merge.truncate(self.places[row], (number + row) as u64);
         }
@@ -144,6 +150,10 @@ impl Rows {
                 places: &self.places[from..to],
                 first_row: (number + from) as u64,
             })?;
+        }
+        for (from, to) in self.partial.set_slices() {
+            let (key, places) = ([self.sequences.slice(from, to - from)], &self.places[from..to]);
+            partials.push(KeyedChanges { key: &key, deleted: None, places, first_row: (number + from) as u64 })?;
         }
         Ok(())
     }

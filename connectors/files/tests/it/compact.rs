@@ -216,6 +216,7 @@ async fn the_state_stays_what_it_is() {
         let found = rows(&files);
         assert_eq!(state(&found), expected, "seed {seed}");
         assert!(from.files >= to.files && to.files <= files.len() && to.rows <= found.len() as u64, "seed {seed}");
+        assert!(found.windows(2).all(|pair| pair[0] != pair[1]), "seed {seed}: no change is there twice");
         if !left_out {
             assert_eq!(found.len(), expected.len(), "seed {seed}: a row for each key");
         }
