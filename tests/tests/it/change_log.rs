@@ -31,13 +31,13 @@ fn rows_landed(engine: &Engine, destination: &str) -> u64 {
 }
 
 /// Changes tables, at a pace that a test build keeps up with, until told to stop.
-struct Work {
+pub(crate) struct Work {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Work {
-    async fn begin(server: &DatabaseServer, seed: u64) -> Self {
+    pub(crate) async fn begin(server: &DatabaseServer, seed: u64) -> Self {
         let mut connection = server.connect().await;
         let mut workload = Workload::new(seed, WorkloadOptions { truncates: true, columns: true });
         workload.create(&mut connection).await;
@@ -52,7 +52,7 @@ impl Work {
         Work { stop, task }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.store(true, Ordering::SeqCst);
         self.task.await.unwrap();
     }

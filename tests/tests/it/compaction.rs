@@ -1,33 +1,22 @@
 //! `logweir compact` beside a stream that runs and is killed: the state stays what the source has.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use logweir_tests::engine::Engine;
 use logweir_tests::oracle::{Lake, assert_equal};
 use logweir_tests::servers::{DatabaseServer, MotoServer};
-use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
+use logweir_tests::workload::{SCHEMA, TABLES};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
+use crate::change_log::Work;
 use crate::kill::{quick_checkpoints, seed, staged_files};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 async fn compacted_again_and_again(server: &DatabaseServer, engine: &Engine, seed: u64, rounds: usize) {
-    let mut connection = server.connect().await;
-    let mut workload = Workload::new(seed, WorkloadOptions { truncates: true, columns: true });
-    workload.create(&mut connection).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let work = tokio::spawn(async move {
-        while !stopped.load(Ordering::SeqCst) {
-            workload.run(&mut connection, 1).await;
-            tokio::time::sleep(Duration::from_millis(15)).await;
-        }
-    });
+    let work = Work::begin(server, seed).await;
     let mut rng = StdRng::seed_from_u64(seed);
     let (mut whole, mut replaced) = (0, 0);
     for _ in 0..rounds {
@@ -50,8 +39,7 @@ async fn compacted_again_and_again(server: &DatabaseServer, engine: &Engine, see
             assert_eq!(running.terminate(A_MINUTE).code, Some(0));
         }
     }
-    stop.store(true, Ordering::SeqCst);
-    work.await.unwrap();
+    work.end().await;
     assert!(replaced > 0, "nothing was ever compacted in {whole} rounds");
     engine.catch_up();
     let finished = engine.run(&["compact"], A_MINUTE);
