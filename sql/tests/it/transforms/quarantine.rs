@@ -47,7 +47,7 @@ fn the_row_is_kept_with_the_reason() {
     let rows = "insert 1 | a | 0\n update 1 | ~ | 2\n insert 2 | b | 5";
     let two = vec![
         rule("SELECT id, name || age AS x, 10 / age AS y FROM customers WHERE 10 / age > 1"),
-        super::SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id, 1 / age AS z FROM customers") },
+        SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id, 1 / age AS z FROM customers") },
     ];
     expect![[r#"
         logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
