@@ -15,7 +15,7 @@ mod transform;
 mod udf;
 
 pub use display::printable;
-pub use mask::{ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
+pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{
     ClientSession, LandedTable, PreparedQuery, QueryEngine, QueryResult, Tail, TailBatch, TailSpan, item_oid, sqlstate, type_oid,
 };

@@ -83,6 +83,7 @@ async fn land(source: Arc<dyn Source>, memory_bytes: usize) -> Result<u64> {
     let lake = Url::from_directory_path(directory.path().join("lake")).map_err(|()| "the directory has no URL")?;
     let sink = FilesSink::new(FilesOptions::new(lake, "land"))?;
     let spec = StreamSpec {
+        rules: String::new(),
         name: "land".to_owned(),
         source,
         tables: TableFilter::all(),

@@ -138,6 +138,15 @@ impl PathTemplate {
         Ok(folder)
     }
 
+    /// The folder below which all files of a relation lie, whatever their time: the leading part of [`folder`](Self::folder) that no time is in.
+    pub fn common_folder(&self, stream: &str, relation: &RelationName) -> Result<String> {
+        /// 2021-12-31T23:00:00Z, which shares no year, month, day or hour with the beginning of time.
+        const OTHER_TIME: i64 = 1_640_991_600_000_000;
+        let (one, other) = (self.folder(stream, relation, 0)?, self.folder(stream, relation, OTHER_TIME)?);
+        let common: Vec<&str> = one.split('/').zip(other.split('/')).take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
+        Ok(common.join("/"))
+    }
+
     /// The period around `timestamp`.
     pub fn period(&self, timestamp: i64) -> Result<Period> {
         let date = |time: NaiveDateTime, month: u32, day: u32| NaiveDate::from_ymd_opt(time.year(), month, day);

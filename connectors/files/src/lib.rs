@@ -6,6 +6,7 @@
 //!
 //! What a reader may rely on (the layout of a file, its name, its footer) is described in [`mod@form`] and [`mod@layout`].
 
+pub mod compact;
 mod encode;
 mod error;
 pub mod form;
@@ -18,5 +19,5 @@ mod store;
 mod writer;
 
 pub use options::FilesOptions;
-pub use sink::FilesSink;
+pub use sink::{FilesSink, free_bytes};
 pub use store::open_store;

@@ -139,14 +139,16 @@ fn check_folder(root: &FilePath, name: &str, wanted: u64) -> Result<Vec<Finding>
     Ok(findings)
 }
 
+/// Bytes that a disk has free for us below an existing folder; `None` where that cannot be told.
 #[cfg(unix)]
-fn free_bytes(folder: &FilePath) -> Option<u64> {
+pub fn free_bytes(folder: &FilePath) -> Option<u64> {
     let found = rustix::fs::statvfs(folder).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// Bytes that a disk has free for us below an existing folder; `None` where that cannot be told.
 #[cfg(not(unix))]
-fn free_bytes(_: &FilePath) -> Option<u64> {
+pub fn free_bytes(_: &FilePath) -> Option<u64> {
     None
 }
 

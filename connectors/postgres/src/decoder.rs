@@ -24,6 +24,9 @@ use crate::types::{ColumnType, Oid, TypeCatalog, TypeInfo, TypeKind, TypeOptions
 /// Versions that a table's shape may have over the life of a stream.
 const VERSIONS_MAX: u32 = 1_000_000;
 
+/// The first OID that is not of the server itself (`FirstNormalObjectId`): types below keep their names.
+const FIRST_OWN_TYPE: Oid = 16_384;
+
 /// The position of a mark: everything that committed before `lsn` lies before it, everything else behind it.
 pub(crate) fn mark_position(incarnation: Incarnation, lsn: Lsn) -> LogPosition {
     LogPosition::new(incarnation, 0, lsn.0.saturating_sub(1), 0, false)
@@ -645,7 +648,11 @@ impl PgoutputDecoder {
                 targets.push(Target { column: None, key: false, binary: true });
                 continue;
             }
-            let column_type = self.types.column_type(column.type_oid, column.typmod, self.options.types);
+            let column_type = self.types.column_type(column.type_oid, column.typmod, self.options.types).also_called(self.former_names(
+                column.type_oid,
+                column.typmod,
+                before.as_deref(),
+            ));
             let index = columns.len();
             if in_key {
                 keys.push(index);
@@ -667,6 +674,23 @@ impl PgoutputDecoder {
         let versions = self.versions.entry(name.clone()).or_default();
         let relation = versions.of(name, columns, keys, since).context("relation", name)?;
         Ok((relation, types, targets))
+    }
+
+    /// What a type was called by before its present name: by the log, whose changes may be older than that, and in the version before. A mask
+    /// that knows it by such a name holds on.
+    fn former_names(&self, oid: Oid, typmod: i32, before: Option<&Relation>) -> Vec<String> {
+        if oid < FIRST_OWN_TYPE {
+            return Vec::new();
+        }
+        let told = self.type_names.get(&oid).map(|(schema, name)| self.types.names_of_its_time(oid, schema, name));
+        let mut names = told.unwrap_or_default();
+        for (of, with, _, column_type) in before.iter().flat_map(|before| before.columns()).filter_map(carried::column_type_of) {
+            if (of, with) == (oid, typmod) {
+                names.push(column_type.source_type().to_owned());
+                names.extend(column_type.may_be().iter().cloned());
+            }
+        }
+        names
     }
 
     /// Makes a version known before its first change; true if the table is another one under the same name.

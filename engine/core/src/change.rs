@@ -137,6 +137,18 @@ impl ChangeBatch {
         self.records.num_rows()
     }
 
+    /// The same batch once more: it shares arrays and memory.
+    pub fn share(&self) -> Self {
+        ChangeBatch {
+            relation: Arc::clone(&self.relation),
+            records: self.records.clone(),
+            unchanged: self.unchanged.clone(),
+            before: self.before.clone(),
+            last: self.last,
+            memory: Arc::clone(&self.memory),
+        }
+    }
+
     /// A metadata column.
     pub fn metadata(&self, column: MetadataColumn) -> &ArrayRef {
         self.records.column(self.relation.columns().len() + column as usize)

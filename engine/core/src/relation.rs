@@ -159,6 +159,25 @@ impl Relation {
         &self.data.columns
     }
 
+    /// True if it has a column of this name, whatever the case of its letters: as most sources compare names.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.columns().iter().any(|column| column.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The relation with those of `earlier` at its end that it does not have: of each name the first. Its key stays.
+    pub fn with_gone_columns<'a>(&self, earlier: impl IntoIterator<Item = &'a Column>) -> Self {
+        let mut with_gone = self.data.clone();
+        for column in earlier {
+            if !with_gone.columns.iter().any(|known| known.name().eq_ignore_ascii_case(column.name())) {
+                with_gone.columns.push(column.clone());
+            }
+        }
+        if !with_gone.key_declared {
+            with_gone.key = (0..with_gone.columns.len()).collect();
+        }
+        with_gone.into()
+    }
+
     /// The columns that identify a row, by index, in the key's order. Never empty unless there are no columns.
     pub fn key(&self) -> &[usize] {
         &self.data.key

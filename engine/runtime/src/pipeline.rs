@@ -199,11 +199,31 @@ impl Run<'_> {
         Ok(Opened { machine, log, writers, segments, memory, goal: self.goal.clone() })
     }
 
-    /// Opens the change log on disk at what was decided. Where it does not hold that, it begins anew, and the source tells again.
+    /// Opens the change log on disk at what was decided. Where it does not hold that, it begins anew, and the source tells again; but not by
+    /// itself where the source may have forgotten it.
     async fn open_segments(&self, machine: &mut Checkpoint) -> Result<Option<SegmentLog>> {
         let Some(change_log) = &self.spec.change_log else { return Ok(None) };
-        let (options, mark) = (change_log.segments.clone(), machine.logged().map(|mark| mark.position));
-        let segments = blocking(move || SegmentLog::open(options, mark)).await?;
+        let (options, mut mark) = (change_log.segments.clone(), machine.logged().map(|mark| mark.position));
+        let for_source = change_log.acknowledge == Acknowledge::Log;
+        if mark.is_some() && machine.log_rules().is_some_and(|rules| rules != self.spec.rules) {
+            if for_source && !machine.all_have_passed_the_log() {
+                return Err(Error::config("the rules have changed, and a destination still needs changes that were made by the old ones")
+                    .remedy(
+                        "the change log holds changes as the masks, functions, transforms and tables of before made them, and with `acknowledge: log` the \
+                         source may have forgotten them. Run with the old ones until every destination has caught up (logweir status), then with the new",
+                    ));
+            }
+            tracing::warn!(
+                stream = self.spec.name,
+                "masks, functions, transforms or tables have changed: the change log, which holds changes as the old rules made them, begins anew \
+                 where the slowest destination is"
+            );
+            machine.log_is_lost();
+            mark = None;
+        }
+        machine.set_log_rules(&self.spec.rules);
+        let open = if for_source { SegmentLog::open_only_copy } else { SegmentLog::open };
+        let segments = blocking(move || open(options, mark)).await?;
         if let Some(mark) = mark
             && segments.mark().is_none()
         {

@@ -67,6 +67,9 @@ pub struct StreamSpec {
     pub before_images: Vec<Pattern>,
     /// What happens to changes before they go anywhere.
     pub transforms: TransformFactory,
+    /// Says which changes are followed and what happens to them: another text for other rules. What the change log holds was made by the rules of
+    /// then, and must not land by others.
+    pub rules: String,
     /// Where they land; at least one.
     pub destinations: Vec<Destination>,
     /// Where changes are kept on their way; `None`: in memory only.

@@ -122,6 +122,26 @@ pub(crate) enum Command {
         #[arg(long)]
         again: bool,
     },
+    /// Replace files of changes by files of what stands: of each key the newest change
+    ///
+    /// The current state of every table stays what it is, for every reader; what goes is the history of the files that are replaced. Works
+    /// whether or not the stream runs. Changes that are on their way or were just landed are left for the next time.
+    Compact {
+        /// The configuration file; `-` reads standard input
+        config: String,
+        /// This stream only
+        #[arg(long, value_name = "NAME")]
+        stream: Option<String>,
+        /// This destination only
+        #[arg(long, value_name = "NAME")]
+        destination: Option<String>,
+        /// The tables that fit this pattern only: shop.*
+        #[arg(long, value_name = "SCHEMA.TABLE")]
+        table: Option<String>,
+        /// Keep every change that was committed in this time: 7d
+        #[arg(long, value_name = "SPAN")]
+        keep: Option<String>,
+    },
     /// Drop what logweir made at the source for a stream: its replication slot and publication
     ///
     /// Only PostgreSQL sources have something to drop. A slot that nobody reads keeps log at its server until the disk is full,

@@ -50,7 +50,14 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocu
     match loaded.mask(stream)? {
         Some(mut mask) => {
             for source in sources {
-                masked.extend(mask.output(source)?);
+                match mask.output(source) {
+                    Ok(outputs) => masked.extend(outputs),
+                    // Nothing of this version was landed.
+                    Err(error) => {
+                        let (version, problem) = (source.version(), error.message());
+                        tracing::debug!(table = %source.name(), version, problem, "a mask refuses a version of a table");
+                    }
+                }
             }
         }
         None => masked.extend(sources.iter().map(Arc::clone)),

@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod compaction;
 mod config;
 mod failure;
 mod http;

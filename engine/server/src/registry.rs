@@ -24,6 +24,7 @@ use logweir_sql::{
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::config::{
@@ -98,6 +99,11 @@ impl Loaded {
 
     /// The sink of a stream's destination.
     pub(crate) fn sink(&self, stream: &str, destination: &Destination) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(FilesSink::new(self.files_options(stream, destination)?)?))
+    }
+
+    /// Where and how a stream's destination has its files.
+    pub(crate) fn files_options(&self, stream: &str, destination: &Destination) -> Result<FilesOptions> {
         match self.profile(&destination.profile)? {
             Profile::Files(files) => {
                 let mut options = FilesOptions::new(parse_url(&files.url)?, stream);
@@ -105,7 +111,7 @@ impl Loaded {
                 options.path = destination.path.clone();
                 options.rotate_interval = destination.rotate.interval.0;
                 options.rotate_bytes = destination.rotate.size.0;
-                Ok(Arc::new(FilesSink::new(options)?))
+                Ok(options)
             }
             other => {
                 Err(Error::config("the profile is no destination").context("profile", &destination.profile).context("kind", other.kind()))
@@ -229,8 +235,13 @@ impl Loaded {
         destination: &Destination,
         references: &References,
     ) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
+        let (rules, context) = self.destination_rules(stream, destination, references)?;
         if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
+    }
+
+    fn destination_rules(&self, stream: &Stream, destination: &Destination, references: &References) -> Result<(Vec<SqlRule>, SqlContext)> {
+        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
+        Ok((rules, SqlContext { behind_sql: !stream.transforms.is_empty(), ..context }))
     }
 
     fn sql_rules(
@@ -260,7 +271,7 @@ impl Loaded {
         };
         let functions = mask_functions(&self.mask_keys()?);
         let (references, known) = (references.clone(), known.to_vec());
-        let context = SqlContext { functions, references, known, bad_value: bad_value(stream) };
+        let context = SqlContext { functions, references, known, bad_value: bad_value(stream), behind_sql: false };
         Ok((transforms.iter().map(rule).collect(), context))
     }
 
@@ -316,6 +327,7 @@ impl Loaded {
             tables: table_filter(stream),
             before_images,
             transforms,
+            rules: self.rules(name, stream)?,
             destinations,
             change_log: self.change_log(name)?,
             state: self.state(name)?,
@@ -326,12 +338,24 @@ impl Loaded {
         })
     }
 
+    /// Stands for all that decides what becomes of a change before it is kept: which tables and columns, masks, functions, transforms.
+    fn rules(&self, name: &str, stream: &Stream) -> Result<String> {
+        let mut digest = Sha256::new();
+        digest.update(self.rules_text(name));
+        for udf in self.udf_rules(stream)? {
+            digest.update(udf.script.len().to_le_bytes());
+            digest.update(udf.script);
+        }
+        let digest = digest.finalize();
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// What happens to changes on their way from the change log to a destination.
     pub(crate) fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
         if destination.transforms.is_empty() {
             return Ok(logweir_runtime::no_transforms());
         }
-        let (rules, context) = self.sql_rules(stream, &destination.transforms, &extra.references, &[])?;
+        let (rules, context) = self.destination_rules(stream, destination, &extra.references)?;
         let transforms: TransformFactory =
             Arc::new(move || Ok(vec![Box::new(sql_transform(rules.clone(), context.clone())?) as Box<dyn Transform>]));
         transforms()?;

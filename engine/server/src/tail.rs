@@ -1,5 +1,6 @@
 //! What is on its way to a destination, for queries: the change log on disk, as the destination will land it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use async_trait::async_trait;
 use logweir_core::{
-    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationName, Result, apply_all, output_of_all, recall_all,
+    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, apply_all, output_of_all,
+    recall_all,
 };
 use logweir_files::form::Form;
 use logweir_runtime::TransformFactory;
@@ -97,11 +99,21 @@ impl LogTail {
         for relation in &self.recalled {
             recall_all(&mut transforms, relation);
         }
-        let mut planned = std::collections::HashSet::new();
+        let mut planned: HashMap<RelationId, bool> = HashMap::new();
         let mut made = Vec::new();
         for batch in batches {
-            if planned.insert(batch.relation.id()) {
-                output_of_all(&mut transforms, &batch.relation)?;
+            let wanted = match planned.get(&batch.relation.id()) {
+                Some(wanted) => *wanted,
+                None => {
+                    let outputs = output_of_all(&mut transforms, &batch.relation)?;
+                    let wanted = outputs.iter().any(|output| output.name() == table);
+                    planned.insert(batch.relation.id(), wanted);
+                    wanted
+                }
+            };
+            // A change that a rule cannot carry stands in the way of its own tables only.
+            if !wanted {
+                continue;
             }
             made.extend(apply_all(&transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == *table));
         }

@@ -26,7 +26,7 @@ pub use functions::mask_functions;
 pub(crate) use functions::query_functions;
 pub use keys::{MaskKey, MaskKeys};
 pub use number::Step;
-pub use rules::{ColumnNames, MaskRule};
+pub use rules::{ColumnNames, MASK, MaskRule};
 pub use transform::MaskTransform;
 
 use keys::Prepared;

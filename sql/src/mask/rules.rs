@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 use super::{Mask, MaskKind};
 
 /// The key of a masked column's field metadata that says the kind of mask.
-const MASK: &str = "logweir.mask";
+pub const MASK: &str = "logweir.mask";
 /// The same for the id of the key that was used, if it has one.
 const MASK_KEY: &str = "logweir.mask_key";
 

@@ -59,4 +59,6 @@ pub(super) mod footer {
     pub(crate) const LAST: &str = "logweir.last";
     /// `true` if each row's position is greater than that of the row before, and its timestamp not less. Missing in files of before.
     pub(crate) const IN_LOG_ORDER: &str = "logweir.in_log_order";
+    /// Up to which commit time, in microseconds since 1970, only what stands is left. Missing where nothing was compacted.
+    pub(crate) const COMPACTED: &str = "logweir.compacted";
 }

@@ -56,6 +56,8 @@ pub(super) struct DataFile {
     /// False if it holds no truncate, or no unchanged value, for sure.
     truncates: bool,
     unchanged: bool,
+    /// Up to this commit time it holds only what stands.
+    compacted: Option<i64>,
 }
 
 /// Timestamp and position of the first and the last row.
@@ -218,11 +220,12 @@ impl DataFile {
             }
             _ => None,
         };
+        let compacted = value(footer::COMPACTED).map(|text| text.parse().map_err(|_| bad(footer::COMPACTED))).transpose()?;
         let keys = match key.as_slice() {
             [key] => integers(parquet, &schema, key),
             _ => None,
         };
-        Ok(Some(DataFile { meta, origin, version, schema, key, rows, last, span, keys, truncates, unchanged }))
+        Ok(Some(DataFile { meta, origin, version, schema, key, rows, last, span, keys, truncates, unchanged, compacted }))
     }
 }
 
@@ -350,9 +353,12 @@ impl Inventory {
     pub(super) fn in_log_order(&self) -> Option<LogOrder<'_>> {
         let mut files = Vec::new();
         for (number, group) in self.groups.iter().enumerate() {
-            for file in &group.files {
+            for file in group.files.iter().filter(|file| file.rows > 0) {
                 files.push((number, file.as_ref(), file.span.as_ref()?));
             }
+        }
+        if files.is_empty() {
+            return None;
         }
         files.sort_by(|(_, _, a), (_, _, b)| b.first.cmp(&a.first));
         if files.windows(2).any(|pair| pair[1].2.last >= pair[0].2.first) {
@@ -363,6 +369,11 @@ impl Inventory {
             Some((from.min(least), to.max(greatest)))
         });
         Some(LogOrder { newest_first: files.into_iter().map(|(number, file, _)| (number, file)).collect(), keys: keys.flatten() })
+    }
+
+    /// The commit time up to which only what stands is left, if anything was compacted.
+    pub(super) fn compacted(&self) -> Option<i64> {
+        self.groups.iter().flat_map(|group| &group.files).filter_map(|file| file.compacted).max()
     }
 
     /// The group that says what the table is now.

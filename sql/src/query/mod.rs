@@ -331,6 +331,8 @@ impl Session {
             .with_default_catalog_and_schema(catalog, schema);
         // In DataFusion 55 the rule takes a column of a union of projections for another one (a test holds it).
         config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
+        // A number with a point is what it says, and not the double next to it.
+        config.options_mut().sql_parser.parse_float_as_decimal = true;
         config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
         let state = SessionStateBuilder::new()
             .with_config(config)

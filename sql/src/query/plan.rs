@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::datasource::MemTable;
@@ -22,14 +22,16 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
-use logweir_core::{ChangeType, RelationName, TimestampMicros};
+use logweir_core::{ChangeType, Error, RelationName, TimestampMicros};
 
+use super::error::wrap;
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
 use super::keys::{NoState, key_names};
 use super::scan::{GroupScan, readable};
 use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, Version, cast_to_common, unify};
+use crate::civil::write_iso_timestamp;
 use crate::merge::{Merged, OrderedFiles, OrderedVersion};
 
 /// The floor's columns: the place of the last truncate.
@@ -49,6 +51,7 @@ pub(super) struct TablePlans<'a> {
 impl TablePlans<'_> {
     /// Every change, as landed: the columns of every version, and the metadata.
     pub(super) fn changes(&self) -> Result<LogicalPlan> {
+        self.reaches_back()?;
         let mut columns = self.columns(Columns::Ever);
         columns.extend(unify(&self.schemas(is_metadata), Columns::Ever));
         self.union(&columns, |_| true)
@@ -56,6 +59,7 @@ impl TablePlans<'_> {
 
     /// One row per key that is there now, with the columns there are now.
     pub(super) fn state(&self) -> Result<LogicalPlan> {
+        self.reaches_back()?;
         let mut columns = self.columns(Columns::Current);
         match key_names(&self.inventory.groups) {
             Ok(keys) => self.follow_key(&mut columns, &keys),
@@ -92,6 +96,19 @@ impl TablePlans<'_> {
         let key = key.into_iter().map(str::to_owned).collect();
         let merged = Merged::new(rows.build()?, key, &names, [TIMESTAMP, SEQUENCE, DELETED])?.of_files(files);
         LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(merged)), None)?.build()
+    }
+
+    /// What was compacted is not what it was before.
+    fn reaches_back(&self) -> Result<()> {
+        let (Some(as_of), Some(compacted)) = (self.as_of, self.inventory.compacted()) else { return Ok(()) };
+        if as_of.0 >= compacted {
+            return Ok(());
+        }
+        let mut since = Vec::new();
+        write_iso_timestamp(&mut since, compacted, TimeUnit::Microsecond, true);
+        let since = String::from_utf8_lossy(&since).into_owned();
+        let error = Error::config("the table was compacted: what it was at that time is not known any more");
+        Err(wrap(error.context("table", self.name).context("known since", since).remedy("ask for a later time")))
     }
 
     /// The files in the order of the log, if they are; `read` are the table's columns and, behind `width`, what decides.

@@ -172,10 +172,11 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[L
         });
     }
     if !relation.key_declared() {
-        // All columns are the key, and the log has them of every row that goes.
+        // All columns are the key, so there is nothing that could be carried of a row but all of it, and this one does not pass, or nobody
+        // knows. The log has it as it was landed: if it does not pass now, it did not then.
         for fate in &mut fates {
-            if let Fate::Key(change_type) = *fate {
-                *fate = Fate::Whole(change_type);
+            if let Fate::Key(_) = *fate {
+                *fate = Fate::Dropped;
             }
         }
     }

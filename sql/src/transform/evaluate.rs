@@ -3,9 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanBufferBuilder, LargeListArray, ListArray, RecordBatch, StructArray, UInt32Array, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{cast, concat};
+use arrow::compute::{cast, concat, take};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
@@ -59,7 +61,7 @@ pub(super) struct Failed {
 /// Evaluates an expression over a batch; where it fails, over ever smaller parts, until the rows to blame stand alone.
 pub(super) fn evaluate_each(expr: &Arc<dyn PhysicalExpr>, to: Option<&DataType>, batch: &RecordBatch) -> Result<Evaluated> {
     let reason = match converted(expr, to, batch) {
-        Ok(values) => return Ok(Evaluated { values, failed: None }),
+        Ok(values) => return Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: None }),
         Err(reason) => reason,
     };
     let data_type = match to {
@@ -84,7 +86,40 @@ pub(super) fn evaluate_each(expr: &Arc<dyn PhysicalExpr>, to: Option<&DataType>,
     }
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
     let values = concat(&parts).map_err(|_| Error::internal("the values of an expression do not fit together"))?;
-    Ok(Evaluated { values, failed: Some(Failed { rows: failed.finish(), reason }) })
+    Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: Some(Failed { rows: failed.finish(), reason }) })
+}
+
+/// The same values with nothing under the nulls that was not there to be seen: `NULLIF` and `CASE` leave the value that they hide in the buffers,
+/// and whoever writes buffers would write it.
+fn with_nothing_under_nulls(values: ArrayRef) -> Result<ArrayRef> {
+    let unexpected = |_: ArrowError| Error::internal("the values of an expression do not fit together");
+    let nulls = values.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+    let values = match nulls {
+        None => values,
+        Some(_) if matches!(values.data_type(), DataType::Boolean | DataType::Null) => values,
+        Some(nulls) => {
+            let Some(visible) = nulls.valid_indices().next() else { return Ok(new_null_array(values.data_type(), values.len())) };
+            // What is taken for a null is a value that is seen elsewhere.
+            let places = (0..values.len()).map(|row| if nulls.is_valid(row) { row as u32 } else { visible as u32 });
+            take(&values, &UInt32Array::new(places.collect(), Some(nulls)), None).map_err(unexpected)?
+        }
+    };
+    Ok(match values.data_type() {
+        DataType::Struct(fields) if !fields.is_empty() => {
+            let (fields, columns, nulls) = values.as_struct().clone().into_parts();
+            let columns = columns.into_iter().map(with_nothing_under_nulls).collect::<Result<_>>()?;
+            Arc::new(StructArray::try_new(fields, columns, nulls).map_err(unexpected)?)
+        }
+        DataType::List(_) => {
+            let (field, offsets, items, nulls) = values.as_list::<i32>().clone().into_parts();
+            Arc::new(ListArray::try_new(field, offsets, with_nothing_under_nulls(items)?, nulls).map_err(unexpected)?)
+        }
+        DataType::LargeList(_) => {
+            let (field, offsets, items, nulls) = values.as_list::<i64>().clone().into_parts();
+            Arc::new(LargeListArray::try_new(field, offsets, with_nothing_under_nulls(items)?, nulls).map_err(unexpected)?)
+        }
+        _ => values,
+    })
 }
 
 fn converted(expr: &Arc<dyn PhysicalExpr>, to: Option<&DataType>, batch: &RecordBatch) -> std::result::Result<ArrayRef, Reason> {
@@ -92,5 +127,41 @@ fn converted(expr: &Arc<dyn PhysicalExpr>, to: Option<&DataType>, batch: &Record
     match to {
         Some(data_type) => cast(&values, data_type).map_err(|_| Reason("a value cannot be cast")),
         None => Ok(values),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::buffer::NullBuffer;
+
+    use super::*;
+
+    #[test]
+    fn what_is_hidden_is_not_under_the_null() {
+        let nulls = || Some(NullBuffer::from(vec![true, false, true]));
+        let text = StringArray::from(vec!["seen", "HIDDEN", "too"]);
+        let text: ArrayRef = Arc::new(StringArray::new(text.offsets().clone(), text.values().clone(), nulls()));
+        let number: ArrayRef = Arc::new(Int64Array::new(vec![1, 666, 3].into(), nulls()));
+        let pair = StructArray::from(vec![(Arc::new(arrow::datatypes::Field::new("t", DataType::Utf8, true)), Arc::clone(&text))]);
+        for values in [text, number, Arc::new(pair) as ArrayRef] {
+            let clean = with_nothing_under_nulls(Arc::clone(&values)).unwrap();
+            assert_eq!(&clean, &values);
+            let bytes = format!("{:?}", clean.to_data());
+            let shown: Vec<u8> = b"HIDDEN".to_vec();
+            let buffers =
+                |data: &arrow::array::ArrayData| data.buffers().iter().map(|buffer| buffer.as_slice().to_vec()).collect::<Vec<_>>();
+            let data = clean.to_data();
+            let all: Vec<Vec<u8>> = buffers(&data).into_iter().chain(data.child_data().iter().flat_map(buffers)).collect();
+            assert!(all.iter().all(|buffer| !buffer.windows(6).any(|window| window == shown)), "{bytes}");
+            assert!(all.iter().all(|buffer| !buffer.windows(8).any(|window| window == 666_i64.to_le_bytes())), "{bytes}");
+        }
+        let none: ArrayRef = Arc::new(StringArray::new(
+            StringArray::from(vec!["HIDDEN"]).offsets().clone(),
+            StringArray::from(vec!["HIDDEN"]).values().clone(),
+            Some(NullBuffer::new_null(1)),
+        ));
+        assert!(with_nothing_under_nulls(none).unwrap().to_data().buffers()[1].is_empty());
     }
 }

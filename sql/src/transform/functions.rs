@@ -41,6 +41,8 @@ impl Functions {
     pub(super) fn new(own: &[Arc<ScalarUDF>]) -> Result<Self, DataFusionError> {
         let mut config = SessionConfig::new();
         config.options_mut().sql_parser.collect_spans = true;
+        // A number with a point is what it says, and not the double next to it.
+        config.options_mut().sql_parser.parse_float_as_decimal = true;
         // Text in batches is Utf8, so that a cast to text and a text column are of one type.
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let mut state = SessionStateBuilder::new().with_default_features().with_config(config).build();

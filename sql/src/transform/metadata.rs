@@ -104,7 +104,7 @@ fn deleted(batch: &ChangeBatch) -> BooleanArray {
 fn source(batch: &ChangeBatch) -> Result<ArrayRef> {
     let place = batch.metadata(MetadataColumn::Source).as_struct();
     let rows = batch.rows();
-    let RelationName { database, schema, table } = batch.relation.name();
+    let RelationName { database, schema, table } = batch.relation.origin();
     let constant = |text: &str| -> Result<ArrayRef> {
         take(&StringArray::from(vec![text]), &Int32Array::from(vec![0; rows]), None)
             .map_err(|_| Error::internal("a constant has one value"))

@@ -43,7 +43,7 @@ use depth::on_large_stack;
 use functions::Functions;
 use plan::{RulePlan, Wanted, compile};
 use problem::Fault;
-use quarantine::SetAside;
+use quarantine::{SetAside, Shown};
 use rule::Parsed;
 
 /// What happens to a change that a rule cannot carry.
@@ -68,6 +68,9 @@ pub struct SqlContext {
     pub known: Vec<Arc<Relation>>,
     /// What happens to a change that a rule cannot carry.
     pub bad_value: BadValue,
+    /// True if the changes have been through other SQL, as those of a destination with rules of its own may have: what was set aside
+    /// there has other columns than the tables here.
+    pub behind_sql: bool,
 }
 
 /// A rule that was parsed.
@@ -88,6 +91,8 @@ enum Plan {
     /// No rule is for it.
     Pass,
     Rules(Vec<Planned>),
+    /// It is the table of what was set aside before.
+    SetAside,
 }
 
 /// What a table becomes, and what is worth a warning about it.
@@ -103,7 +108,9 @@ pub struct SqlTransform {
     functions: Functions,
     references: References,
     bad_value: BadValue,
+    behind_sql: bool,
     plans: HashMap<RelationId, Plan>,
+    shown: HashMap<RelationName, Shown>,
     targets: HashMap<RelationName, Sources>,
     /// The columns that are or were seen of a table: what one that is not there is elsewhere.
     seen: HashMap<RelationName, Vec<Column>>,
@@ -136,7 +143,9 @@ impl SqlTransform {
             functions,
             references: context.references,
             bad_value: context.bad_value,
+            behind_sql: context.behind_sql,
             plans: HashMap::new(),
+            shown: HashMap::new(),
             targets,
             seen: context.known.iter().map(|relation| (relation.name().clone(), relation.columns().to_vec())).collect(),
         })
@@ -179,9 +188,9 @@ impl SqlTransform {
 
     /// Plans a table as [`Transform::output`] does, and tells all that is wrong, or else the targets and what is worth a warning.
     pub fn plan(&mut self, relation: &Arc<Relation>) -> std::result::Result<Targets, Vec<SqlProblem>> {
-        if relation.name() == quarantine::relation().name() {
-            // What was set aside before SQL is no table of the source, whatever a pattern matches.
-            self.plans.insert(relation.id(), Plan::Pass);
+        if relation.same_shape(quarantine::relation()) {
+            // What was set aside before is no table of the source, whatever a pattern matches.
+            self.plans.insert(relation.id(), Plan::SetAside);
             return Ok((vec![Arc::clone(relation)], Vec::new()));
         }
         let (mut planned, mut problems, mut warnings) = (Vec::<Planned>::new(), Vec::new(), Vec::new());
@@ -228,24 +237,51 @@ impl SqlTransform {
                 ]);
             }
             sources.insert(name.clone(), rule);
+            if let (Some(planned), Some(other)) = (planned.get(number), sources.keys().find(|source| *source != name))
+                && !planned.plan.tells_tables_apart()
+            {
+                let target = target.name();
+                warnings.push(
+                    Fault::new(format!("{name} and {other} both go to {target}, and nothing in its key says which: rows of the same key are one row there"))
+                        .help("select a column that is another constant for each (_metadata_source['schema'] AS shop, say), and name it in `key` beside the table's key")
+                        .problem(planned.rule),
+                );
+            }
         }
         if ruled && self.bad_value == BadValue::Quarantine {
             targets.push(Arc::clone(quarantine::relation()));
         }
+        self.show(relation, &planned);
         let plan = if ruled { Plan::Rules(planned) } else { Plan::Pass };
         self.plans.insert(relation.id(), plan);
         self.remember(relation);
         Ok((targets, warnings))
     }
 
+    /// Notes which columns a table shows in its targets as they are.
+    fn show(&mut self, relation: &Relation, planned: &[Planned]) {
+        let shown = self.shown.entry(relation.origin().clone()).or_insert(Shown::Everything);
+        if planned.is_empty() {
+            return;
+        }
+        if matches!(shown, Shown::Everything) {
+            *shown = Shown::Columns(HashMap::new());
+        }
+        let Shown::Columns(columns) = shown else { return };
+        if self.behind_sql {
+            return;
+        }
+        let passed: BTreeSet<usize> = planned.iter().flat_map(|planned| planned.plan.passed()).collect();
+        for (index, column) in relation.columns().iter().enumerate() {
+            // What one version of the table hides may be in a row of any.
+            *columns.entry(column.name().to_owned()).or_insert(true) &= passed.contains(&index);
+        }
+    }
+
     /// Keeps the newest that is known of each column, those that are gone included.
     fn remember(&mut self, relation: &Relation) {
-        let mut columns = relation.columns().to_vec();
-        for earlier in self.seen.remove(relation.name()).unwrap_or_default() {
-            if !columns.iter().any(|column| column.name().eq_ignore_ascii_case(earlier.name())) {
-                columns.push(earlier);
-            }
-        }
+        let earlier = self.seen.remove(relation.name()).unwrap_or_default();
+        let columns = relation.with_gone_columns(&earlier).columns().to_vec();
         self.seen.insert(relation.name().clone(), columns);
     }
 
@@ -257,7 +293,8 @@ impl SqlTransform {
         };
         let mut plan = compile(relation);
         if let (Err(_), SchemaChange::Null, Some(earlier)) = (&plan, rule.settings.schema_change, self.seen.get(relation.name())) {
-            let (with_gone, gone) = with_gone_columns(relation, earlier);
+            let with_gone = relation.with_gone_columns(earlier);
+            let gone: Vec<&str> = with_gone.columns()[relation.columns().len()..].iter().map(Column::name).collect();
             if !gone.is_empty()
                 && let Ok(nulls) = compile(&with_gone)
             {
@@ -343,18 +380,6 @@ impl SqlTransform {
     }
 }
 
-/// The table with columns at its end that it does not have any more, and their names.
-fn with_gone_columns(relation: &Relation, earlier: &[Column]) -> (Relation, Vec<String>) {
-    let gone: Vec<Column> = earlier
-        .iter()
-        .filter(|column| !relation.columns().iter().any(|other| other.name().eq_ignore_ascii_case(column.name())))
-        .cloned()
-        .collect();
-    let names = gone.iter().map(|column| column.name().to_owned()).collect();
-    let key = if relation.key_declared() { relation.key().to_vec() } else { Vec::new() };
-    (relation.with_columns(relation.columns().iter().cloned().chain(gone).collect(), key), names)
-}
-
 /// The targets of tables that are known before their first change.
 fn known_targets(rules: &[Rule], known: &[Arc<Relation>]) -> HashMap<RelationName, Sources> {
     let mut targets: HashMap<RelationName, Sources> = HashMap::new();
@@ -436,6 +461,7 @@ impl Transform for SqlTransform {
         let name = batch.relation.name();
         let planned = match self.plans.get(&batch.relation.id()) {
             Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
+            Some(Plan::SetAside) => return Ok(vec![quarantine::reduced(batch, &self.shown)?]),
             Some(Plan::Rules(planned)) => planned,
             None => {
                 return Err(Error::internal("a batch came before its relation")

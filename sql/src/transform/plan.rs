@@ -101,6 +101,12 @@ pub(super) struct RulePlan {
 }
 
 impl RulePlan {
+    /// True if the target's key has something that is not of the row: which table it comes from, as far as anybody can tell.
+    pub(super) fn tells_tables_apart(&self) -> bool {
+        let key: Vec<usize> = if self.key.is_empty() { (0..self.outputs.len()).collect() } else { self.key.clone() };
+        key.iter().any(|index| matches!(&self.outputs[*index], Output::Computed(computed, _) if computed.depends.sources.is_empty()))
+    }
+
     /// The columns of the table that the target has as they are, by index.
     pub(super) fn passed(&self) -> Vec<usize> {
         let passed = self.outputs.iter().filter_map(|output| match output {
@@ -222,7 +228,7 @@ impl Scope {
             tables: Vec::new(),
             source_columns: relation.columns().len(),
             schema: Arc::new(DFSchema::empty()),
-            name: relation.name().clone(),
+            name: relation.origin().clone(),
         };
         scope.push(&parsed.table.alias, fields, parsed.table.span)?;
         Ok(scope)
@@ -620,6 +626,21 @@ fn target(
     let of_key_alone: Vec<bool> =
         outputs.iter().map(|output| output.depends()).map(|depends| depends.of_key_alone(relation) && !depends.kind).collect();
     let key = key(relation, &columns, &stands_for, &of_key_alone, wanted, &mut faults, &mut warnings);
+    if !relation.key_declared() && key.is_empty() {
+        let differs = |output: &Output| {
+            let depends = output.depends();
+            depends.kind || depends.metadata || depends.references
+        };
+        let differing = outputs.iter().zip(&columns).filter(|(output, _)| differs(output)).map(|(_, column)| column.name());
+        let differing: Vec<&str> = differing.collect();
+        if !differing.is_empty() {
+            warnings.push(format!(
+                "{} has no key, so its rows are found by all their values, and {} may differ from change to change: in the current state of the target deletes and updates do not find their rows; its changes are complete",
+                relation.name(),
+                differing.join(", ")
+            ));
+        }
+    }
     if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, masked, warnings }) } else { Err(faults) }
 }
 

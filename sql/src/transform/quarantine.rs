@@ -4,12 +4,14 @@
 //! been through the masks, and of what a rule is given only what it takes as it is: what it leaves out, or makes something else
 //! of, may be what must not be seen. The row is kept as JSON, so that one table takes those of every other.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int8Type, Schema};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
+use jiter::Jiter;
 use logweir_core::{ChangeBatch, ChangeType, Column, Error, LogPosition, MetadataColumn, Relation, RelationName, Result};
 
 use super::apply::rows_of;
@@ -23,6 +25,23 @@ pub(crate) struct SetAside {
     pub(crate) reason: String,
     /// Of its values only those of the declared key may be kept.
     pub(crate) key_only: bool,
+}
+
+/// Which columns of a table the targets of its rules have as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// No rule is for the table.
+    Everything,
+    /// True for those. What is not named is not shown.
+    Columns(HashMap<String, bool>),
+}
+
+/// Where the table of changes that were set aside has what, by index.
+mod place {
+    pub(super) const DATABASE: usize = 0;
+    pub(super) const SCHEMA: usize = 1;
+    pub(super) const TABLE: usize = 2;
+    pub(super) const ROW: usize = 5;
 }
 
 static RELATION: LazyLock<Arc<Relation>> = LazyLock::new(|| {
@@ -86,6 +105,59 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], chan
     };
     aside.last = aside.position(rows.len() - 1);
     Ok(aside)
+}
+
+/// Takes out of changes that were set aside before what the rules behind do not show of their tables, given by the names in the source: nobody
+/// may find there what a later rule hides. Of a table that is not known nothing is kept.
+pub(super) fn reduced(batch: ChangeBatch, shown: &HashMap<RelationName, Shown>) -> Result<ChangeBatch> {
+    let text = |column: usize| batch.records.column(column).as_string_opt::<i32>();
+    let (Some(databases), Some(schemas), Some(tables), Some(rows)) =
+        (text(place::DATABASE), text(place::SCHEMA), text(place::TABLE), text(place::ROW))
+    else {
+        return Err(Error::internal("changes that are set aside do not fit their table"));
+    };
+    let reduced = (0..batch.rows()).map(|row| {
+        if rows.is_null(row) {
+            return None;
+        }
+        let database = databases.is_valid(row).then(|| databases.value(row).to_owned());
+        let name = RelationName { database, ..RelationName::new(schemas.value(row), tables.value(row)) };
+        Some(match shown.get(&name) {
+            Some(Shown::Everything) => rows.value(row).to_owned(),
+            Some(Shown::Columns(columns)) => fields_of(rows.value(row), |field| columns.get(field).copied().unwrap_or(false)),
+            None => "{}".to_owned(),
+        })
+    });
+    let reduced: StringArray = reduced.collect();
+    let mut columns = batch.records.columns().to_vec();
+    columns[place::ROW] = Arc::new(reduced);
+    let records = RecordBatch::try_new(batch.records.schema(), columns).map_err(unexpected)?;
+    Ok(ChangeBatch { records, before: None, ..batch })
+}
+
+/// The fields of a JSON object that are wanted, letter by letter as they were; none if it is no object.
+fn fields_of(object: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let mut json = Jiter::new(object.as_bytes());
+    let mut kept = String::from("{");
+    let mut field = json.next_object().ok().flatten().map(str::to_owned);
+    while let Some(name) = field {
+        let start = json.current_index();
+        if json.next_skip().is_err() {
+            return "{}".to_owned();
+        }
+        if wanted(&name) {
+            let Some(value) = object.get(start..json.current_index()) else { return "{}".to_owned() };
+            if kept.len() > 1 {
+                kept.push(',');
+            }
+            kept.push_str(&serde_json::Value::from(name).to_string());
+            kept.push(':');
+            kept.push_str(value);
+        }
+        field = json.next_key().ok().flatten().map(str::to_owned);
+    }
+    kept.push('}');
+    kept
 }
 
 /// A row as a JSON object of the columns that are wanted. What the log left out is not there; NULL is.

@@ -199,6 +199,7 @@ impl World {
     pub fn spec(self: &Arc<Self>, life: &Arc<Life>, transforms: TransformFactory) -> StreamSpec {
         let sink = |index| Arc::new(SimSink::new(Arc::clone(self), Arc::clone(life), index));
         StreamSpec {
+            rules: String::new(),
             name: "sim".into(),
             source: Arc::new(SimSource::new(Arc::clone(self), Arc::clone(life))),
             tables: TableFilter::all(),

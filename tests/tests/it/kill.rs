@@ -72,7 +72,7 @@ pub(crate) fn staged_files(lake: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 /// Every file below a directory.
-fn walk(directory: &std::path::Path) -> Box<dyn Iterator<Item = std::path::PathBuf>> {
+pub(crate) fn walk(directory: &std::path::Path) -> Box<dyn Iterator<Item = std::path::PathBuf>> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     Box::new(entries.flat_map(|path| if path.is_dir() { walk(&path) } else { Box::new(std::iter::once(path)) as Box<_> }))
 }

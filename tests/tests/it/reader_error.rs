@@ -66,6 +66,7 @@ async fn ends_the_stream_whichever_task_ends_first() {
         let directory = tempfile::tempdir().unwrap();
         let lake = url::Url::from_directory_path(directory.path().join("lake")).unwrap();
         let spec = StreamSpec {
+            rules: String::new(),
             name: "shop".to_owned(),
             source: Arc::new(Unreadable),
             tables: TableFilter::all(),

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use logweir_core::{ConsumerName, Error, Result, Staged};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use local::blocking;
 use local::{LocalFile, LocalStaging};
+pub(crate) use local::{blocking, create_folder};
 use multipart::{MultipartStaging, Upload};
 
 use crate::store::Place;

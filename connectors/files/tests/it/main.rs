@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod compact;
 mod fault;
 mod form;
 mod phases;

@@ -150,7 +150,8 @@ pub(crate) async fn read_files(store: &dyn ObjectStore, prefix: &Path) -> Vec<Da
         let footer = reader.metadata().file_metadata().key_value_metadata().unwrap().iter();
         let footer = footer.map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default())).collect();
         let row_groups = reader.metadata().num_row_groups();
-        let records = reader.build().unwrap().next().unwrap().unwrap();
+        let schema = Arc::clone(reader.schema());
+        let records = reader.build().unwrap().next().map_or_else(|| RecordBatch::new_empty(schema), Result::unwrap);
         files.push(DataFile { path, records, footer, row_groups });
     }
     files

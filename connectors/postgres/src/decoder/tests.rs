@@ -631,6 +631,44 @@ fn timestamps_do_not_fall() {
     }
 }
 
+#[test]
+fn a_type_keeps_the_names_that_it_had() {
+    const MOOD: u32 = 20_001;
+    let table = || relation(7, b'd', &[(true, "id", INT4), (false, "now", MOOD)]);
+    let told = |name: &str| [&[tag::TYPE][..], &MOOD.to_be_bytes(), b"public\0", name.as_bytes(), b"\0"].concat();
+    let version = |options: DecoderOptions, in_catalog: &str, commit: u64, messages: &[Vec<u8>]| {
+        let mut decoder = PgoutputDecoder::new(options);
+        let info = TypeInfo { oid: MOOD, schema: "public".into(), name: in_catalog.into(), kind: TypeKind::Enum, sendable: true };
+        decoder.learn(&[MOOD], vec![info]);
+        transaction(&mut decoder, commit, messages).unwrap();
+        decoder.flush().unwrap();
+        let relation = std::iter::from_fn(|| decoder.next()).find_map(|decoded| match decoded {
+            Decoded::Changes(batch) => Some(batch.relation),
+            _ => None,
+        });
+        relation.unwrap()
+    };
+    let names = |relation: &Relation| {
+        let column = &relation.columns()[1];
+        format!("v{} {}: {}", relation.version(), column.source_type, column.may_be().collect::<Vec<_>>().join(" "))
+    };
+    let row = insert(7, &[Some("1"), Some("fine")]);
+    // The log is older than the name.
+    let behind = version(options(), "mood", 0x200, &[told("feeling"), table(), row.clone()]);
+    assert_eq!(names(&behind), "v1 public.mood: mood public.feeling feeling");
+    // After a restart the log has the new one.
+    let after = |relation: &Arc<Relation>| DecoderOptions {
+        relations: vec![Arc::clone(relation)],
+        resume: Some(LogPosition::new(0, 0, 0x300, 0, false)),
+        ..options()
+    };
+    assert_eq!(names(&version(after(&behind), "mood", 0x400, &[told("mood"), table(), row.clone()])), names(&behind));
+    assert_eq!(
+        names(&version(after(&behind), "state", 0x400, &[told("state"), table(), row])),
+        "v2 public.state: state public.mood mood public.feeling feeling"
+    );
+}
+
 /// Whatever comes is an error or a change, never a panic, and never more memory than there are bytes for.
 #[test]
 fn damaged_messages_are_refused() {

@@ -174,6 +174,27 @@ impl TypeCatalog {
         names
     }
 
+    /// Names of a type by the one that the log has for it, where the catalog has another one by now. Of a domain the log names the type at its
+    /// bottom, of an array the type that the server made for it.
+    pub(crate) fn names_of_its_time(&self, oid: Oid, schema: &str, name: &str) -> Vec<String> {
+        let mut bottom = oid;
+        for _ in 0..DEPTH_MAX {
+            match self.types.get(&bottom).map(|info| &info.kind) {
+                Some(TypeKind::Domain { base, .. }) => bottom = *base,
+                _ => break,
+            }
+        }
+        let Some(info) = self.types.get(&bottom) else { return Vec::new() };
+        if schema == "pg_catalog" || (info.schema == schema && info.name == name) {
+            return Vec::new();
+        }
+        let (name, suffix) = match info.kind {
+            TypeKind::Array { .. } => (name.trim_start_matches('_'), "[]"),
+            _ => (name, ""),
+        };
+        vec![format!("{}{suffix}", format::qualified(schema, name)), format!("{name}{suffix}")]
+    }
+
     pub(crate) fn get(&self, oid: Oid) -> Option<&TypeInfo> {
         self.types.get(&oid)
     }
@@ -352,6 +373,28 @@ mod tests {
         assert_eq!(shown(&catalog, 20_002, -1), "public.wage Decimal128(12, 2), binary");
         assert_eq!(catalog.unknown(oids::INT4), None);
         assert_eq!(catalog.unknown(1007), None);
+    }
+
+    #[test]
+    fn the_log_may_have_another_name() {
+        let mut catalog = TypeCatalog::new();
+        catalog.learn(learnt(20_001, "mood", TypeKind::Enum));
+        catalog.learn(learnt(20_002, "_mood", TypeKind::Array { element: 20_001, delimiter: b',' }));
+        catalog.learn(learnt(20_003, "state", TypeKind::Domain { base: 20_001, typmod: -1 }));
+        let names = |oid, schema, name| catalog.names_of_its_time(oid, schema, name).join(" ");
+        for (oid, schema, name, expected) in [
+            (20_001, "public", "mood", ""),
+            (20_001, "public", "feeling", "public.feeling feeling"),
+            (20_001, "Old", "mood", "\"Old\".mood mood"),
+            (20_002, "public", "_mood", ""),
+            (20_002, "public", "__feeling", "public.feeling[] feeling[]"),
+            (20_003, "public", "mood", ""),
+            (20_003, "public", "feeling", "public.feeling feeling"),
+            (20_003, "pg_catalog", "text", ""),
+            (20_004, "public", "gone", ""),
+        ] {
+            assert_eq!(names(oid, schema, name), expected, "{oid} {schema}.{name}");
+        }
     }
 
     #[test]

@@ -62,9 +62,19 @@ impl ColumnType {
         &self.source_type
     }
 
-    /// What else the type may be called: without its schema, and what a domain is made of.
+    /// What else the type may be called: without its schema, what a domain is made of, and by names that it had before.
     pub fn may_be(&self) -> &[String] {
         &self.may_be
+    }
+
+    /// The same with more names that the type may be called by.
+    pub(crate) fn also_called(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        for name in names {
+            if name != self.source_type && !self.may_be.contains(&name) {
+                self.may_be.push(name);
+            }
+        }
+        self
     }
 
     /// True if the type is not known here, and its values are the server's text of them.

@@ -40,6 +40,15 @@ pub(crate) fn type_name(catalog: &TypeCatalog, oid: Oid, typmod: i32) -> String 
     name
 }
 
+/// A type's name with its schema before it.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    let mut qualified = String::new();
+    push_identifier(&mut qualified, schema);
+    qualified.push('.');
+    push_identifier(&mut qualified, name);
+    qualified
+}
+
 fn push_name(name: &mut String, info: &TypeInfo, typmod: i32) {
     use oids::*;
     let builtin = info.schema == "pg_catalog";

@@ -6,6 +6,7 @@ use arrow_schema::{ArrowError, DataType};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::newest_first::Share;
 use super::{DELETED, KeyedChanges};
 use crate::error::{Error, Result};
 
@@ -84,13 +85,14 @@ impl Width {
 /// Keys of one column of at most 64 bits.
 pub(super) struct Words<P> {
     data_type: DataType,
+    share: Share,
     table: HashTable<(u64, Newest<P>)>,
     null: Option<Newest<P>>,
 }
 
 impl<P: Copy + Ord + Default> Words<P> {
-    pub(super) fn new(data_type: DataType) -> Self {
-        Words { data_type, table: HashTable::new(), null: None }
+    pub(super) fn new(data_type: DataType, share: Share) -> Self {
+        Words { data_type, share, table: HashTable::new(), null: None }
     }
 
     pub(super) fn push(&mut self, changes: &KeyedChanges<'_, P>) -> Result<()> {
@@ -114,10 +116,17 @@ impl<P: Copy + Ord + Default> Words<P> {
         for (row, word) in words.enumerate() {
             let new = newest(changes, row);
             if nulls.is_some_and(|nulls| nulls.is_null(row)) {
-                self.null = self.null.max(Some(new));
+                // NULL has no hash.
+                if self.share.is_first() {
+                    self.null = self.null.max(Some(new));
+                }
                 continue;
             }
-            match self.table.entry(mix(word), |(other, _)| *other == word, |(word, _)| mix(*word)) {
+            let hash = mix(word);
+            if !self.share.contains(hash) {
+                continue;
+            }
+            match self.table.entry(hash, |(other, _)| *other == word, |(word, _)| mix(*word)) {
                 Entry::Occupied(mut known) => {
                     let (_, known) = known.get_mut();
                     *known = new.max(*known);
@@ -145,6 +154,7 @@ impl<P: Copy + Ord + Default> Words<P> {
 /// Keys of any columns.
 pub(super) struct RowForm<P> {
     converter: RowConverter,
+    share: Share,
     /// The keys, one behind the other.
     bytes: Vec<u8>,
     table: HashTable<RowEntry<P>>,
@@ -158,20 +168,23 @@ struct RowEntry<P> {
 }
 
 impl<P: Copy + Ord + Default> RowForm<P> {
-    pub(super) fn new(types: &[DataType]) -> Result<Self> {
+    pub(super) fn new(types: &[DataType], share: Share) -> Result<Self> {
         let fields = types.iter().map(|data_type| SortField::new(data_type.clone())).collect();
         let converter = RowConverter::new(fields).map_err(|error| cannot("a key has a type that cannot be compared", &error))?;
-        Ok(RowForm { converter, bytes: Vec::new(), table: HashTable::new() })
+        Ok(RowForm { converter, share, bytes: Vec::new(), table: HashTable::new() })
     }
 
     pub(super) fn push(&mut self, changes: &KeyedChanges<'_, P>) -> Result<()> {
         let rows = self.converter.convert_columns(changes.key);
         let rows = rows.map_err(|error| cannot("key columns have other types than was said", &error))?;
-        let RowForm { bytes, table, .. } = self;
+        let RowForm { bytes, table, share, .. } = self;
         for (row, key) in rows.iter().enumerate() {
             let key = key.as_ref();
-            let new = newest(changes, row);
             let hash = hash(key);
+            if !share.contains(hash) {
+                continue;
+            }
+            let new = newest(changes, row);
             let is_it = |entry: &RowEntry<P>| entry.hash == hash && bytes[entry.start..entry.start + entry.length] == *key;
             match table.entry(hash, is_it, |entry| entry.hash) {
                 Entry::Occupied(mut known) => {

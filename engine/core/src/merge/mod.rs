@@ -48,10 +48,15 @@ pub struct KeyedChanges<'a, P = ()> {
 impl<P: Copy + Ord + Default> LatestPerKey<P> {
     /// Nothing yet, for keys of these types. An error of kind `Config` if there is none, or if one has a type that cannot be compared.
     pub fn new(types: &[DataType]) -> Result<Self> {
+        Self::of_share(types, Share::ALL)
+    }
+
+    /// The same for those keys alone that lie in `share`: changes of others are taken in and come to nothing.
+    pub fn of_share(types: &[DataType], share: Share) -> Result<Self> {
         let keys = match types {
             [] => return Err(Error::config("changes without a key cannot be merged")),
-            [only] if words_fit(only) => Keys::Words(Words::new(only.clone())),
-            types => Keys::Rows(RowForm::new(types)?),
+            [only] if words_fit(only) => Keys::Words(Words::new(only.clone(), share)),
+            types => Keys::Rows(RowForm::new(types, share)?),
         };
         Ok(LatestPerKey { keys, floor: None })
     }

@@ -34,7 +34,17 @@ impl Share {
     /// The bits that it goes by: neither the highest nor the lowest, which find a key in its table.
     const SHIFT: u32 = 40;
 
-    fn contains(self, hash: u64) -> bool {
+    /// All keys in `2^depth` shares, at most `2^DEPTH_MAX`.
+    pub fn all(depth: u32) -> impl Iterator<Item = Share> {
+        let depth = depth.min(Self::DEPTH_MAX);
+        (0..1 << depth).map(move |prefix| Share { depth, prefix })
+    }
+
+    pub(super) fn is_first(self) -> bool {
+        self.prefix == 0
+    }
+
+    pub(super) fn contains(self, hash: u64) -> bool {
         (hash >> Self::SHIFT) & ((1 << self.depth) - 1) == self.prefix
     }
 
@@ -100,7 +110,7 @@ impl NewestFirst {
             }
         };
         // NULL has no hash; it is in the first share.
-        Ok(NewestFirst { seen, share, null: share.prefix != 0 })
+        Ok(NewestFirst { seen, share, null: !share.is_first() })
     }
 
     /// Nothing yet, for keys of one integer column whose values lie in `range`: a bit for each value there can be.

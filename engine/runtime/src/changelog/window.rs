@@ -42,20 +42,9 @@ impl Entry {
     fn share(&self) -> Entry {
         match self {
             Entry::Relation(relation) => Entry::Relation(Arc::clone(relation)),
-            Entry::Changes(batch) => Entry::Changes(share(batch)),
+            Entry::Changes(batch) => Entry::Changes(batch.share()),
             Entry::Mark(mark) => Entry::Mark(mark.clone()),
         }
-    }
-}
-
-fn share(batch: &ChangeBatch) -> ChangeBatch {
-    ChangeBatch {
-        relation: Arc::clone(&batch.relation),
-        records: batch.records.clone(),
-        unchanged: batch.unchanged.clone(),
-        before: batch.before.clone(),
-        last: batch.last,
-        memory: Arc::clone(&batch.memory),
     }
 }
 

@@ -45,6 +45,9 @@ pub struct GoneColumns {
 pub struct LogCheckpoint {
     /// Everything at or before it is durable in the log, and what lies behind it there does not count.
     pub mark: LogMark,
+    /// By which rules its changes were made: [`StreamSpec::rules`](crate::StreamSpec::rules). An older version did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
 }
 
 /// How far one destination is.
@@ -138,22 +141,10 @@ pub(super) fn recalled<'a>(
     for (name, mut versions) in versions {
         versions.sort_by_key(|relation| std::cmp::Reverse(relation.version()));
         let Some((newest, older)) = versions.split_first() else { continue };
-        let mut columns = newest.columns().to_vec();
         let earlier = older.iter().flat_map(|relation| relation.columns()).chain(gone.get(name).into_iter().copied().flatten());
-        for column in earlier {
-            if !has_column(&columns, column.name()) {
-                columns.push(column.clone());
-            }
-        }
-        let key = if newest.key_declared() { newest.key().to_vec() } else { Vec::new() };
-        recalled.push(Arc::new(newest.with_columns(columns, key)));
+        recalled.push(Arc::new(newest.with_gone_columns(earlier)));
     }
     recalled
-}
-
-/// Names of columns are compared as most sources do.
-pub(super) fn has_column(columns: &[Column], name: &str) -> bool {
-    columns.iter().any(|column| column.name().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use logweir_core::{Column, Error, LogMark, LogPosition, Relation, RelationName, Result, Staged, TimestampMicros};
 
-use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint, has_column, recalled};
+use super::document::{CheckpointDocument, ConsumerCheckpoint, FORMAT, GoneColumns, LogCheckpoint, recalled};
 
 /// Where the change log is, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,8 @@ struct LogPart {
     decided: Option<LogMark>,
     /// Durable in the log, waiting for a save.
     reached: Option<LogMark>,
+    /// By which rules its changes were made.
+    rules: Option<String>,
 }
 
 /// The state machine of one stream's checkpoints, from one opening of its log to the next.
@@ -154,6 +156,7 @@ impl Checkpoint {
         let log = (kept != LogKept::InMemory).then(|| LogPart {
             acknowledges: kept == LogKept::OnDiskForSource,
             decided: document.log.clone().map(|log| log.mark),
+            rules: document.log.clone().and_then(|log| log.rules),
             reached: None,
         });
         // Of a log that is not kept any more nobody reads.
@@ -189,6 +192,23 @@ impl Checkpoint {
     /// The mark that the change log on disk is to be opened at.
     pub fn logged(&self) -> Option<&LogMark> {
         self.log.as_ref()?.decided.as_ref()
+    }
+
+    /// By which rules the changes in the log were made, if that is known.
+    pub fn log_rules(&self) -> Option<&str> {
+        self.log.as_ref()?.rules.as_deref()
+    }
+
+    /// From here on changes are made by these rules.
+    pub fn set_log_rules(&mut self, rules: &str) {
+        if let Some(log) = &mut self.log {
+            log.rules = Some(rules.to_owned());
+        }
+    }
+
+    /// True if every destination has passed what the change log holds.
+    pub fn all_have_passed_the_log(&self) -> bool {
+        self.logged().is_none_or(|logged| self.passed().is_some_and(|passed| passed.position >= logged.position))
     }
 
     /// The change log on disk does not hold what the checkpoint says: the source has to tell it again.
@@ -436,7 +456,8 @@ impl Checkpoint {
         }
         self.unsaved_parts = false;
         let log = self.log.as_mut().and_then(|log| log.reached.take().or_else(|| log.decided.clone()));
-        let log = log.map(|mark| LogCheckpoint { mark });
+        let rules = self.log.as_ref().and_then(|log| log.rules.clone());
+        let log = log.map(|mark| LogCheckpoint { mark, rules });
         let (format, stream) = (FORMAT, self.stream.clone());
         let mut document = CheckpointDocument { format, stream, relations: Vec::new(), gone: Vec::new(), consumers, log };
         // What every destination has passed may be needed again, if the log is lost.
@@ -458,7 +479,7 @@ impl Checkpoint {
         for version in gone {
             let Some(relation) = self.relations.remove(&version) else { continue };
             let columns = self.gone.remove(&version.0).unwrap_or_default();
-            let left = |column: &&Column| !has_column(relation.columns(), column.name());
+            let left = |column: &&Column| !relation.has_column(column.name());
             let columns = columns.iter().filter(left).chain(relation.columns()).cloned().collect();
             self.gone.insert(version.0, columns);
         }
@@ -466,7 +487,7 @@ impl Checkpoint {
         for (name, columns) in &mut self.gone {
             let there = self.relations.range((name.clone(), 0)..=(name.clone(), u32::MAX)).map(|(_, relation)| relation);
             let there: Vec<&Arc<Relation>> = there.collect();
-            columns.retain(|column| !there.iter().any(|relation| has_column(relation.columns(), column.name())));
+            columns.retain(|column| !there.iter().any(|relation| relation.has_column(column.name())));
         }
         self.gone.retain(|_, columns| !columns.is_empty());
     }

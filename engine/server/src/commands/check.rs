@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use logweir_core::{Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
+use logweir_core::{Column, Error, ErrorKind, Finding, LogMark, LogPosition, Relation, Result, Severity, Sink, Transform as _};
+use logweir_files::free_bytes;
 use logweir_runtime::Acknowledge;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{References, SqlProblem, SqlTransform};
+use logweir_sql::{MASK, References, SqlProblem, SqlTransform};
 use serde::Serialize;
 
 use crate::cli::TextOrJson;
@@ -18,7 +19,7 @@ use crate::failure::{Failure, WORK_FAILED};
 use crate::landed;
 use crate::references;
 use crate::registry::table_filter;
-use crate::text::print;
+use crate::text::{bytes, print};
 
 /// A finding, and where it was made.
 #[derive(Debug, Serialize)]
@@ -199,6 +200,22 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
         return Ok(findings);
     };
     probe(&log.segments.directory, "change_log.dir")?;
+    let there = log.segments.directory.ancestors().find(|folder| folder.is_dir());
+    let held = SegmentCursor::bytes(&log.segments.directory)?;
+    if let Some(free) = there.and_then(free_bytes)
+        && free.saturating_add(held) < log.segments.retain_bytes
+    {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "change_log_disk_space",
+            message: format!(
+                "the change log may grow to {}, and where it lies {} are free: a full disk holds up the stream",
+                bytes(log.segments.retain_bytes),
+                bytes(free)
+            ),
+            remedy: "free some space, or let it keep less: change_log: { retain: { size: … } }".to_owned(),
+        });
+    }
     if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_none() {
         findings.push(Finding {
             severity: Severity::Warning,
@@ -217,8 +234,9 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
             Err(error) => return Err(error),
         };
         if !held {
+            let stops = log.acknowledge == Acknowledge::Log && !SegmentCursor::at(&directory, 0).is_empty()?;
             findings.push(Finding {
-                severity: Severity::Warning,
+                severity: if stops { Severity::Error } else { Severity::Warning },
                 code: "change_log_lost",
                 message: format!("the change log in {} does not hold what the checkpoint says", directory.display()),
                 remedy: "bring the directory back if it was moved; without it the stream reads again from its source, where the slowest \
@@ -268,6 +286,7 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
             Err(error) => findings.push(unreachable(&error)),
         }
     }
+    findings.extend(masked.iter().filter_map(|relation| merged_by_masks(relation)));
     let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
         severity: Severity::Warning,
         code: "mask_matches_nothing",
@@ -276,6 +295,28 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
     });
     findings.extend(unmatched);
     Ok((masked, findings))
+}
+
+/// A table without a key of which masks may make different rows equal.
+fn merged_by_masks(relation: &Relation) -> Option<Finding> {
+    if relation.key_declared() {
+        return None;
+    }
+    let merges = |column: &&Column| {
+        let mask = column.field.metadata().get(MASK);
+        mask.is_some_and(|mask| !matches!(mask.as_str(), "hash" | "tokenize" | "keep"))
+    };
+    let columns: Vec<&str> = relation.columns().iter().filter(merges).map(Column::name).collect();
+    (!columns.is_empty()).then(|| Finding {
+        severity: Severity::Warning,
+        code: "mask_merges_rows",
+        message: format!(
+            "{} has no key, so all its columns are one, and masks may make rows equal by {}: their current state cannot tell them apart; its changes are complete",
+            relation.name(),
+            columns.join(", ")
+        ),
+        remedy: "give the table a primary key, or mask with hash or tokenize, which keep values apart".to_owned(),
+    })
 }
 
 /// The tables as the functions leave them, and what is wrong with these.

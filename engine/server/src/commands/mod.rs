@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod check;
+mod compact;
 mod discover;
 mod drop;
 mod preview;
@@ -40,6 +41,10 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Sql { config, query, as_of, format } => sql::run(&config::load(&config)?, &query, as_of.as_deref(), format).await,
         Command::Replay { config, destination, from, stream, again } => {
             replay::run(&config::load(&config)?, &destination, &from, stream.as_deref(), again).await
+        }
+        Command::Compact { config, stream, destination, table, keep } => {
+            let asked = compact::Asked { stream, destination, table, keep };
+            compact::run(&config::load(&config)?, &asked).await
         }
         Command::Drop { config, stream, yes } => drop::run(&config::load(&config)?, &stream, yes).await,
         Command::Quickstart { dir } => quickstart::run(&dir, screen).await,

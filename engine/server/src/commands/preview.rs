@@ -32,6 +32,10 @@ struct Rows {
 }
 
 impl Rows {
+    fn share(&self) -> Rows {
+        Rows { relations: self.relations.clone(), batches: self.batches.iter().map(ChangeBatch::share).collect() }
+    }
+
     /// What a transform makes of them.
     fn through(self, transform: &mut dyn Transform) -> Result<Rows> {
         let mut made = Rows { relations: Vec::new(), batches: Vec::new() };
@@ -45,12 +49,20 @@ impl Rows {
     }
 }
 
+/// What rows become.
+struct After {
+    table: RelationName,
+    /// The destination, if it has transforms of its own.
+    destination: Option<String>,
+    records: RecordBatch,
+}
+
 /// What is shown.
 struct Preview {
     stream: String,
     table: RelationName,
     before: RecordBatch,
-    after: Vec<(RelationName, RecordBatch)>,
+    after: Vec<After>,
     /// Changes that were set aside.
     aside: Option<RecordBatch>,
     /// They would stop the stream.
@@ -136,28 +148,56 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
                 sql.recall(&relation);
             }
         }
-        if let Err(problems) = plan(loaded, name, &mut sql, &rows.relations) {
+        if let Err(problems) = plan(loaded, name, None, &mut sql, &rows.relations) {
             return Ok(Err(problems));
         }
         let planned = rows.relations.first().cloned();
         rows = rows.through(&mut sql)?;
         hidden.extend(planned.iter().flat_map(|relation| sql.masked_columns(relation)));
     }
-    let untouched = matches!(rows.relations.as_slice(), [only] if Arc::ptr_eq(only, &relation));
+    let is_itself = |rows: &Rows| matches!(rows.relations.as_slice(), [only] if Arc::ptr_eq(only, &relation));
+    let of_stream_alone = is_itself(&rows);
+    // What lands where: the same in all destinations that have nothing of their own for it.
+    let mut landing: Vec<(Option<String>, Rows)> = Vec::new();
+    for (index, destination) in stream.destinations.iter().enumerate() {
+        let Some(sql) = loaded.destination_sql(stream, destination, &references)? else { continue };
+        let mut sql = sql.with_bad_value(BadValue::Quarantine);
+        if let Err(problems) = plan(loaded, name, Some(index), &mut sql, &rows.relations) {
+            return Ok(Err(problems));
+        }
+        let made = rows.share().through(&mut sql)?;
+        if of_stream_alone {
+            hidden.extend(sql.masked_columns(&relation));
+        }
+        let same =
+            made.relations.len() == rows.relations.len() && made.relations.iter().zip(&rows.relations).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            landing.push((Some(destination.name().to_owned()), made));
+        }
+    }
+    let untouched = of_stream_alone && landing.is_empty();
+    if landing.len() < stream.destinations.len() {
+        landing.insert(0, (None, rows));
+    }
     let with_types = types_differ(&shown, &relation);
-    let mut after: Vec<(RelationName, RecordBatch)> = Vec::new();
+    let mut after: Vec<After> = Vec::new();
     let mut aside = None;
     let quarantine = RelationName::new("logweir", "quarantine");
-    for relation in &rows.relations {
-        let is_this = |batch: &&ChangeBatch| batch.relation.name() == relation.name();
-        let batches: Vec<_> = rows.batches.iter().filter(is_this).map(|batch| &batch.records).collect();
-        let records = concat_batches(relation.schema(), batches).map_err(unexpected)?;
-        if *relation.name() == quarantine {
-            if records.num_rows() > 0 {
+    for (destination, rows) in landing {
+        let mut seen = std::collections::HashSet::new();
+        for relation in &rows.relations {
+            if !seen.insert(relation.name()) {
+                continue;
+            }
+            let is_this = |batch: &&ChangeBatch| batch.relation.name() == relation.name();
+            let batches: Vec<_> = rows.batches.iter().filter(is_this).map(|batch| &batch.records).collect();
+            let records = concat_batches(relation.schema(), batches).map_err(unexpected)?;
+            if *relation.name() != quarantine {
+                let records = columns(&records, relation, &[], with_types)?;
+                after.push(After { table: relation.name().clone(), destination: destination.clone(), records });
+            } else if records.num_rows() > 0 && aside.is_none() {
                 aside = Some(columns(&records, relation, &[], false)?);
             }
-        } else if after.iter().all(|(name, _)| name != relation.name()) {
-            after.push((relation.name().clone(), columns(&records, relation, &[], with_types)?));
         }
     }
     let before = columns(&shown, &relation, &hidden, with_types)?;
@@ -166,11 +206,17 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
 }
 
 /// Plans all tables: the error is what is wrong with the SQL, as it is shown.
-fn plan(loaded: &Loaded, stream: &str, sql: &mut SqlTransform, relations: &[Arc<Relation>]) -> Result<(), String> {
+fn plan(
+    loaded: &Loaded,
+    stream: &str,
+    destination: Option<usize>,
+    sql: &mut SqlTransform,
+    relations: &[Arc<Relation>],
+) -> Result<(), String> {
     let mut shown = String::new();
     let mut add = |severity: &str, problem: &SqlProblem| {
         shown.push_str(&format!("{severity}: transform {} of stream {stream}: {}\n", problem.rule + 1, problem.message));
-        if let Some((_, _, place)) = loaded.sql_place(stream, None, problem) {
+        if let Some((_, _, place)) = loaded.sql_place(stream, destination, problem) {
             shown.push_str(&place);
         }
         if let Some(help) = &problem.help {
@@ -238,16 +284,17 @@ fn text(preview: &Preview) -> Result<String> {
     let rows = before.num_rows();
     let mut text = format!("{table} in stream {stream}, before: {}\n{}\n", plural(rows), pretty(before)?);
     if *untouched {
-        text.push_str("\nIt lands as it is: no mask, function or transform of the stream is for this table.\n");
+        text.push_str("\nIt lands as it is: no mask, function or transform is for this table.\n");
         return Ok(text);
     }
-    for (target, records) in after {
+    for After { table, destination, records } in after {
+        let place = destination.as_ref().map(|destination| format!(" in {destination}")).unwrap_or_default();
         let left = match (records.num_rows(), aside) {
             // With rows set aside the count would be of both.
             (count, None) if count < rows => format!(" of {rows}"),
             _ => String::new(),
         };
-        text.push_str(&format!("\n{target}, after: {}{left}\n{}\n", plural(records.num_rows()), pretty(records)?));
+        text.push_str(&format!("\n{table}{place}, after: {}{left}\n{}\n", plural(records.num_rows()), pretty(records)?));
     }
     if let Some(aside) = aside {
         let becomes = if *aside_stops {
@@ -267,7 +314,11 @@ fn json(preview: &Preview) -> Result<String> {
     let after: Vec<String> = preview
         .after
         .iter()
-        .map(|(target, records)| Ok(format!("{{\"table\":{},\"rows\":{}}}", text(&target.to_string()), rows_as_json(records)?)))
+        .map(|After { table, destination, records }| {
+            let destination = destination.as_ref().map_or_else(|| "null".to_owned(), |destination| text(destination));
+            let rows = rows_as_json(records)?;
+            Ok(format!("{{\"table\":{},\"destination\":{destination},\"rows\":{rows}}}", text(&table.to_string())))
+        })
         .collect::<Result<_>>()?;
     let aside = preview.aside.as_ref().map_or_else(|| Ok("[]".to_owned()), rows_as_json)?;
     Ok(format!(

@@ -12,7 +12,7 @@ use crate::config::{Loaded, nearest};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::registry::Extra;
 use crate::screen::Screen;
-use crate::{http, progress, references, sql_endpoint};
+use crate::{compaction, http, progress, references, sql_endpoint};
 
 /// Runs the command.
 pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool, screen: Screen) -> Result<ExitCode, Failure> {
@@ -84,6 +84,7 @@ impl Streams {
                 extra = extra => extra.map_err(|error: Error| error.context("stream", name))?,
                 () = shutdown.requested() => break,
             };
+            compaction::schedule(loaded, name, &mut refreshing)?;
             references::refresh(loaded, name, loaded.stream(name)?, &extra.references, &mut refreshing);
             specs.push(loaded.spec(name, memory, until_caught_up, &extra)?);
         }

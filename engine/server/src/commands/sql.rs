@@ -148,12 +148,7 @@ fn prefix(
     table: &RelationName,
     destination: &Destination,
 ) -> Result<object_store::path::Path> {
-    /// 2021-12-31T23:00:00Z, which shares no year, month, day or hour with the beginning of time.
-    const OTHER_TIME: i64 = 1_640_991_600_000_000;
-    let template = PathTemplate::parse(&destination.path)?;
-    let (one, other) = (template.folder(stream, table, 0)?, template.folder(stream, table, OTHER_TIME)?);
-    let common: Vec<&str> = one.split('/').zip(other.split('/')).take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
-    let folder = common.join("/");
+    let folder = PathTemplate::parse(&destination.path)?.common_folder(stream, table)?;
     let path = if root.as_ref().is_empty() { folder } else { format!("{root}/{folder}") };
     object_store::path::Path::parse(path.trim_end_matches('/'))
         .map_err(|error| Error::config("the table's directory cannot be named in the store").context("table", table).source(error))
@@ -167,6 +162,11 @@ async fn write(mut result: QueryResult, format: SqlFormat, mut output: impl Writ
             done(writeln!(output, "{text}").map_err(ArrowError::from))?;
         }
         SqlFormat::Csv => {
+            let nested = result.schema.fields().iter().filter(|field| field.data_type().is_nested()).map(|field| field.name().as_str());
+            let nested: Vec<&str> = nested.collect();
+            if !nested.is_empty() {
+                return Err(unfit().context("columns", nested.join(", ")));
+            }
             let mut header = true;
             let empty = arrow::array::RecordBatch::new_empty(Arc::clone(&result.schema));
             while let Some(batch) = result.batches.next().await {
@@ -221,8 +221,10 @@ fn failed(error: &ArrowError) -> Error {
     // Only its kind of trouble: the text of an Arrow error may quote a value.
     match error {
         ArrowError::IoError(_, error) => Error::transient("could not write the result").source(io::Error::from(error.kind())),
-        _ => {
-            Error::data("the result has a type that this format cannot hold").remedy("choose another --format, or cast the column to text")
-        }
+        _ => unfit(),
     }
+}
+
+fn unfit() -> Error {
+    Error::data("the result has a type that this format cannot hold").remedy("choose another --format, or cast the column to text")
 }

@@ -34,6 +34,7 @@ pub(crate) use schema::published as published_schema;
 pub(crate) use secret::Secret;
 pub(crate) use sql_endpoint::SqlUser;
 use tree::Node;
+pub(crate) use units::Span;
 
 /// A configuration that has no mistakes, and where it came from.
 #[derive(Debug)]
@@ -47,7 +48,24 @@ pub(crate) struct Loaded {
     text: String,
 }
 
+/// What of a stream decides what becomes of a change before it is kept.
+const RULES: [&str; 6] = ["tables", "mask", "udf", "transforms", "references", "on_bad_value"];
+
 impl Loaded {
+    /// The rules of a stream as they stand in the file, whatever its spaces, comments and the order of keys.
+    pub(crate) fn rules_text(&self, stream: &str) -> String {
+        let mut text = String::new();
+        let root = Node::parse(&self.text).ok();
+        let stream = root.as_ref().and_then(|root| root.get("streams")?.get(stream));
+        for (name, rules) in RULES.iter().filter_map(|name| Some((name, stream?.get(name)?))) {
+            text.push_str(name);
+            text.push(':');
+            rules.canonical(&mut text);
+            text.push('\n');
+        }
+        text
+    }
+
     /// Where in the file the problem of a transform lies, of the stream or of one of its destinations: line, column, and the line itself with a
     /// caret under it.
     pub(crate) fn sql_place(&self, stream: &str, destination: Option<usize>, problem: &SqlProblem) -> Option<(usize, usize, String)> {

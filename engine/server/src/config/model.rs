@@ -590,6 +590,29 @@ pub(crate) struct Destination {
     /// whose row does not pass becomes a delete.
     #[serde(default)]
     pub(crate) transforms: Vec<SqlRule>,
+    /// Compacts its files from time to time while the stream runs: of each key the newest change stays. Never when left out; `logweir
+    /// compact` does it once.
+    pub(crate) compact: Option<Compact>,
+}
+
+/// When files are compacted, and which.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Compact {
+    /// How often.
+    #[serde(default = "default_compact_every")]
+    pub(crate) every: Span,
+    /// How long every change is kept, by its commit time.
+    #[serde(default = "default_compact_keep")]
+    pub(crate) keep: Span,
+}
+
+fn default_compact_every() -> Span {
+    Span(Duration::from_secs(24 * 60 * 60))
+}
+
+fn default_compact_keep() -> Span {
+    Span(Duration::from_secs(7 * 24 * 60 * 60))
 }
 
 impl Destination {

@@ -59,6 +59,37 @@ impl Node {
         }
     }
 
+    /// Appends the value as JSON, with the keys of maps in order.
+    pub(crate) fn canonical(&self, text: &mut String) {
+        let quoted = |value: &str| serde_json::Value::from(value).to_string();
+        match &self.value {
+            Value::Null => text.push_str("null"),
+            Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
+            Value::Number(value) => text.push_str(&value.to_string()),
+            Value::Text(value) => text.push_str(&quoted(value)),
+            Value::List(items) => {
+                text.push('[');
+                for item in items {
+                    item.canonical(text);
+                    text.push(',');
+                }
+                text.push(']');
+            }
+            Value::Map(entries) => {
+                let mut entries: Vec<&(Key, Node)> = entries.iter().collect();
+                entries.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+                text.push('{');
+                for (key, value) in entries {
+                    text.push_str(&quoted(&key.name));
+                    text.push(':');
+                    value.canonical(text);
+                    text.push(',');
+                }
+                text.push('}');
+            }
+        }
+    }
+
     /// The entries, if this is a map.
     pub(crate) fn entries(&self) -> &[(Key, Node)] {
         match &self.value {

@@ -81,6 +81,23 @@ fn a_server_out_of_reach_is_tried_for_a_while() {
 }
 
 #[test]
+fn a_change_log_that_may_outgrow_its_disk_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let found = |size: &str| {
+        unreachable_server(directory.path());
+        let path = directory.path().join("logweir.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let log = format!("source: db, change_log: {{ retain: {{ size: {size} }} }},");
+        std::fs::write(&path, text.replace("source: db,", &log)).unwrap();
+        let checked: Finished =
+            logweir(directory.path(), &["check", "logweir.yaml", "--format", "json"]).env("SHOP_PASSWORD", "x").output().unwrap().into();
+        checked.code(1).stdout.contains("change_log_disk_space")
+    };
+    assert!(found("900000TiB"));
+    assert!(!found("1MiB"));
+}
+
+#[test]
 fn status_works_without_a_process_and_before_the_first_start() {
     let directory = tempfile::tempdir().unwrap();
     unreachable_server(directory.path());

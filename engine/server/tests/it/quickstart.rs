@@ -91,6 +91,9 @@ fn forms_of_a_result(here: &std::path::Path, config: &str) {
     assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 2);
     let nothing = run(here, &["sql", config, "SELECT id FROM shop.orders WHERE false", "--format", "csv"]).code(0);
     assert_eq!(nothing.stdout, "id\n");
+    let nested =
+        run(here, &["sql", config, "SELECT 1 AS n, [1, 2] AS list", "--format", "csv"]).code(1).says(&["columns: list", "--format"]);
+    assert_eq!(nested.stdout, "");
 }
 
 fn wrong_queries(here: &std::path::Path, config: &str) {

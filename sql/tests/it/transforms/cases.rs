@@ -631,6 +631,16 @@ fn without_a_key_a_row_is_all_its_columns() {
         TRUNCATE NULL | NULL
     "#]]
     .assert_eq(&applied(vec![rule("SELECT * FROM events WHERE age >= 18")], SqlContext::default(), &relation, text));
+    // All of a row is its key, so nothing of one that does not pass, or that nobody can judge, is carried, altered table or not.
+    let altered = table("shop.events", 2, &[("name", Utf8), ("age", Int32)], &[]);
+    let of = |relation, sql: &str, text: &str| {
+        let context = SqlContext { bad_value: BadValue::Quarantine, ..SqlContext::default() };
+        applied(vec![rule(sql)], context, relation, text)
+    };
+    let adults = "SELECT * FROM events WHERE age >= 18";
+    assert_eq!(of(&altered, adults, text).replace(" v2:", ":"), of(&relation, adults, text));
+    assert_eq!(of(&altered, adults, "delete bob | 16\n read bob | 15\n rekey bob | 14 -> bob | 13"), "");
+    assert_eq!(of(&relation, "SELECT * FROM events WHERE 100 / (age - 17) > 0", "delete bob | 17"), "");
 }
 
 #[test]

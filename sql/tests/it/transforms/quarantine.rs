@@ -6,10 +6,12 @@ use arrow::array::*;
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::*;
 use expect_test::expect;
-use logweir_core::{ChangeBatch, Column, LogPosition, MetadataColumn, Relation, RelationName, Transform};
-use logweir_sql::{BadValue, SqlContext};
+use logweir_core::{
+    ChangeBatch, Column, LogPosition, MetadataColumn, Pattern, Relation, RelationName, Transform, apply_all, output_of_all,
+};
+use logweir_sql::{BadValue, SqlContext, SqlRule, UdfLimits, UdfRule, UdfTransform};
 
-use super::changes::{batch, changes, table, unbatched};
+use super::changes::{batch, changes, printed, table, unbatched};
 use super::{applied, customers, rule, transform};
 
 fn context() -> SqlContext {
@@ -45,7 +47,7 @@ fn the_row_is_kept_with_the_reason() {
     let rows = "insert 1 | a | 0\n update 1 | ~ | 2\n insert 2 | b | 5";
     let two = vec![
         rule("SELECT id, name || age AS x, 10 / age AS y FROM customers WHERE 10 / age > 1"),
-        super::SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id, 1 / age AS z FROM customers") },
+        SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id, 1 / age AS z FROM customers") },
     ];
     expect![[r#"
         logweir.quarantine: database Utf8, schema Utf8, table Utf8, rule Utf8, reason Utf8, row Utf8
@@ -74,6 +76,66 @@ fn a_delete_that_is_set_aside_is_there() {
         DELETE 3 | ~
     "#]]
     .assert_eq(&applied(vec![rule("SELECT CAST(id AS SMALLINT) AS id, 1 / age AS x FROM customers")], context(), &customers(), rows));
+}
+
+/// What is set aside of a row that cannot be carried, at the end of several transforms.
+fn set_aside(mut transforms: Vec<Box<dyn Transform>>) -> String {
+    let relation = customers();
+    output_of_all(&mut transforms, &relation).unwrap();
+    let made = apply_all(&transforms, batch(&relation, &changes("insert 1 | a\"b | 0"))).unwrap();
+    let aside = made.iter().filter(|batch| batch.relation.name().schema == "logweir").map(|batch| printed(batch));
+    aside.flat_map(|text| text.lines().skip(1).map(|line| format!("{line}\n")).collect::<Vec<_>>()).collect()
+}
+
+fn failing_udf() -> Box<dyn Transform> {
+    let script = "function process(json) { if (JSON.parse(json).age === 0) throw new Error(); return json; }".to_owned();
+    let rule = UdfRule {
+        table: Pattern::new("shop.*"),
+        script,
+        file: "mask.js".to_owned(),
+        function: "process".to_owned(),
+        limits: UdfLimits::default(),
+        columns: Vec::new(),
+    };
+    Box::new(UdfTransform::new(vec![rule], BadValue::Quarantine).unwrap())
+}
+
+#[test]
+fn what_sql_hides_is_not_in_what_a_udf_sets_aside() {
+    let behind = |rules| set_aside(vec![failing_udf(), Box::new(transform(rules, context()))]);
+    let kept = "INSERT NULL | shop | customers | mask.js process | the function threw an error at line 1 | {\"id\":1} @1\n";
+    let hidden = &kept.replace("{\"id\":1}", "{}");
+    assert_eq!(behind(vec![SqlRule::new(Pattern::new("shop.orders"), "SELECT id FROM orders")]), kept);
+    assert_eq!(behind(vec![rule("SELECT id, name FROM customers")]), kept);
+    assert_eq!(behind(vec![rule("SELECT id AS number FROM customers")]), kept);
+    assert_eq!(&behind(vec![rule("SELECT CAST(id AS VARCHAR) AS id FROM customers")]), hidden);
+    // One of two rules shows it.
+    let two = vec![
+        rule("SELECT CAST(id AS VARCHAR) AS id FROM customers"),
+        SqlRule { into: Some("x.y".to_owned()), ..rule("SELECT id FROM customers") },
+    ];
+    assert_eq!(behind(two), kept);
+}
+
+#[test]
+fn what_a_destination_hides_is_not_in_what_the_stream_sets_aside() {
+    let failing = || -> Box<dyn Transform> { Box::new(transform(vec![rule("SELECT id, name, 10 / age AS x FROM customers")], context())) };
+    let destination = |table: &str, sql: &str| -> Box<dyn Transform> {
+        let rules = vec![SqlRule::new(Pattern::new(table), sql)];
+        Box::new(transform(rules, SqlContext { behind_sql: true, ..context() }))
+    };
+    let kept = "INSERT NULL | shop | customers | 1 shop.* | x: division by zero | {\"id\":1,\"name\":\"a\\\"b\"} @1\n";
+    let hidden = &kept.replace(r#"{"id":1,"name":"a\"b"}"#, "{}");
+    assert_ne!(hidden, kept);
+    assert_eq!(set_aside(vec![failing(), destination("shop.orders", "SELECT id FROM orders")]), kept);
+    // Its columns are not those that the stream's rule had.
+    assert_eq!(&set_aside(vec![failing(), destination("shop.customers", "SELECT id FROM customers")]), hidden);
+    assert_eq!(&set_aside(vec![failing(), destination("*", "SELECT *, 1 AS one FROM customers")]), hidden);
+    let renaming: Box<dyn Transform> = {
+        let rule = SqlRule { into: Some("crm.people".to_owned()), ..rule("SELECT id, name, 10 / age AS x FROM customers") };
+        Box::new(transform(vec![rule], context()))
+    };
+    assert_eq!(&set_aside(vec![renaming, destination("crm.*", "SELECT id FROM people")]), hidden);
 }
 
 #[test]

@@ -340,6 +340,11 @@ fn a_table_without_a_key() {
         TRUNCATE NULL | NULL
     "#]]
     .assert_eq(&of("SELECT * FROM log", &[]));
+    let differs = of("SELECT *, _metadata_change_type AS op, _metadata_timestamp AS changed FROM log", &[]);
+    assert!(
+        differs.starts_with("warning: shop.log has no key, so its rows are found by all their values, and op, changed may differ"),
+        "{differs}"
+    );
     expect![[r#"
         warning: shop.log has no key, so all its columns are one, and without at rows may become equal that were not: their current state cannot tell them apart
         shop.log: line Utf8

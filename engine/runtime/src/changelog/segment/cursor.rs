@@ -135,13 +135,18 @@ impl SegmentCursor {
         }
     }
 
+    /// Bytes that the log takes on disk.
+    pub fn bytes(directory: &Path) -> Result<u64> {
+        segments(directory).map(|files| bytes_of(&files))
+    }
+
     /// What the log holds; `None` if it is empty.
     pub fn extent(directory: &Path) -> Result<Option<Extent>> {
         let files = segments(directory)?;
         if files.is_empty() {
             return Ok(None);
         }
-        let bytes = files.iter().map(|(_, path)| std::fs::metadata(path).map_or(0, |file| file.len())).sum();
+        let bytes = bytes_of(&files);
         let first = match Self::locate(directory, Locate::Earliest) {
             Ok((_, first)) => first,
             Err(error) if error.kind() == logweir_core::ErrorKind::LogGone => return Ok(None),
@@ -295,6 +300,10 @@ impl SegmentCursor {
             None => damaged("the segments of the change log are missing").context("directory", self.directory.display()),
         }
     }
+}
+
+fn bytes_of(files: &[(u64, PathBuf)]) -> u64 {
+    files.iter().map(|(_, path)| std::fs::metadata(path).map_or(0, |file| file.len())).sum()
 }
 
 impl std::fmt::Debug for SegmentReader {

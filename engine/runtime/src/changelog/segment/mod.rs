@@ -127,6 +127,27 @@ impl SegmentLog {
     /// Opens the log and cuts it off behind `mark`. Without a mark, or where the log does not hold everything through it, it
     /// begins anew: everything in the directory goes. [`mark`](Self::mark) tells which.
     pub fn open(options: SegmentOptions, mark: Option<LogPosition>) -> Result<Self> {
+        Self::open_or(options, mark, |_| Ok(()))
+    }
+
+    /// The same where the source may have forgotten what the log holds, so that nobody else has it: an error of kind `Corrupt` instead of a log
+    /// that begins anew over segments that are there.
+    pub fn open_only_copy(options: SegmentOptions, mark: Option<LogPosition>) -> Result<Self> {
+        Self::open_or(options, mark, |directory| {
+            if mark.is_none() || segments(directory)?.is_empty() {
+                return Ok(());
+            }
+            Err(Error::corrupt("the change log does not hold what the checkpoint says, and the source may have forgotten it")
+                .context("directory", directory.display())
+                .remedy(
+                    "nothing was removed. Put the directory back from a copy; or move it away and start again: the stream then reads from where the \
+                     slowest destination is, and says so if the source has that no more",
+                ))
+        })
+    }
+
+    /// `unfit` has a say before a log that is there goes.
+    fn open_or(options: SegmentOptions, mark: Option<LogPosition>, unfit: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let directory = &options.directory;
         std::fs::create_dir_all(directory).map_err(|error| file_failed("could not create the change log's directory", directory, error))?;
         let lock = lock(directory)?;
@@ -138,6 +159,7 @@ impl SegmentLog {
             None => false,
         };
         if !kept {
+            unfit(&log.options.directory)?;
             log.sealed.clear();
             for (_, path) in segments(&log.options.directory)? {
                 remove(&path)?;

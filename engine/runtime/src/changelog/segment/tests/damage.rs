@@ -298,3 +298,26 @@ fn a_log_of_the_first_format_is_begun_anew() {
     let log = SegmentLog::open(small(written.path()), Some(written.last)).unwrap();
     assert_eq!((log.mark(), log.next_entry(), written.files().len()), (None, 0, 0));
 }
+
+#[test]
+fn the_only_copy_is_not_removed() {
+    let written = Written::new();
+    let (_, newest) = written.files().pop().unwrap();
+    let whole = std::fs::read(&newest).unwrap();
+    let mut torn = whole.clone();
+    let at = torn.len() / 2;
+    torn[at] ^= 1;
+    std::fs::write(&newest, &torn).unwrap();
+    let files = written.files();
+    let open = || SegmentLog::open_only_copy(small(written.path()), Some(written.last));
+    let refused = open().unwrap_err();
+    assert_eq!((refused.kind(), written.files(), std::fs::read(&newest).unwrap()), (ErrorKind::Corrupt, files, torn));
+    // Put back, it goes on as ever.
+    std::fs::write(&newest, &whole).unwrap();
+    assert_eq!(open().unwrap().mark().map(|mark| mark.position), Some(written.last));
+    // Moved away, it begins anew.
+    for (_, path) in written.files() {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(open().unwrap().mark(), None);
+}
