@@ -608,6 +608,16 @@ impl Fill {
         LogPosition::new(session.incarnation(), 0, self.last.0, self.last.1, true)
     }
 
+    /// A position at the place where the log stands, behind everything handed out.
+    pub(crate) fn next_position(&mut self, session: &Session) -> LogPosition {
+        let here = mark_position(session.incarnation(), session.decoder.passed()).commit();
+        if self.last.0 != here {
+            self.last = (here, 0);
+        }
+        self.last.1 += 1;
+        self.position(session)
+    }
+
     fn batch(
         &mut self,
         session: &Session,
@@ -617,18 +627,14 @@ impl Fill {
         change_type: ChangeType,
         read_time: TimestampMicros,
     ) -> Result<ChangeBatch> {
-        let here = mark_position(session.incarnation(), session.decoder.passed()).commit();
-        if self.last.0 != here {
-            self.last = (here, 0);
-        }
         let timestamp = session.decoder.commit_time().unwrap_or(read_time);
         let place = SourcePlace { log_position: session.decoder.passed().0, log_file: None, transaction: None };
         let mut metadata = MetadataBuilder::new(READ_METHOD);
+        let mut last = self.position(session);
         for _ in 0..rows {
-            self.last.1 += 1;
-            metadata.push(timestamp, self.position(session), change_type, read_time, place);
+            last = self.next_position(session);
+            metadata.push(timestamp, last, change_type, read_time, place);
         }
-        let last = self.position(session);
         let mut columns = columns;
         columns.extend(metadata.finish());
         let options = RecordBatchOptions::new().with_row_count(Some(rows));

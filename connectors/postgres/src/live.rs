@@ -80,6 +80,8 @@ pub(crate) struct LiveReader {
     /// The last mark handed out.
     last_mark: LogMark,
     last_mark_at: Instant,
+    /// Rows that were there before were still to be handed out when it was.
+    filling_at_mark: bool,
     /// Rows of a backfill were handed out behind it.
     undecided_rows: bool,
     /// Positions handed out behind it, the greatest per relation.
@@ -174,6 +176,7 @@ impl LiveReader {
             marks_each: false,
             last_mark: mark.clone(),
             last_mark_at: Instant::now(),
+            filling_at_mark: fill.is_under_way(),
             undecided_rows: false,
             handed_out: HashMap::new(),
             acknowledged,
@@ -242,6 +245,7 @@ impl LiveReader {
         }
         self.last_mark = mark.clone();
         self.last_mark_at = Instant::now();
+        self.filling_at_mark = self.fill.is_under_way();
         self.handed_out.clear();
         self.undecided_rows = false;
     }
@@ -393,8 +397,10 @@ impl LiveReader {
             waiting_since.map(|since| if session.behind { (session.heard_at + LINGER).min(since + FLUSH_INTERVAL) } else { since });
         let mark_at = self.last_mark_at + IDLE_MARK;
         let silence_at = session.silence_at(now);
-        let passed = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position
-            && session.decoder.passed() >= self.fill.not_before();
+        let moved = mark_position(session.incarnation(), session.decoder.passed()) > self.last_mark.position;
+        // Whoever waits for the end of the backfill learns of it by a mark, also where the log stands still.
+        let filled = self.filling_at_mark && !self.fill.is_under_way();
+        let passed = (moved || filled) && session.decoder.passed() >= self.fill.not_before();
         let wanted = self.wanted.is_some_and(|wanted| session.decoder.passed() >= wanted);
         let idle = passed && flush_at.is_none() && session.is_at_rest();
         let mark_at = if idle && wanted { now } else { mark_at };
@@ -429,7 +435,10 @@ impl LiveReader {
         if idle && now >= mark_at {
             self.wanted = self.wanted.filter(|_| !wanted);
             self.fill.forget_passed(session.decoder.passed());
-            let mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), self.fill.state())?;
+            let mut mark = session.mark(session.decoder.passed(), session.decoder.commit_time(), self.fill.state())?;
+            if mark.position <= self.last_mark.position {
+                mark.position = self.fill.next_position(session);
+            }
             self.mark_due = Some(mark);
         }
         Ok(())

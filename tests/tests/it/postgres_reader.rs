@@ -140,6 +140,56 @@ async fn log_reader_over_a_live_18_with_streaming() {
     contract(18, |options| options.streaming = Streaming::Parallel).await;
 }
 
+/// A process that stands still until this is dropped.
+struct Stopped(String);
+
+impl Stopped {
+    fn stop(process: String) -> Self {
+        signal("-STOP", &process);
+        Stopped(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal("-CONT", &self.0);
+    }
+}
+
+fn signal(signal: &str, process: &str) {
+    let status = std::process::Command::new("kill").args([signal, process]).status();
+    assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking(), "the process cannot be sent {signal}");
+}
+
+/// Whoever waits for the backfill's end hears of it, also if the last word on it comes when the log has nothing more to tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_backfill_is_told_where_the_log_stands_still() {
+    install_crypto();
+    let server = PostgresServer::start(15, &[]).await;
+    server.execute("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY, v text); INSERT INTO s.t VALUES (1, 'a')").await;
+    let mut options = options(&server);
+    options.backfill = Some(BackfillOptions::default());
+    let mut reading = Reading::open(options.clone(), followed("s"), None).await;
+    reading.read_to_end().await;
+    // It writes into the log by itself from time to time.
+    let writer = server.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'").await;
+    let _stopped = Stopped::stop(writer);
+    let mut reading = reopened(options, reading).await;
+    // The reader cannot look which tables are published.
+    let locker = server.connect().await;
+    locker.batch_execute("BEGIN; LOCK pg_catalog.pg_publication IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let end = reading.reader.end().await.unwrap().unwrap();
+    while reading.marks.last().is_none_or(|mark| mark.position < end) {
+        reading.event().await;
+    }
+    assert!(reading.reader.reads_backfill(), "what is not known yet may have rows");
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    while reading.reader.reads_backfill() {
+        reading.event().await;
+    }
+    assert!(reading.marks.is_sorted_by(|one, next| one.position < next.position), "marks rise");
+}
+
 /// Synchronous replication holds a committer between its record in the log and its visibility for as long as one likes. A
 /// backfill that trusted the log's end would read the row as it was, and place it behind the change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
