@@ -19,6 +19,6 @@ pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskRul
 pub use query::{LandedTable, QueryEngine, QueryResult, Tail, TailBatch, TailSpan};
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,
-    Unresolved, read_reference_file,
+    Unresolved, catches_panics, read_reference_file,
 };
 pub use udf::{UdfLimits, UdfRule, UdfTransform, UdfType};
