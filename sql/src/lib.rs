@@ -21,6 +21,6 @@ pub use query::{
 };
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,
-    Unresolved, read_reference_file,
+    Unresolved, catches_panics, read_reference_file,
 };
 pub use udf::{UdfLimits, UdfRule, UdfTransform, UdfType};

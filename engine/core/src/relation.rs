@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::metadata::metadata_fields;
 use crate::position::LogPosition;
 
@@ -22,6 +23,19 @@ pub struct RelationName {
 }
 
 impl RelationName {
+    /// The schema of logweir's own tables: changes that were set aside, and what queries tell about streams.
+    pub const OWN_SCHEMA: &str = "logweir";
+
+    /// An error of kind `Config` if no table of a source may have this name, because logweir's own tables do.
+    pub fn check_source(&self) -> Result<()> {
+        if self.schema == Self::OWN_SCHEMA {
+            return Err(Error::config("a table of the source is in a schema called logweir, as logweir's own tables are")
+                .context("table", self)
+                .remedy("leave the schema out: tables: { exclude: [\"logweir.*\"] }"));
+        }
+        Ok(())
+    }
+
     /// A name without a database above the schema.
     pub fn new(schema: impl Into<String>, table: impl Into<String>) -> Self {
         RelationName { database: None, schema: schema.into(), table: table.into() }

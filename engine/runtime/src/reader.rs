@@ -254,6 +254,7 @@ impl Reader {
         if self.place.planned.contains(&version) {
             return Ok(Flow::On);
         }
+        relation.name().check_source().inspect_err(|_| self.place.refused = true)?;
         self.send(Event::Relation(Arc::clone(relation))).await?;
         let outputs = output_of_all(&mut self.transforms, relation).inspect_err(|_| self.place.refused = true)?;
         for relation in outputs {

@@ -9,6 +9,7 @@ mod http;
 mod landed;
 mod live;
 mod logging;
+mod panics;
 mod progress;
 mod references;
 mod registry;
@@ -30,6 +31,7 @@ use crate::failure::Failure;
 const WORKER_THREADS_MIN: usize = 2;
 
 fn main() -> ExitCode {
+    panics::install();
     let cli = Cli::parse();
     match start(cli) {
         Ok(code) => code,

@@ -22,7 +22,7 @@ use datafusion::common::Result as DataFusionResult;
 use datafusion::datasource::{MemTable, TableType, ViewTable};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
-use logweir_core::{Error, LogPosition, Result, TimestampMicros};
+use logweir_core::{Error, LogPosition, RelationName, Result, TimestampMicros};
 use tokio::sync::OnceCell;
 
 use super::LandedTable;
@@ -33,7 +33,7 @@ use super::plan::TablePlans;
 use super::tail::TailSpan;
 
 /// The schema of what the engine says about itself.
-pub(super) const SYSTEM_SCHEMA: &str = "logweir";
+pub(super) const SYSTEM_SCHEMA: &str = RelationName::OWN_SCHEMA;
 /// Its table of tables.
 const TABLES: &str = "tables";
 /// Where the query sees each log.

@@ -16,7 +16,8 @@ use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Error, MetadataColumn,
 
 use super::cases::{Fate, all_unchanged, any_unchanged, fates, without};
 use super::evaluate::Reason;
-use super::plan::{Output, RulePlan};
+use super::plan::{Lookup, Output, RulePlan};
+use super::reference::Pinned;
 use super::rows::{Rows, unexpected};
 use super::rule::Unresolved;
 
@@ -43,10 +44,11 @@ const PARTLY_LEFT_OUT: Reason = Reason("the log left out one of the values that 
 
 /// Applies a rule. `batch` has been [resolved](super::cases::resolve).
 pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresolved, batch: &ChangeBatch) -> Result<Applied> {
-    if let Some(batch) = every_row(plan, target, batch)? {
+    let lookups = plan.lookups.iter().map(Lookup::pin).collect::<Result<Vec<_>>>()?;
+    if let Some(batch) = every_row(plan, &lookups, target, batch)? {
         return Ok(Applied { batch: Some(batch), bad: Vec::new() });
     }
-    let mut fates = fates(plan.filter.as_ref(), batch, &plan.lookups)?;
+    let mut fates = fates(plan.filter.as_ref(), batch, &lookups)?;
     let mut bad: Vec<BadRow> = Vec::new();
     for (row, fate) in fates.iter().enumerate() {
         if let Fate::Bad(reason) = *fate {
@@ -59,7 +61,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
         fates[bad.row] = without(plan.filter.as_ref(), batch, bad.row);
     }
     loop {
-        match assemble(plan, target, &left_out, &fates, batch)? {
+        match assemble(plan, &lookups, target, &left_out, &fates, batch)? {
             Ok(batch) => {
                 bad.sort_by_key(|bad| bad.row);
                 return Ok(Applied { batch, bad });
@@ -78,7 +80,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
 
 /// The rule, which is: without a condition, for changes with all their values, every row is carried as it is and nothing is to be settled.
 /// `None` if that is not so, or if something cannot be computed.
-fn every_row(plan: &RulePlan, target: &Arc<Relation>, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
+fn every_row(plan: &RulePlan, lookups: &[Pinned<'_>], target: &Arc<Relation>, batch: &ChangeBatch) -> Result<Option<ChangeBatch>> {
     let bare = |code: &i8| ChangeType::from_code(*code).is_none_or(|change_type| change_type == ChangeType::Truncate);
     if plan.filter.is_some() || batch.unchanged.is_some() || batch.change_type_codes().iter().any(bare) || batch.rows() == 0 {
         return Ok(None);
@@ -89,7 +91,7 @@ fn every_row(plan: &RulePlan, target: &Arc<Relation>, batch: &ChangeBatch) -> Re
         columns.push(match output {
             Output::Pass(source) => rows.source(*source, plan.columns[index].field.data_type())?,
             Output::Computed(computed, cast) => {
-                let evaluated = rows.evaluate_to(computed, cast.as_ref(), &plan.lookups)?;
+                let evaluated = rows.evaluate_to(computed, cast.as_ref(), lookups)?;
                 if evaluated.failed.is_some() {
                     return Ok(None);
                 }
@@ -229,7 +231,14 @@ impl Carried {
 
 type Assembled = std::result::Result<Option<ChangeBatch>, Vec<BadRow>>;
 
-fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: &[Fate], batch: &ChangeBatch) -> Result<Assembled> {
+fn assemble(
+    plan: &RulePlan,
+    lookups: &[Pinned<'_>],
+    target: &Arc<Relation>,
+    left_out: &LeftOut,
+    fates: &[Fate],
+    batch: &ChangeBatch,
+) -> Result<Assembled> {
     let carried = Carried::of(fates);
     if carried.count == 0 {
         return Ok(Ok(None));
@@ -256,7 +265,7 @@ fn assemble(plan: &RulePlan, target: &Arc<Relation>, left_out: &LeftOut, fates: 
             }
             Output::Pass(source) => rows.source(*source, plan.columns[index].field.data_type())?,
             Output::Computed(computed, cast) => {
-                let evaluated = rows.evaluate_to(computed, cast.as_ref(), &plan.lookups)?;
+                let evaluated = rows.evaluate_to(computed, cast.as_ref(), lookups)?;
                 if let Some(failed) = evaluated.failed {
                     let places = mask.values().set_indices().enumerate().filter(|(place, _)| failed.rows.value(*place));
                     let mut rows_failed = vec![false; batch.rows()];

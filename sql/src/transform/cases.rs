@@ -20,7 +20,8 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use logweir_core::{ChangeBatch, ChangeType, LogPosition, Result, Unchanged};
 
 use super::evaluate::Reason;
-use super::plan::{Computed, Depends, Lookup};
+use super::plan::{Computed, Depends};
+use super::reference::Pinned;
 use super::rows::Rows;
 
 /// What becomes of a change.
@@ -55,7 +56,7 @@ enum Passed {
 }
 
 impl Passes {
-    fn of(filter: &Computed, rows: &Rows<'_>, unchanged: Option<&Unchanged>, lookups: &[Lookup]) -> Result<Self> {
+    fn of(filter: &Computed, rows: &Rows<'_>, unchanged: Option<&Unchanged>, lookups: &[Pinned<'_>]) -> Result<Self> {
         let evaluated = rows.evaluate(filter, lookups)?;
         let values = evaluated.values.as_boolean();
         // Neither true nor false does not pass.
@@ -104,7 +105,7 @@ pub(super) fn all_unchanged(depends: &Depends, unchanged: Option<&Unchanged>, ro
 }
 
 /// What the filter makes of each change of a batch.
-pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[Lookup]) -> Result<Vec<Fate>> {
+pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[Pinned<'_>]) -> Result<Vec<Fate>> {
     let codes = batch.change_type_codes();
     let change_type = |row: usize| ChangeType::from_code(codes[row]).unwrap_or(ChangeType::Truncate);
     let Some(filter) = filter else {

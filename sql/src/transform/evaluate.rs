@@ -1,5 +1,6 @@
 //! Evaluates expressions over batches, and finds the rows that stand in the way.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -34,10 +35,22 @@ impl Reason {
     }
 }
 
+thread_local! {
+    /// A panic of this thread will be caught, and is a bad value.
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True in a panic hook if the panic is one of an expression's evaluation, which catches it: it may quote a value, and is told as a bad one.
+pub fn catches_panics() -> bool {
+    CATCHING.try_with(Cell::get).unwrap_or(false)
+}
+
 /// Evaluates an expression over a batch.
 pub(super) fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> std::result::Result<ArrayRef, Reason> {
     // Some functions panic on values that they did not expect. Such a one is a bad value like any other.
+    CATCHING.set(true);
     let evaluated = catch_unwind(AssertUnwindSafe(|| expr.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()))));
+    CATCHING.set(false);
     match evaluated {
         Ok(evaluated) => evaluated.map_err(|error| Reason::of(&error)),
         Err(_) => Err(Reason("the expression cannot be computed")),

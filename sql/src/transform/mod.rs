@@ -34,6 +34,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationId, RelationName, Result, Transform};
 
+pub use evaluate::catches_panics;
 pub use problem::{SqlPlace, SqlProblem};
 pub use reference::{Reference, References};
 pub use reference_file::read_reference_file;
@@ -414,7 +415,7 @@ fn target_name(into: &str, source: &RelationName) -> std::result::Result<Relatio
     }
     match into.split('.').map(filled).collect::<Vec<_>>().as_slice() {
         [schema, table] if !schema.is_empty() && !table.is_empty() => {
-            if *schema == quarantine::relation().name().schema {
+            if schema == RelationName::OWN_SCHEMA {
                 return Err(Fault::new(format!("`into: {into}` is in the schema of logweir's own tables")).help("choose another schema"));
             }
             Ok(RelationName::new(schema, table))

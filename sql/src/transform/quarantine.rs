@@ -51,7 +51,7 @@ static RELATION: LazyLock<Arc<Relation>> = LazyLock::new(|| {
         detail: Default::default(),
     };
     let columns = ["database", "schema", "table", "rule", "reason", "row"].map(column).to_vec();
-    Arc::new(Relation::new(RelationName::new("logweir", "quarantine"), 1, LogPosition::MIN, columns, Vec::new()))
+    Arc::new(Relation::new(RelationName::new(RelationName::OWN_SCHEMA, "quarantine"), 1, LogPosition::MIN, columns, Vec::new()))
 });
 
 /// The table of changes that were set aside.

@@ -14,7 +14,7 @@ use arrow::row::{RowConverter, SortField};
 use logweir_core::{Error, Result};
 
 use super::evaluate::evaluate;
-use super::plan::Lookup;
+use super::plan::{Computed, Lookup};
 
 /// The reference tables of a stream, by name.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +105,29 @@ struct Index {
 #[derive(Debug, Default)]
 pub(super) struct IndexCache(Mutex<Option<Arc<Index>>>);
 
+/// A lookup in rows that stay what they are while a batch goes through a rule, also where the table is read again meanwhile: a row
+/// that passes a condition by one version of it must not be filled from another.
+#[derive(Debug)]
+pub(super) struct Pinned<'a> {
+    lookup: &'a Lookup,
+    index: Arc<Index>,
+}
+
+impl Pinned<'_> {
+    /// What the table's side of the equations is.
+    pub(super) fn source(&self) -> &[Computed] {
+        &self.lookup.source
+    }
+
+    /// Looks up the rows of a batch by the values of the table's side of the equations.
+    pub(super) fn find(&self, keys: Vec<ArrayRef>) -> Result<Found> {
+        let rows = keys.first().map_or(0, |key| key.len());
+        let mut places = Vec::with_capacity(rows);
+        for_each_key(&keys, &self.index.types, |key| places.push(key.and_then(|key| self.index.places.get(key)).copied()))?;
+        Ok(Found { rows: self.index.rows.clone(), places: UInt32Array::from(places) })
+    }
+}
+
 /// Where each row of a batch found its match.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -118,13 +141,9 @@ impl Lookup {
         self.index().map(|_| ())
     }
 
-    /// Looks up the rows of a batch by the values of the table's side of the equations.
-    pub(super) fn find(&self, keys: Vec<ArrayRef>) -> Result<Found> {
-        let index = self.index()?;
-        let rows = keys.first().map_or(0, |key| key.len());
-        let mut places = Vec::with_capacity(rows);
-        for_each_key(&keys, &index.types, |key| places.push(key.and_then(|key| index.places.get(key)).copied()))?;
-        Ok(Found { rows: index.rows.clone(), places: UInt32Array::from(places) })
+    /// The lookup in the table's rows of now.
+    pub(super) fn pin(&self) -> Result<Pinned<'_>> {
+        Ok(Pinned { lookup: self, index: self.index()? })
     }
 
     fn index(&self) -> Result<Arc<Index>> {

@@ -12,8 +12,8 @@ use logweir_core::{ChangeBatch, Error, Result};
 
 use super::evaluate::{Evaluated, evaluate_each};
 use super::metadata::PublicColumn;
-use super::plan::{Computed, Input, Lookup};
-use super::reference::Found;
+use super::plan::{Computed, Input};
+use super::reference::{Found, Pinned};
 
 /// See the module. Columns are selected when they are first asked for.
 pub(super) struct Rows<'a> {
@@ -85,10 +85,10 @@ impl<'a> Rows<'a> {
         Ok(column)
     }
 
-    fn reference(&self, join: usize, column: usize, lookups: &[Lookup]) -> Result<ArrayRef> {
+    fn reference(&self, join: usize, column: usize, lookups: &[Pinned<'_>]) -> Result<ArrayRef> {
         let lookup = lookups.get(join).ok_or_else(|| Error::internal("a rule reads a reference table that it does not join"))?;
         if !self.found.borrow().contains_key(&join) {
-            let keys = lookup.source.iter().map(|computed| {
+            let keys = lookup.source().iter().map(|computed| {
                 // A key that cannot be computed finds nothing.
                 self.evaluate(computed, &[]).map(|evaluated| evaluated.values)
             });
@@ -102,12 +102,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Evaluates an expression over the rows.
-    pub(super) fn evaluate(&self, computed: &Computed, lookups: &[Lookup]) -> Result<Evaluated> {
+    pub(super) fn evaluate(&self, computed: &Computed, lookups: &[Pinned<'_>]) -> Result<Evaluated> {
         self.evaluate_to(computed, None, lookups)
     }
 
     /// The same, cast to a type.
-    pub(super) fn evaluate_to(&self, computed: &Computed, to: Option<&DataType>, lookups: &[Lookup]) -> Result<Evaluated> {
+    pub(super) fn evaluate_to(&self, computed: &Computed, to: Option<&DataType>, lookups: &[Pinned<'_>]) -> Result<Evaluated> {
         let columns = computed.inputs.iter().zip(computed.schema.fields()).map(|(input, field)| match *input {
             Input::Source(index) => self.source(index, field.data_type()),
             Input::Metadata(column) => self.metadata(column),

@@ -277,10 +277,16 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
     // A source that cannot be looked at is found elsewhere.
     let Ok(source) = loaded.source(name) else { return Ok(Default::default()) };
     let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Default::default()) };
-    let relations = relations.into_iter().map(Arc::new);
-    let Some(mut mask) = mask else { return Ok((relations.collect(), Vec::new())) };
-    let (mut masked, mut findings) = (Vec::new(), Vec::new());
+    let (mut followed, mut findings) = (Vec::new(), Vec::new());
     for relation in relations {
+        match relation.name().check_source() {
+            Ok(()) => followed.push(Arc::new(relation)),
+            Err(error) => findings.push(Finding::of_error(Severity::Error, "table", &error, "exclude the table")),
+        }
+    }
+    let Some(mut mask) = mask else { return Ok((followed, findings)) };
+    let mut masked = Vec::new();
+    for relation in followed {
         match mask.output(&relation) {
             Ok(outputs) => masked.extend(outputs),
             Err(error) => findings.push(unreachable(&error)),

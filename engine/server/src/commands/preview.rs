@@ -182,7 +182,7 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
     let with_types = types_differ(&shown, &relation);
     let mut after: Vec<After> = Vec::new();
     let mut aside = None;
-    let quarantine = RelationName::new("logweir", "quarantine");
+    let quarantine = RelationName::new(RelationName::OWN_SCHEMA, "quarantine");
     for (destination, rows) in landing {
         let mut seen = std::collections::HashSet::new();
         for relation in &rows.relations {

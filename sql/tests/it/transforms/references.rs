@@ -579,6 +579,9 @@ fn a_table_is_replaced_while_the_stream_runs() {
 fn a_table_is_replaced_while_it_is_read() {
     let context = context();
     let reference = Arc::clone(context.references.iter().next().unwrap());
+    let filtered = "SELECT id, label FROM orders LEFT JOIN countries ON country = code WHERE label < 'A'";
+    let mut filtered = transform(vec![rule(filtered)], context.clone());
+    filtered.output(&orders()).unwrap();
     let mut transform = transform(vec![rule("SELECT id, label, number FROM orders LEFT JOIN countries ON country = code")], context);
     transform.output(&orders()).unwrap();
     let other = rows(vec![
@@ -596,6 +599,10 @@ fn a_table_is_replaced_while_it_is_read() {
                     ["1 | Germany | 49", "1 | 49 | 49", "2 | France | 33", "2 | 33 | 33"].contains(&line.trim_start_matches("INSERT ")),
                     "{line}"
                 );
+            }
+            // And so are the condition and what is selected by it.
+            for line in looked_up(&filtered).lines().filter(|line| line.starts_with("INSERT")) {
+                assert!(["INSERT 1 | 49", "INSERT 2 | 33"].contains(&line), "{line}");
             }
         }
     });
