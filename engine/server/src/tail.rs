@@ -1,21 +1,27 @@
 //! What is on its way to a destination, for queries: the change log on disk, as the destination will land it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use logweir_core::{
-    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, apply_all, output_of_all,
-    recall_all,
+    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, Transform, apply_all,
+    output_of_all, recall_all,
 };
 use logweir_files::form::Form;
 use logweir_runtime::TransformFactory;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_sql::{Tail, TailBatch, TailSpan};
+
+/// How often whoever follows looks whether the log has grown.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The change log of a stream beside one of its destinations.
 pub(crate) struct LogTail {
@@ -78,46 +84,157 @@ impl Tail for LogTail {
             SegmentCursor::changes(&directory, span.after, span.through, &wanted, bytes_max)
         })
         .await?;
-        let batches = if self.has_transforms { self.transformed(batches, table)? } else { batches };
-        let mut form: Option<Form> = None;
+        let mut view = self.view(table)?;
         let mut shown = Vec::with_capacity(batches.len());
         for batch in batches {
-            // Of one table's batches most are of one version.
-            let form = match &mut form {
+            view.show(batch, &mut shown)?;
+        }
+        Ok(shown)
+    }
+
+    fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
+        let begin = || -> Result<Following> {
+            Ok(Following {
+                directory: self.directory.clone(),
+                all: self.has_transforms,
+                view: self.view(table)?,
+                cursors: None,
+                after,
+                through: after,
+                ready: VecDeque::new(),
+            })
+        };
+        let first = begin();
+        futures::stream::try_unfold(Some(first), |following| async move {
+            // Made by the first look, so that its error is the first item.
+            let Some(following) = following else { return Ok(None) };
+            let (following, batch) = following?.next().await?;
+            Ok(Some((batch, Some(Ok(following)))))
+        })
+        .boxed()
+    }
+}
+
+impl LogTail {
+    fn view(&self, table: &RelationName) -> Result<View> {
+        let transforms = if self.has_transforms {
+            let mut transforms = (self.transforms)()?;
+            for relation in &self.recalled {
+                recall_all(&mut transforms, relation);
+            }
+            Some(transforms)
+        } else {
+            None
+        };
+        Ok(View { table: table.clone(), transforms, planned: HashMap::new(), form: None })
+    }
+}
+
+/// How changes of the log become rows of a table as the destination will land them.
+struct View {
+    table: RelationName,
+    transforms: Option<Vec<Box<dyn Transform>>>,
+    /// Whether the transforms make the table of a relation.
+    planned: HashMap<RelationId, bool>,
+    /// Of one table's batches most are of one version.
+    form: Option<Form>,
+}
+
+impl View {
+    fn show(&mut self, batch: ChangeBatch, shown: &mut Vec<TailBatch>) -> Result<()> {
+        let batches = match &mut self.transforms {
+            None => vec![batch],
+            Some(transforms) => {
+                let wanted = match self.planned.get(&batch.relation.id()) {
+                    Some(wanted) => *wanted,
+                    None => {
+                        let outputs = output_of_all(transforms, &batch.relation)?;
+                        let wanted = outputs.iter().any(|output| *output.name() == self.table);
+                        self.planned.insert(batch.relation.id(), wanted);
+                        wanted
+                    }
+                };
+                // A change that a rule cannot carry stands in the way of its own tables only.
+                if !wanted {
+                    return Ok(());
+                }
+                apply_all(transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == self.table).collect()
+            }
+        };
+        for batch in batches {
+            let form = match &mut self.form {
                 Some(form) if *form.relation() == batch.relation => form,
                 other => other.insert(Form::new(Arc::clone(&batch.relation))?),
             };
             shown.push(as_shown(form, batch)?);
         }
-        Ok(shown)
+        Ok(())
     }
 }
 
-impl LogTail {
-    fn transformed(&self, batches: Vec<ChangeBatch>, table: &RelationName) -> Result<Vec<ChangeBatch>> {
-        let mut transforms = (self.transforms)()?;
-        for relation in &self.recalled {
-            recall_all(&mut transforms, relation);
+/// Somebody reads the log as it grows.
+struct Following {
+    directory: PathBuf,
+    /// Transforms may make the table of any other.
+    all: bool,
+    view: View,
+    /// Where it reads, and where it looks ahead for marks.
+    cursors: Option<(SegmentCursor, SegmentCursor)>,
+    /// Where it began.
+    after: LogPosition,
+    /// The mark up to which it reads now: everything before it is whole.
+    through: LogPosition,
+    ready: VecDeque<TailBatch>,
+}
+
+impl Following {
+    /// Waits for the next batch.
+    async fn next(mut self) -> Result<(Self, TailBatch)> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok((self, batch));
+            }
+            let (following, moved) = blocking(move || {
+                let moved = self.look()?;
+                Ok((self, moved))
+            })
+            .await?;
+            self = following;
+            if !moved {
+                tokio::time::sleep(FOLLOW_INTERVAL).await;
+            }
         }
-        let mut planned: HashMap<RelationId, bool> = HashMap::new();
-        let mut made = Vec::new();
-        for batch in batches {
-            let wanted = match planned.get(&batch.relation.id()) {
-                Some(wanted) => *wanted,
-                None => {
-                    let outputs = output_of_all(&mut transforms, &batch.relation)?;
-                    let wanted = outputs.iter().any(|output| output.name() == table);
-                    planned.insert(batch.relation.id(), wanted);
-                    wanted
+    }
+
+    /// Reads on, as far as there is something. False if the log has not grown.
+    fn look(&mut self) -> Result<bool> {
+        let (cursor, ahead) = match &mut self.cursors {
+            Some(cursors) => cursors,
+            None => {
+                let behind = || SegmentCursor::behind(&self.directory, self.after);
+                self.cursors.insert((behind()?, behind()?))
+            }
+        };
+        let (all, view) = (self.all, &mut self.view);
+        let name = view.table.clone();
+        let wanted = move |relation: &Relation| all || *relation.name() == name;
+        let mut batches = Vec::new();
+        loop {
+            if self.through > self.after
+                && let Some(batch) = cursor.next_changes(self.after, self.through, &wanted)?
+            {
+                view.show(batch, &mut batches)?;
+                if !batches.is_empty() {
+                    self.ready.extend(batches);
+                    return Ok(true);
                 }
-            };
-            // A change that a rule cannot carry stands in the way of its own tables only.
-            if !wanted {
                 continue;
             }
-            made.extend(apply_all(&transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == *table));
+            match ahead.pass()? {
+                Some(last) if last > self.through => self.through = last,
+                _ => return Ok(false),
+            }
         }
-        Ok(made)
     }
 }
 

@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt as _;
 use logweir_core::{Error, Result, TimestampMicros};
-use logweir_sql::{ClientSession, PreparedQuery, type_oid};
+use logweir_sql::{CaughtUp, ClientSession, PreparedQuery, type_oid};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
@@ -24,6 +24,12 @@ use crate::value::Values;
 
 /// Batches that wait for their session.
 const BATCHES_AHEAD: usize = 2;
+
+/// How long rows that go out wait for those that come right behind them, where more may never come.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Longer than any client waits.
+const ENDLESS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What may end a query from outside.
 pub(crate) struct Interrupts {
@@ -101,6 +107,7 @@ pub(crate) async fn plan(
     text: &str,
     client: &ClientSession,
     as_of: Option<TimestampMicros>,
+    follow: bool,
     interrupts: &mut Interrupts,
     connection: &mut Connection,
 ) -> Outcome<Planned> {
@@ -110,6 +117,9 @@ pub(crate) async fn plan(
         let mut engine = shared.database.engine(&shared.users[user].schemas).await?;
         if let Some(moment) = as_of {
             engine = engine.as_of(moment);
+        }
+        if follow {
+            engine = engine.following();
         }
         let query = engine.prepare(&text, &client).await?;
         Ok(Planned { query, place })
@@ -135,6 +145,24 @@ enum Source {
     Ended,
 }
 
+/// What a step to the next row has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Row,
+    /// All rows that are there were taken, and others may come.
+    Pause,
+    End,
+}
+
+/// For how long rows are waited for that are still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until the client has enough.
+    Endless,
+    /// Until there are some, or the time of the statement is over.
+    Some,
+}
+
 /// Rows as they come.
 pub(crate) struct Rows {
     pub(crate) columns: Vec<Column>,
@@ -144,23 +172,29 @@ pub(crate) struct Rows {
     current: Option<(Vec<Values>, usize, usize)>,
     /// While a statement reads.
     place: Option<Place>,
-    /// From when a statement has left rows behind.
-    cursor: Option<OwnedSemaphorePermit>,
+    /// From when a statement has left rows behind, or waits for some that are still to come.
+    cursor: Option<Place>,
+    /// Waits for rows that are still to come: that is so little work that the cursor's place is enough for it.
+    follows: bool,
+    caught_up: Option<CaughtUp>,
 }
 
 impl Rows {
     /// Those of a query. It runs from when the first of them is asked for.
     pub(crate) fn new(planned: Planned, values: &[ArrayRef]) -> Result<Self> {
         let Planned { query, place } = planned;
+        let caught_up = Some(query.caught_up());
         let query = query.bind(values)?;
         let schema = query.schema();
-        Ok(Rows { columns: columns(&schema), schema, source: Source::Planned(query), current: None, place: Some(place), cursor: None })
+        let (columns, source) = (columns(&schema), Source::Planned(query));
+        Ok(Rows { columns, schema, source, current: None, place: Some(place), cursor: None, follows: false, caught_up })
     }
 
     /// Rows that are there already.
     pub(crate) fn ready(batch: &RecordBatch) -> Result<Self, Refusal> {
         let schema = batch.schema();
-        let mut rows = Rows { columns: columns(&schema), schema, source: Source::Ended, current: None, place: None, cursor: None };
+        let (columns, source) = (columns(&schema), Source::Ended);
+        let mut rows = Rows { columns, schema, source, current: None, place: None, cursor: None, follows: false, caught_up: None };
         rows.take(batch)?;
         Ok(rows)
     }
@@ -183,19 +217,28 @@ impl Rows {
         if let Source::Ended = self.source {
             return Ok(());
         }
+        self.take_cursor(shared)?;
+        self.place = None;
+        self.work_on(None);
+        Ok(())
+    }
+
+    fn take_cursor(&mut self, shared: &Shared) -> Result<(), Refusal> {
         if self.cursor.is_none() {
             let cursor = Arc::clone(&shared.cursors).try_acquire_owned().map_err(|_| {
                 Refusal::new("53400", "there are too many open cursors").hint(
                     "`sql.open_cursors` of the configuration says how many there may be, of all sessions; close those that are not needed",
                 )
             });
-            self.cursor = Some(cursor?);
-        }
-        self.place = None;
-        if let Source::Running { place, .. } = &self.source {
-            place.send_replace(None);
+            self.cursor = Some(Arc::new(cursor?));
         }
         Ok(())
+    }
+
+    fn work_on(&self, on: Option<Place>) {
+        if let Source::Running { place, .. } = &self.source {
+            place.send_replace(on);
+        }
     }
 
     /// Takes a place, if it has none.
@@ -203,34 +246,99 @@ impl Rows {
         if self.place.is_some() || matches!(self.source, Source::Ended) {
             return Ok(());
         }
-        let taken = place(shared, interrupts, connection).await?;
-        if let Source::Running { place, .. } = &self.source {
-            place.send_replace(Some(Arc::clone(&taken)));
+        if self.follows {
+            self.work_on(self.cursor.clone());
+            return Ok(());
         }
+        let taken = place(shared, interrupts, connection).await?;
+        self.work_on(Some(Arc::clone(&taken)));
         self.place = Some(taken);
         Ok(())
     }
 
-    /// The next row: the values of its batch, and which row of them it is.
-    pub(crate) async fn next(&mut self, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome<Option<(&[Values], usize)>> {
+    /// Goes to the next row, which [`row`](Self::row) has then.
+    pub(crate) async fn step(&mut self, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome<Step> {
+        if let Some((_, next, rows)) = &mut self.current
+            && *next < *rows
+        {
+            *next += 1;
+            return Ok(Step::Row);
+        }
+        let more = if self.caught_up.as_ref().is_some_and(CaughtUp::get) {
+            match tokio::time::timeout(LINGER, self.fill(interrupts, connection)).await {
+                Ok(filled) => filled?,
+                Err(_) => return Ok(Step::Pause),
+            }
+        } else {
+            let caught_up = self.caught_up.clone();
+            tokio::select! {
+                biased;
+                filled = self.fill(interrupts, connection) => filled?,
+                () = became(caught_up.as_ref()) => return Ok(Step::Pause),
+            }
+        };
+        if let Some((_, next, _)) = &mut self.current
+            && more
+        {
+            *next += 1;
+            return Ok(Step::Row);
+        }
+        Ok(Step::End)
+    }
+
+    /// The row that was stepped to: the values of its batch, and which row of them it is.
+    pub(crate) fn row(&self) -> Option<(&[Values], usize)> {
+        self.current.as_ref().map(|(values, next, _)| (values.as_slice(), next.saturating_sub(1)))
+    }
+
+    /// Waits for rows that are still to come. False if the time of the statement is over before there are some.
+    pub(crate) async fn wait(
+        &mut self,
+        patience: Patience,
+        shared: &Shared,
+        interrupts: &mut Interrupts,
+        connection: &mut Connection,
+    ) -> Outcome<bool> {
+        self.take_cursor(shared)?;
+        (self.follows, self.place) = (true, None);
+        self.work_on(self.cursor.clone());
+        let over = interrupts.deadline;
+        interrupts.deadline = Instant::now() + ENDLESS;
+        let filled = match patience {
+            Patience::Endless => Some(self.fill(interrupts, connection).await),
+            Patience::Some => tokio::time::timeout_at(over, self.fill(interrupts, connection)).await.ok(),
+        };
+        // What has come is to be taken in time again.
+        interrupts.deadline = if patience == Patience::Endless { Instant::now() + interrupts.timeout } else { over };
+        filled.transpose().map(|filled| filled.is_some())
+    }
+
+    /// Waits until there is a row behind the current one. False if there is none any more. Cancel safe.
+    async fn fill(&mut self, interrupts: &mut Interrupts, connection: &mut Connection) -> Outcome<bool> {
         while self.current.as_ref().is_none_or(|(_, next, rows)| next >= rows) {
             self.current = None;
             self.source = match std::mem::replace(&mut self.source, Source::Ended) {
                 Source::Planned(query) => begin(query, self.place.clone()),
                 begun => begun,
             };
-            let Source::Running { batches, .. } = &mut self.source else { return Ok(None) };
+            let Source::Running { batches, .. } = &mut self.source else { return Ok(false) };
             match interrupts.heed(connection, batches.recv()).await? {
                 Some(batch) => self.take(&batch?)?,
                 None => {
                     (self.source, self.place, self.cursor) = (Source::Ended, None, None);
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
         }
-        let Some((values, next, _)) = &mut self.current else { return Ok(None) };
-        *next += 1;
-        Ok(Some((values, *next - 1)))
+        Ok(true)
+    }
+}
+
+/// Waits until a query that follows changes has shown all that there were.
+async fn became(caught_up: Option<&CaughtUp>) {
+    let Some(caught_up) = caught_up else { return std::future::pending().await };
+    while !caught_up.get() {
+        tokio::time::sleep(5 * LINGER).await;
     }
 }
 

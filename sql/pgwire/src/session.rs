@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::frame::{Body, Broken, Connection, MESSAGE_BYTES_MAX};
 use crate::reply::{Column, Failure, Outcome, Refusal, Reply as _, format_of, put_count};
-use crate::running::{Interrupts, Planned, Rows, columns, plan, stopping};
+use crate::running::{Interrupts, Patience, Planned, Rows, Step, columns, plan, stopping};
 use crate::server::{Shared, StopLevel, reached};
 use crate::statement::{Command, CopyOptions, command, duration, split};
 use crate::{copy, parameter};
@@ -107,6 +107,8 @@ pub(crate) struct Session {
     search_path: Option<String>,
     as_of: Option<TimestampMicros>,
     as_of_text: String,
+    /// Changes do not end.
+    follow: bool,
     timeout: Duration,
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
@@ -139,6 +141,7 @@ impl Session {
             search_path: None,
             as_of: None,
             as_of_text: String::new(),
+            follow: false,
             timeout,
             transaction: Transaction::None,
             statements: HashMap::new(),
@@ -322,7 +325,7 @@ impl Session {
 
     async fn plan(&mut self, text: &str, interrupts: &mut Interrupts) -> Outcome<Planned> {
         self.client.schema = self.search_path.clone();
-        plan(&self.shared, self.user, text, &self.client, self.as_of, interrupts, &mut self.connection).await
+        plan(&self.shared, self.user, text, &self.client, self.as_of, self.follow, interrupts, &mut self.connection).await
     }
 
     /// Within a failed transaction nothing goes but its end.
@@ -351,7 +354,7 @@ impl Session {
                     let planned = self.plan(statement, &mut interrupts).await?;
                     let mut rows = Rows::new(planned, &[])?;
                     self.connection.output.row_description(&rows.columns, &[]);
-                    let (count, _) = self.send_rows(&mut rows, &[], None, &mut interrupts).await?;
+                    let (count, _) = self.send_rows(&mut rows, &[], None, Patience::Endless, &mut interrupts).await?;
                     self.connection.output.complete(&format!("SELECT {count}"));
                 }
                 command => {
@@ -373,11 +376,18 @@ impl Session {
         rows: &mut Rows,
         formats: &[i16],
         most: Option<u64>,
+        patience: Patience,
         interrupts: &mut Interrupts,
     ) -> Outcome<(u64, bool)> {
         let mut count = 0;
         while most.is_none_or(|most| count < most) {
-            let Some((values, row)) = rows.next(interrupts, &mut self.connection).await? else { return Ok((count, false)) };
+            match rows.step(interrupts, &mut self.connection).await? {
+                Step::Row => {}
+                Step::End => return Ok((count, false)),
+                Step::Pause if self.goes_on(rows, count, patience, interrupts).await? => continue,
+                Step::Pause => break,
+            }
+            let Some((values, row)) = rows.row() else { break };
             self.connection.output.message(b'D', |body| {
                 put_count(body, values.len());
                 for (index, values) in values.iter().enumerate() {
@@ -390,6 +400,15 @@ impl Session {
             }
         }
         Ok((count, true))
+    }
+
+    /// Waits for rows that are still to come. False if what was sent is to be all for now.
+    async fn goes_on(&mut self, rows: &mut Rows, count: u64, patience: Patience, interrupts: &mut Interrupts) -> Outcome<bool> {
+        if patience == Patience::Some && count > 0 {
+            return Ok(false);
+        }
+        self.flush_within(interrupts).await?;
+        rows.wait(patience, &self.shared, interrupts, &mut self.connection).await
     }
 
     /// Sends what has gathered within the time of the statement.
@@ -465,7 +484,7 @@ impl Session {
             }
             Command::Show(name) => {
                 let mut rows = Rows::ready(&self.show(&name)?)?;
-                self.send_rows(&mut rows, formats, None, interrupts).await?;
+                self.send_rows(&mut rows, formats, None, Patience::Some, interrupts).await?;
                 "SHOW"
             }
             Command::Declare { name, binary, hold, query } => {
@@ -477,12 +496,13 @@ impl Session {
                 cursor.rows.resume(&self.shared, interrupts, &mut self.connection).await?;
                 let count = if silent {
                     let mut passed = 0;
-                    while count.is_none_or(|count| passed < count) && cursor.rows.next(interrupts, &mut self.connection).await?.is_some() {
+                    while count.is_none_or(|count| passed < count) && cursor.rows.step(interrupts, &mut self.connection).await? == Step::Row
+                    {
                         passed += 1;
                     }
                     passed
                 } else {
-                    self.send_rows(&mut cursor.rows, formats, count, interrupts).await?.0
+                    self.send_rows(&mut cursor.rows, formats, count, Patience::Some, interrupts).await?.0
                 };
                 cursor.rows.park(&self.shared)?;
                 self.cursors.insert(name, cursor);
@@ -546,7 +566,13 @@ impl Session {
         let mut rows = Rows::new(planned, &[])?;
         copy::begin(&rows.columns, options, &mut self.connection.output);
         let mut count = 0_u64;
-        while let Some((values, row)) = rows.next(interrupts, &mut self.connection).await? {
+        loop {
+            match rows.step(interrupts, &mut self.connection).await? {
+                Step::Row => {}
+                Step::Pause if self.goes_on(&mut rows, count, Patience::Endless, interrupts).await? => continue,
+                Step::Pause | Step::End => break,
+            }
+            let Some((values, row)) = rows.row() else { break };
             copy::row(values, row, options, count == 0, &mut self.connection.output);
             count += 1;
             if self.connection.is_full() {
@@ -577,6 +603,14 @@ impl Session {
                     }
                 };
                 self.as_of_text = text;
+            }
+            "logweir.follow" => {
+                let word = value.unwrap_or_else(|| "off".to_owned());
+                self.follow = match word.to_lowercase().as_str() {
+                    "on" | "true" | "yes" | "1" => true,
+                    "off" | "false" | "no" | "0" => false,
+                    _ => return Err(invalid(&word).hint("it is on or off")),
+                };
             }
             "statement_timeout" => {
                 // It can be less than the configuration says, not more.
@@ -630,7 +664,7 @@ impl Session {
     }
 
     fn reset_all(&mut self) {
-        (self.as_of, self.as_of_text, self.search_path) = (None, String::new(), None);
+        (self.as_of, self.as_of_text, self.follow, self.search_path) = (None, String::new(), false, None);
         self.timeout = self.shared.statement_timeout;
         let kept = |name: &str| {
             ["session_authorization", "application_name"].contains(&name)
@@ -642,7 +676,13 @@ impl Session {
     fn show(&self, name: &str) -> Result<RecordBatch, Refusal> {
         let timeout = format!("{}ms", self.timeout.as_millis());
         let search_path = self.search_path.clone().unwrap_or_else(|| "\"$user\", public".to_owned());
-        let own = [("logweir.as_of", &self.as_of_text), ("statement_timeout", &timeout), ("search_path", &search_path)];
+        let follow = if self.follow { "on" } else { "off" }.to_owned();
+        let own = [
+            ("logweir.as_of", &self.as_of_text),
+            ("logweir.follow", &follow),
+            ("statement_timeout", &timeout),
+            ("search_path", &search_path),
+        ];
         let columns: Vec<(&str, Vec<String>)> = if name == "all" {
             let all: Vec<(&str, &String)> =
                 own.into_iter().chain(self.client.settings.iter().map(|(name, value)| (name.as_str(), value))).collect();
@@ -816,7 +856,8 @@ impl Session {
         match std::mem::replace(&mut portal.rows, PortalRows::Done) {
             PortalRows::Open(mut rows, before) => {
                 rows.resume(&self.shared, &mut interrupts, &mut self.connection).await?;
-                let (count, more) = self.send_rows(&mut rows, &formats, most, &mut interrupts).await?;
+                let patience = if most.is_some() { Patience::Some } else { Patience::Endless };
+                let (count, more) = self.send_rows(&mut rows, &formats, most, patience, &mut interrupts).await?;
                 if more {
                     self.connection.output.message(b's', |_| {});
                     portal.rows = PortalRows::Open(rows, before + count);

@@ -27,6 +27,7 @@ use tokio::sync::OnceCell;
 
 use super::LandedTable;
 use super::error::wrap;
+use super::follow::Behind;
 use super::form::CHANGES_SUFFIX;
 use super::inventory::{Inventory, Landed};
 use super::plan::TablePlans;
@@ -49,12 +50,19 @@ pub(super) struct Opened {
     /// Where the query sees the log; shared by all tables of one.
     span: Arc<OnceCell<TailSpan>>,
     as_of: Option<TimestampMicros>,
+    /// Set if its changes are to be followed.
+    follow: Option<Arc<Behind>>,
     inventory: OnceCell<Option<Inventory>>,
 }
 
 impl Opened {
     pub(super) fn new(landed: Arc<Landed>, store: ObjectStoreUrl, span: Arc<OnceCell<TailSpan>>, as_of: Option<TimestampMicros>) -> Self {
-        Opened { landed, store, span, as_of, inventory: OnceCell::new() }
+        Opened { landed, store, span, as_of, follow: None, inventory: OnceCell::new() }
+    }
+
+    /// The same, whose changes do not end.
+    pub(super) fn following(self, behind: &Arc<Behind>) -> Self {
+        Opened { follow: Some(Arc::clone(behind)), ..self }
     }
 
     /// The part of the log that the query sees beside the files, asked for once; `None` if there is none.
@@ -192,7 +200,15 @@ impl SchemaProvider for StreamSchema {
         let plans = TablePlans { name: &table.landed.table.name, store: &table.store, inventory, as_of: table.as_of };
         let plan = match face {
             Face::State => plans.state()?,
-            Face::Changes => plans.changes()?,
+            Face::Changes => match (&table.follow, &table.landed.table.tail, table.span().await.map_err(wrap)?) {
+                (Some(behind), Some(tail), Some(span)) => return Ok(Some(Arc::new(plans.followed(tail, span.through, behind)?))),
+                (Some(_), ..) => {
+                    let error = Error::config("the changes of the table cannot be followed: the stream has no change log on disk");
+                    let error = error.context("table", &table.landed.table.name);
+                    return Err(wrap(error.remedy("add `change_log` to the stream, or take back logweir.follow")));
+                }
+                (None, ..) => plans.changes()?,
+            },
         };
         Ok(Some(Arc::new(ViewTable::new(plan, None))))
     }

@@ -206,7 +206,7 @@ impl DataFile {
         let key: Vec<String> = serde_json::from_str(key).map_err(|error| bad(footer::KEY).source(error))?;
         let last = value(footer::LAST).or_else(|| value(footer::FIRST)).ok_or_else(|| bad(footer::LAST))?.to_owned();
         let first = value(footer::FIRST).unwrap_or_default().to_owned();
-        let schema: SchemaRef = Arc::new(Schema::new(schema.fields().iter().map(unpacked).collect::<Vec<_>>()));
+        let schema = unpacked_schema(schema);
         let rows = u64::try_from(parquet.file_metadata().num_rows()).unwrap_or(0);
 
         let holds_no_null = |name: &str| nulls(parquet, name) == Some(0);
@@ -265,6 +265,11 @@ fn leaf(parquet: &ParquetMetaData, column: &str) -> Option<usize> {
     columns.iter().position(|leaf| leaf.path().parts().first().is_some_and(|part| part == column))
 }
 
+/// All its fields [`unpacked`].
+pub(super) fn unpacked_schema(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(unpacked).collect::<Vec<_>>()))
+}
+
 /// Without dictionaries, which are the writer's way of saving space.
 fn unpacked(field: &FieldRef) -> FieldRef {
     fn unpacked_type(data_type: &DataType) -> DataType {
@@ -316,7 +321,7 @@ impl Inventory {
     fn new(files: Vec<Arc<DataFile>>, tail: Vec<TailBatch>, relation: Option<&Relation>) -> Option<Self> {
         let mut groups: Vec<FileGroup> = Vec::new();
         for TailBatch { relation, rows, truncates, unchanged } in tail {
-            let schema = Arc::new(Schema::new(rows.schema().fields().iter().map(unpacked).collect::<Vec<_>>()));
+            let schema = unpacked_schema(&rows.schema());
             let group = group_of(&mut groups, relation.renamed_from(), relation.version(), &schema, &declared_key(&relation));
             group.truncates |= truncates;
             group.unchanged |= unchanged;
@@ -401,7 +406,7 @@ fn group_of<'a>(
     &mut groups[index]
 }
 
-fn declared_key(relation: &Relation) -> Vec<String> {
+pub(super) fn declared_key(relation: &Relation) -> Vec<String> {
     let names = relation.key().iter().map(|&i| relation.columns()[i].name().to_owned());
     if relation.key_declared() { names.collect() } else { Vec::new() }
 }

@@ -6,6 +6,7 @@
 mod amounts;
 mod catalog;
 mod error;
+mod follow;
 mod form;
 mod held;
 mod inventory;
@@ -50,10 +51,11 @@ use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
 pub(crate) use error::wrap;
+use follow::{AtOnce, Behind};
 use held::CountHeld;
 use inventory::Landed;
 pub use pg::{item_oid, type_oid};
-pub use prepare::{ClientSession, PreparedQuery};
+pub use prepare::{CaughtUp, ClientSession, PreparedQuery};
 pub use state::sqlstate;
 pub use tail::{Tail, TailBatch, TailSpan};
 
@@ -124,6 +126,7 @@ pub struct QueryEngine {
     batch_rows: usize,
     functions: Vec<Arc<ScalarUDF>>,
     as_of: Option<TimestampMicros>,
+    follow: bool,
     system: Vec<(String, RecordBatch)>,
     hidden: Vec<String>,
     streams: Vec<String>,
@@ -158,6 +161,7 @@ impl QueryEngine {
             batch_rows,
             functions: Vec::new(),
             as_of: None,
+            follow: false,
             system: Vec::new(),
             hidden: Vec::new(),
             streams: Vec::new(),
@@ -190,6 +194,13 @@ impl QueryEngine {
     #[must_use]
     pub fn as_of(mut self, moment: TimestampMicros) -> Self {
         self.as_of = Some(moment);
+        self
+    }
+
+    /// The same engine, in which `<schema>_changes.<table>` does not end: behind the changes that there are come those that the log gets.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        self.follow = true;
         self
     }
 
@@ -276,11 +287,16 @@ struct Session {
     catalogs: Vec<(String, Arc<StreamCatalog>)>,
     hidden: Vec<String>,
     unlanded: Vec<String>,
+    behind: Arc<Behind>,
 }
 
 impl Session {
     /// For a client of the endpoint there is a `pg_catalog` too, and its place is where it connected to.
     fn new(engine: &QueryEngine, client: Option<&ClientSession>) -> Result<Self> {
+        if engine.follow && engine.as_of.is_some() {
+            return Err(Error::config("what comes cannot be seen as of a time").remedy("take back logweir.follow or logweir.as_of"));
+        }
+        let behind = Arc::new(Behind::default());
         let mut spans: HashMap<*const (), Arc<OnceCell<TailSpan>>> = HashMap::new();
         let opened: Vec<Arc<Opened>> = engine
             .tables
@@ -288,7 +304,8 @@ impl Session {
             .map(|(landed, url)| {
                 let tail = landed.table.tail.as_ref().map_or(std::ptr::null(), |tail| Arc::as_ptr(tail).cast::<()>());
                 let span = Arc::clone(spans.entry(tail).or_default());
-                Arc::new(Opened::new(Arc::clone(landed), url.clone(), span, engine.as_of))
+                let opened = Opened::new(Arc::clone(landed), url.clone(), span, engine.as_of);
+                Arc::new(if engine.follow { opened.following(&behind) } else { opened })
             })
             .collect();
         let system = Arc::new(SystemSchema::new(opened.clone(), engine.system.clone()));
@@ -334,11 +351,18 @@ impl Session {
         // A number with a point is what it says, and not the double next to it.
         config.options_mut().sql_parser.parse_float_as_decimal = true;
         config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
-        let state = SessionStateBuilder::new()
+        if engine.follow {
+            // Between partitions rows are gathered too.
+            config.options_mut().execution.target_partitions = 1;
+        }
+        let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(Arc::clone(&engine.runtime))
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(CountHeld));
+        if engine.follow {
+            state = state.with_physical_optimizer_rule(Arc::new(AtOnce));
+        }
         let context = SessionContext::new_with_state(state.build());
         amounts::register(&context, engine.memory_bytes);
         for function in &engine.functions {
@@ -350,7 +374,7 @@ impl Session {
         if let Some(client) = client {
             pg::register(&context, client, &catalogs, catalog, schema);
         }
-        Ok(Session { context, catalogs, hidden: engine.hidden.clone(), unlanded: engine.unlanded.clone() })
+        Ok(Session { context, catalogs, hidden: engine.hidden.clone(), unlanded: engine.unlanded.clone(), behind })
     }
 
     /// Looks at a table that the query names, so that a mistake in the name is answered in the words of this house.

@@ -22,13 +22,15 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
-use logweir_core::{ChangeType, Error, RelationName, TimestampMicros};
+use logweir_core::{ChangeType, Error, LogPosition, RelationName, TimestampMicros};
 
 use super::error::wrap;
+use super::follow::{Behind, Followed};
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
 use super::keys::{NoState, key_names};
 use super::scan::{GroupScan, readable};
+use super::tail::Tail;
 use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, Version, cast_to_common, unify};
 use crate::civil::write_iso_timestamp;
@@ -52,9 +54,21 @@ impl TablePlans<'_> {
     /// Every change, as landed: the columns of every version, and the metadata.
     pub(super) fn changes(&self) -> Result<LogicalPlan> {
         self.reaches_back()?;
+        self.union(&self.changes_columns(), |_| true)
+    }
+
+    /// The same, and what comes in the log behind `after`.
+    pub(super) fn followed(&self, tail: &Arc<dyn Tail>, after: LogPosition, behind: &Arc<Behind>) -> Result<Followed> {
+        let columns = self.changes_columns();
+        let changes = self.union(&columns, |_| true)?;
+        let values = |i: usize, group: &FileGroup| columns.iter().map(|column| value(column, i, group)).collect();
+        Followed::new(changes, self.inventory, values, (self.name, tail, after), behind)
+    }
+
+    fn changes_columns(&self) -> Vec<UnifiedColumn> {
         let mut columns = self.columns(Columns::Ever);
         columns.extend(unify(&self.schemas(is_metadata), Columns::Ever));
-        self.union(&columns, |_| true)
+        columns
     }
 
     /// One row per key that is there now, with the columns there are now.

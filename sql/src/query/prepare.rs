@@ -18,6 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, Result};
 
 use super::error::{unwrap, words};
+use super::follow::Behind;
 use super::{QueryEngine, QueryResult, Session, more_than_read, pg, reads_only, weight};
 use crate::transform::depth::on_large_stack;
 
@@ -45,6 +46,18 @@ pub struct PreparedQuery {
     plan: LogicalPlan,
     names: pg::Names,
     parameters: Vec<Option<DataType>>,
+    behind: Arc<Behind>,
+}
+
+/// Whether a query that [follows](QueryEngine::following) changes has shown all that there were.
+#[derive(Debug, Clone)]
+pub struct CaughtUp(Arc<Behind>);
+
+impl CaughtUp {
+    /// True from then on; never for a query that follows nothing.
+    pub fn get(&self) -> bool {
+        self.0.has_caught_up()
+    }
 }
 
 impl QueryEngine {
@@ -92,7 +105,7 @@ impl QueryEngine {
             }
             parameters[number - 1] = data_type.or_else(|| seen.remove(&name));
         }
-        Ok(PreparedQuery { context: session.context, plan, names, parameters })
+        Ok(PreparedQuery { context: session.context, plan, names, parameters, behind: session.behind })
     }
 }
 
@@ -167,6 +180,11 @@ impl PreparedQuery {
         };
         let fields: Vec<FieldRef> = fields.iter().zip(self.names.shown(fields.len())).map(named).collect();
         Arc::new(Schema::new(fields))
+    }
+
+    /// Whether it has shown what there was, for queries that do not end.
+    pub fn caught_up(&self) -> CaughtUp {
+        CaughtUp(Arc::clone(&self.behind))
     }
 
     /// Gives the parameters their values, an array of one row each.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use logweir_core::{LogPosition, Relation, RelationName, Result, TimestampMicros};
 
 /// The part of a log that a destination does not show yet.
@@ -42,4 +43,8 @@ pub trait Tail: Send + Sync + fmt::Debug {
 
     /// The changes of a table in a span, in the order of the log.
     async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<Vec<TailBatch>>;
+
+    /// The changes of a table behind a mark of the log, as they come: in the order of the log, whole transactions, and no end but an error. It is of
+    /// kind `LogGone` if the log does not reach back that far, or whoever reads is overtaken by its retention.
+    fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>>;
 }

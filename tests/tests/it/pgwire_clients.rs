@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use logweir_tests::engine::{Engine, Running};
 use logweir_tests::servers::{DatabaseServer, free_port, rigs_directory};
 use serde_json::json;
+use tokio::io::AsyncBufReadExt as _;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -210,6 +211,86 @@ async fn a_session_sees_its_users_schemas_and_earlier_times() {
     rig.stop();
 }
 
+/// The first column of each row.
+async fn column(client: &Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// Changes come to a cursor, and to `COPY` in psql, as the source commits them: all of them, once, in their order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_followed() {
+    let mut rig = Rig::start().await;
+    let change = "concat(id, ' ', _metadata_change_type, ' ', status)";
+    let client = rig.connect().await.unwrap();
+    client.simple_query("SET logweir.follow = on").await.unwrap();
+    assert_eq!(text(&client, "SHOW logweir.follow").await.unwrap(), "on");
+    // What needs all rows has no end to wait for.
+    client.simple_query("SELECT count(*) FROM shop_changes.orders").await.unwrap_err();
+    // States end.
+    assert_eq!(text(&client, "SELECT count(*) FROM shop.orders WHERE id = 7").await.unwrap(), "1");
+    client.simple_query("BEGIN").await.unwrap();
+    client.simple_query(&format!("DECLARE c CURSOR FOR SELECT {change} FROM shop_changes.orders WHERE id > 1000")).await.unwrap();
+    client.simple_query("DECLARE d CURSOR FOR SELECT id FROM shop_changes.orders").await.unwrap();
+    client.simple_query("SET statement_timeout = '1s'").await.unwrap();
+    assert_eq!(column(&client, "FETCH ALL FROM c").await, [] as [&str; 0], "there is nothing yet, and that is no error");
+    let there = column(&client, "FETCH ALL FROM d").await;
+    let landed = rig.connect().await.unwrap();
+    assert_eq!(there, column(&landed, "SELECT id FROM shop_changes.orders ORDER BY _metadata_timestamp, _metadata_sequence").await);
+    client.simple_query("SET statement_timeout = '30s'").await.unwrap();
+
+    let port = rig.port.to_string();
+    let copy = format!("COPY (SELECT {change} FROM shop_changes.orders WHERE id > 1000) TO STDOUT");
+    let mut psql = tokio::process::Command::new("psql")
+        .args(["-X", "-q", "-h", "127.0.0.1", "-p", &port, "-U", USER, "-d", "shop", "-c", "SET logweir.follow = on", "-c", &copy])
+        .env("PGPASSWORD", PASSWORD)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(psql.stdout.take().unwrap()).lines();
+    let (mut expected, mut fetched) = (Vec::new(), Vec::new());
+    for id in 2000..2010 {
+        for (statement, seen) in [
+            (format!("INSERT INTO shop.orders (id, customer_id, status) VALUES ({id}, 1, 'a')"), "INSERT a"),
+            (format!("UPDATE shop.orders SET status = 'b' WHERE id = {id}"), "UPDATE-INSERT b"),
+        ] {
+            rig.server.execute(&statement).await;
+            expected.push(format!("{id} {seen}"));
+            // Before the next one is made.
+            let line = tokio::time::timeout(A_MINUTE, lines.next_line()).await.expect("a change comes").unwrap().unwrap();
+            assert_eq!(Some(&line), expected.last());
+            fetched.extend(column(&client, "FETCH 100 FROM c").await);
+        }
+    }
+    assert_eq!(fetched, expected);
+    assert_eq!(column(&client, "FETCH ALL FROM d").await.len(), expected.len());
+    // A change of the table's form ends it: nothing is left out unsaid.
+    rig.server.execute("ALTER TABLE shop.orders ADD COLUMN note VARCHAR(10)").await;
+    rig.server.execute("INSERT INTO shop.orders (id, customer_id, note) VALUES (3000, 1, 'n')").await;
+    let error = client.simple_query("FETCH 1 FROM c").await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("other columns from here on"), "{error:?}");
+    assert!(!tokio::time::timeout(A_MINUTE, psql.wait()).await.expect("psql ends").unwrap().success());
+    client.simple_query("ROLLBACK").await.unwrap();
+    // One that waits is cancelled, and takes no place of those that work.
+    let waiting = rig.connect().await.unwrap();
+    let cancel = waiting.cancel_token();
+    let asked = tokio::spawn(async move {
+        waiting.simple_query("SET logweir.follow = on").await.unwrap();
+        waiting.simple_query("SELECT note FROM shop_changes.orders").await
+    });
+    rig.wait_for("SELECT max(id) FROM shop.orders", "3000").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!asked.is_finished());
+    cancel.cancel_query(NoTls).await.unwrap();
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    rig.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_ends_its_sessions() {
     let rig = Rig::start().await;
@@ -255,7 +336,11 @@ async fn hostile_clients_change_nothing() {
         }
     };
     assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stderr));
-    assert!(!rig.running.messages().contains(PASSWORD) && !rig.running.messages().contains("a fault of logweir"), "{}", rig.running.messages());
+    assert!(
+        !rig.running.messages().contains(PASSWORD) && !rig.running.messages().contains("a fault of logweir"),
+        "{}",
+        rig.running.messages()
+    );
     // The pipeline went on: what was written meanwhile is there, without the endpoint's help.
     let last = (next - 1).to_string();
     rig.wait_for("SELECT max(id) FROM shop.orders", &last).await;

@@ -170,29 +170,75 @@ impl SegmentCursor {
             return Ok(changes);
         }
         let mut cursor = Self::behind(directory, after)?;
-        let mut bytes = 0;
+        let mut bytes = 0_usize;
+        while let Some(header) = cursor.next_wanted(after, through, wanted)? {
+            bytes = bytes.saturating_add(usize::try_from(header.memory_bytes).unwrap_or(usize::MAX));
+            if bytes > bytes_max {
+                return Err(Error::config("more changes of the table are on their way than memory holds")
+                    .context("bytes at least", bytes)
+                    .remedy("give `memory` more, or wait until the destination has caught up"));
+            }
+            changes.extend(cursor.take_changes(&header)?.after(after));
+        }
+        Ok(changes)
+    }
+
+    /// The next changes of the relations wanted behind `after` and up to the mark `through`; `None` if that comes next. Errors are as those of
+    /// [`changes`](Self::changes).
+    pub fn next_changes(
+        &mut self,
+        after: LogPosition,
+        through: LogPosition,
+        wanted: &dyn Fn(&Relation) -> bool,
+    ) -> Result<Option<ChangeBatch>> {
+        while let Some(header) = self.next_wanted(after, through, wanted)? {
+            if let Some(batch) = self.take_changes(&header)?.after(after) {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes over all that is there, also by somebody who is writing to it. The position of the last mark on the way: what lies before that is
+    /// whole. `None` if there is none.
+    pub fn pass(&mut self) -> Result<Option<LogPosition>> {
+        let mut last = None;
+        while let Some(header) = self.next_header()? {
+            if header.kind == Kind::Mark && !header.within {
+                last = Some(header.last);
+            }
+            if !self.reader.as_mut().expect("a header was read from it").skip(&header)? {
+                break;
+            }
+            self.entry = header.entry + 1;
+        }
+        Ok(last)
+    }
+
+    /// Passes over what is not wanted; the header of what is, or `None` before the mark `through`.
+    fn next_wanted(&mut self, after: LogPosition, through: LogPosition, wanted: &dyn Fn(&Relation) -> bool) -> Result<Option<Header>> {
         loop {
             // The mark was there once, so what ends before it was damaged, or cut off by a process that has begun since.
-            let Some(header) = cursor.next_header()? else { return Err(cursor.cut_short()) };
+            let Some(header) = self.next_header()? else { return Err(self.cut_short()) };
             if header.kind == Kind::Mark && header.last >= through {
-                return Ok(changes);
+                return Ok(None);
             }
-            let reader = cursor.reader.as_mut().expect("a header was read from it");
-            let reads = header.kind == Kind::Changes && header.last > after && wanted(reader.relation(header.relation)?);
-            if reads {
-                bytes += usize::try_from(header.memory_bytes).unwrap_or(usize::MAX);
-                if bytes > bytes_max {
-                    return Err(Error::config("more changes of the table are on their way than memory holds")
-                        .context("bytes at least", bytes)
-                        .remedy("give `memory` more, or wait until the destination has caught up"));
-                }
-                let Some(Frame::Changes(batch)) = reader.read(&header, &Arc::default())? else { return Err(reader.damaged()) };
-                changes.extend(batch.after(after));
-            } else if !reader.skip(&header)? {
+            let reader = self.reader.as_mut().expect("a header was read from it");
+            if header.kind == Kind::Changes && header.last > after && wanted(reader.relation(header.relation)?) {
+                return Ok(Some(header));
+            }
+            if !reader.skip(&header)? {
                 return Err(reader.damaged());
             }
-            cursor.entry = header.entry + 1;
+            self.entry = header.entry + 1;
         }
+    }
+
+    fn take_changes(&mut self, header: &Header) -> Result<ChangeBatch> {
+        let reader = self.reader.as_mut().expect("a header was read from it");
+        let Some(Frame::Changes(batch)) = reader.read(header, &Arc::default())? else { return Err(reader.damaged()) };
+        self.entry = header.entry + 1;
+        Ok(batch)
     }
 
     /// Bytes in memory of the next batch; 0 if something else, or nothing, comes next.
