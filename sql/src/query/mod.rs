@@ -38,7 +38,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Query, SetExpr, Visit as _, Visitor};
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, TableFactor, Visit as _, VisitMut as _, Visitor, VisitorMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, ErrorKind, Relation, RelationName, Result, TimestampMicros};
@@ -219,7 +219,8 @@ impl QueryEngine {
         let session = Session::new(self, None)?;
         let state = session.context.state();
         let dialect = state.config_options().sql_parser.dialect;
-        let statement = state.sql_to_statement(text, &dialect).map_err(unwrap)?;
+        let mut statement = state.sql_to_statement(text, &dialect).map_err(unwrap)?;
+        call_own_tables(&mut statement);
         if !reads_only(&statement) {
             return Err(more_than_read());
         }
@@ -233,6 +234,34 @@ impl QueryEngine {
         let frame = session.context.execute_logical_plan(plan).await.map_err(unwrap)?;
         let stream = frame.execute_stream().await.map_err(unwrap)?;
         Ok(QueryResult { schema: stream.schema(), batches: stream.map_err(unwrap).boxed() })
+    }
+}
+
+/// `logweir.snapshot()` is the table of that name, and so are its kin.
+fn call_own_tables(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(sql) => {
+            let _ = sql.visit(&mut OwnCalls);
+        }
+        Statement::Explain(explain) => call_own_tables(&mut explain.statement),
+        _ => {}
+    }
+}
+
+struct OwnCalls;
+
+impl VisitorMut for OwnCalls {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args, .. } = table
+            && args.as_ref().is_some_and(|args| args.args.is_empty())
+            && let [.., schema, _] = name.0.as_slice()
+            && schema.as_ident().is_some_and(|schema| schema.value.eq_ignore_ascii_case(catalog::SYSTEM_SCHEMA))
+        {
+            *args = None;
+        }
+        ControlFlow::Continue(())
     }
 }
 

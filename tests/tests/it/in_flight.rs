@@ -112,8 +112,11 @@ async fn what_no_file_holds_yet_is_seen_as_the_source_has_it() {
     let in_flight =
         csv(&engine, "SELECT sum(rows_in_flight) > 0 AS some, sum(files) AS files FROM logweir.tables WHERE destination = 'slow'", &[]);
     assert_eq!(in_flight, "some,files\ntrue,0\n", "nothing was landed there");
-    let snapshot =
-        csv(&engine, "SELECT destination, position > files_position AS ahead, commit_time IS NOT NULL AS timed FROM logweir.snapshot", &[]);
+    let snapshot = csv(
+        &engine,
+        "SELECT destination, position > files_position AS ahead, commit_time IS NOT NULL AS timed FROM logweir.snapshot()",
+        &[],
+    );
     assert!(snapshot.contains("slow,true,true"), "{snapshot}");
     assert!(csv(&engine, "SELECT count(*) FROM logweir.schema_versions", &[]).starts_with("count(*)\n"));
     assert!(csv(&engine, "SELECT destination FROM logweir.consumers ORDER BY 1", &[]).ends_with("lake\nslow\n"));

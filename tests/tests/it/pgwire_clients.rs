@@ -195,7 +195,7 @@ async fn a_session_sees_its_users_schemas_and_earlier_times() {
     assert_eq!(text(&client, "SELECT count(*) FROM information_schema.tables WHERE table_schema LIKE 'hidden%'").await.unwrap(), "0");
     assert_eq!(text(&client, "SELECT count(*) FROM logweir.tables WHERE schema LIKE 'hidden%'").await.unwrap(), "0");
     assert_eq!(text(&client, "SELECT count(*) FROM logweir.schema_versions WHERE schema LIKE 'hidden%'").await.unwrap(), "0");
-    assert_eq!(text(&client, "SELECT count(*) FROM logweir.snapshot").await.unwrap(), "1");
+    assert_eq!(text(&client, "SELECT count(*) FROM logweir.snapshot()").await.unwrap(), "1");
 
     // MariaDB's log has seconds.
     tokio::time::sleep(Duration::from_millis(2100)).await;
