@@ -545,7 +545,7 @@ impl Session {
         if self.transaction == Transaction::None && !hold {
             return Err(Refusal::new("25P01", "DECLARE CURSOR can only be used in transaction blocks").into());
         }
-        if self.cursors.contains_key(&name) {
+        if self.cursors.contains_key(&name) || self.portals.contains_key(&name) {
             return Err(Refusal::new("42P03", format!("cursor \"{name}\" already exists")).into());
         }
         if self.cursors.len() >= CURSORS_MAX {
@@ -759,7 +759,7 @@ impl Session {
         }
         let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
         self.check_transaction(&prepared.command)?;
-        if !portal.is_empty() && self.portals.contains_key(&portal) {
+        if !portal.is_empty() && (self.portals.contains_key(&portal) || self.cursors.contains_key(&portal)) {
             return Err(Refusal::new("42P03", format!("cursor \"{portal}\" already exists")).into());
         }
         self.portals.remove(&portal);
@@ -825,6 +825,12 @@ impl Session {
                 self.connection.output.parameter_description(&oids);
                 self.announce(Some(&columns), &[]);
             }
+            // A cursor is a portal that SQL has made.
+            b'P' if !self.portals.contains_key(&name) && self.cursors.contains_key(&name) => {
+                let command = Command::Fetch { name, count: None, silent: false };
+                let (columns, formats) = (self.columns_of(&command)?, self.own_formats(&command));
+                self.announce(columns.as_deref(), &formats);
+            }
             b'P' => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
                 let columns = match &portal.rows {
@@ -849,6 +855,9 @@ impl Session {
     async fn execute(&mut self, mut body: Body) -> Outcome {
         let (name, most) = (body.text()?, body.i32()?);
         let most = u64::try_from(most).ok().filter(|most| *most > 0);
+        if !self.portals.contains_key(&name) && self.cursors.contains_key(&name) {
+            return self.execute_cursor(name, most).await;
+        }
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         self.check_transaction(&portal.command)?;
         let mut interrupts = self.interrupts();
@@ -872,10 +881,33 @@ impl Session {
         Ok(())
     }
 
+    /// A cursor by its name among the portals.
+    async fn execute_cursor(&mut self, name: String, most: Option<u64>) -> Outcome {
+        let command = Command::Fetch { name: name.clone(), count: most, silent: false };
+        self.check_transaction(&command)?;
+        let formats = self.own_formats(&command);
+        let mut interrupts = self.interrupts();
+        let mut cursor = self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
+        cursor.rows.resume(&self.shared, &mut interrupts, &mut self.connection).await?;
+        let (count, more) = self.send_rows(&mut cursor.rows, &formats, most, Patience::Some, &mut interrupts).await?;
+        cursor.rows.park(&self.shared)?;
+        self.cursors.insert(name, cursor);
+        if more && most == Some(count) {
+            self.connection.output.message(b's', |_| {});
+        } else {
+            self.connection.output.complete(&format!("SELECT {count}"));
+        }
+        Ok(())
+    }
+
     fn close(&mut self, mut body: Body) -> Outcome {
         match (body.u8()?, body.text()?) {
             (b'S', name) => drop(self.statements.remove(&name)),
-            (b'P', name) => drop(self.portals.remove(&name)),
+            (b'P', name) => {
+                // One of the two has it.
+                drop(self.portals.remove(&name));
+                drop(self.cursors.remove(&name));
+            }
             _ => return Err(Broken::Malformed.into()),
         }
         self.connection.output.message(b'3', |_| {});

@@ -14,15 +14,14 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{DFSchema, Result};
-use datafusion::execution::context::ExecutionProps;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType};
-use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::ident;
 use futures::StreamExt;
 use logweir_core::{Error, LogPosition, RelationName};
@@ -56,7 +55,7 @@ impl PhysicalOptimizerRule for AtOnce {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
             // A batch that is larger than half of this is not put together with others.
-            Some(filter) if filter.boundedness().is_unbounded() => Ok(Transformed::yes(Arc::new(filter.with_batch_size(1)?))),
+            Some(filter) if filter.properties().boundedness.is_unbounded() => Ok(Transformed::yes(Arc::new(filter.with_batch_size(1)?))),
             _ => Ok(Transformed::no(node)),
         })
         .data()
@@ -76,8 +75,22 @@ impl PhysicalOptimizerRule for AtOnce {
 pub(super) struct Followed {
     changes: LogicalPlan,
     schema: SchemaRef,
-    rest: Arc<Rest>,
+    table: RelationName,
+    tail: Arc<dyn Tail>,
+    after: LogPosition,
+    forms: Vec<Form>,
     behind: Arc<Behind>,
+}
+
+/// How rows of one form are told, and what the columns are in them.
+#[derive(Debug)]
+struct Form {
+    origin: Option<RelationName>,
+    version: u32,
+    schema: SchemaRef,
+    key: Vec<String>,
+    readable: SchemaRef,
+    values: Vec<Expr>,
 }
 
 /// What comes behind what is there.
@@ -86,18 +99,28 @@ struct Rest {
     table: RelationName,
     tail: Arc<dyn Tail>,
     after: LogPosition,
-    forms: Vec<KnownForm>,
+    forms: Vec<PlannedForm>,
 }
 
-/// How rows of one form are shown.
+/// A [`Form`] as its rows are read.
 #[derive(Debug)]
-struct KnownForm {
+struct PlannedForm {
     origin: Option<RelationName>,
     version: u32,
     schema: SchemaRef,
     key: Vec<String>,
     readable: SchemaRef,
-    columns: Vec<Arc<dyn PhysicalExpr>>,
+    values: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+impl Form {
+    fn plan(&self, state: &dyn Session) -> Result<PlannedForm> {
+        let Form { origin, version, schema, key, readable, values } = self;
+        let of = DFSchema::try_from(Arc::clone(readable))?;
+        let values = values.iter().map(|value| state.create_physical_expr(value.clone(), &of)).collect::<Result<_>>()?;
+        let (schema, readable) = (Arc::clone(schema), Arc::clone(readable));
+        Ok(PlannedForm { origin: origin.clone(), version: *version, schema, key: key.clone(), readable, values })
+    }
 }
 
 impl Followed {
@@ -110,18 +133,13 @@ impl Followed {
         behind: &Arc<Behind>,
     ) -> Result<Self> {
         let form = |(number, group): (usize, &FileGroup)| {
-            let readable = readable(group);
-            let of = DFSchema::try_from(Arc::clone(&readable))?;
-            let properties = ExecutionProps::new();
-            let columns =
-                values(number, group)?.iter().map(|value| create_physical_expr(value, &of, &properties)).collect::<Result<_>>()?;
             let (origin, schema, key) = (group.origin.clone(), Arc::clone(&group.schema), group.key.clone());
-            Ok(KnownForm { origin, version: group.version, schema, key, readable, columns })
+            Ok(Form { origin, version: group.version, schema, key, readable: readable(group), values: values(number, group)? })
         };
         let forms = inventory.groups.iter().enumerate().map(form).collect::<Result<_>>()?;
         let schema = Arc::new(Schema::new(changes.schema().fields().iter().map(Arc::clone).collect::<Vec<_>>()));
-        let rest = Rest { table: table.clone(), tail: Arc::clone(tail), after, forms };
-        Ok(Followed { changes, schema, rest: Arc::new(rest), behind: Arc::clone(behind) })
+        let (table, tail) = (table.clone(), Arc::clone(tail));
+        Ok(Followed { changes, schema, table, tail, after, forms, behind: Arc::clone(behind) })
     }
 }
 
@@ -147,7 +165,9 @@ impl TableProvider for Followed {
             .build()?;
         let there = state.create_physical_plan(&in_log_order).await?;
         self.behind.tables.fetch_add(1, Ordering::AcqRel);
-        let (rest, behind) = (Arc::clone(&self.rest), Arc::clone(&self.behind));
+        let forms = self.forms.iter().map(|form| form.plan(state)).collect::<Result<_>>()?;
+        let rest = Arc::new(Rest { table: self.table.clone(), tail: Arc::clone(&self.tail), after: self.after, forms });
+        let behind = Arc::clone(&self.behind);
         let partition = FollowedStream { there, schema: Arc::clone(&self.schema), rest, behind };
         let exec = StreamingTableExec::try_new(Arc::clone(&self.schema), vec![Arc::new(partition)], projection, [], true, limit)?;
         Ok(Arc::new(exec))
@@ -189,7 +209,7 @@ impl Rest {
     fn shown(&self, batch: TailBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         let TailBatch { relation, rows, .. } = batch;
         let (own, key) = (unpacked_schema(&rows.schema()), declared_key(&relation));
-        let is_it = |form: &&KnownForm| {
+        let is_it = |form: &&PlannedForm| {
             form.origin.as_ref() == relation.renamed_from() && form.version == relation.version() && form.schema == own && form.key == key
         };
         let Some(form) = self.forms.iter().find(is_it) else {
@@ -199,7 +219,7 @@ impl Rest {
         let columns = rows.columns().iter().zip(form.readable.fields());
         let columns: Vec<ArrayRef> = columns.map(|(column, field)| Ok(cast(column, field.data_type())?)).collect::<Result<_>>()?;
         let rows = RecordBatch::try_new(Arc::clone(&form.readable), columns)?;
-        let values = form.columns.iter().map(|column| column.evaluate(&rows)?.into_array(rows.num_rows())).collect::<Result<Vec<_>>>();
+        let values = form.values.iter().map(|column| column.evaluate(&rows)?.into_array(rows.num_rows())).collect::<Result<Vec<_>>>();
         // Its words may quote a value.
         let values = values.map_err(|_| wrap(Error::data("a change cannot be shown").context("table", &self.table)))?;
         Ok(RecordBatch::try_new(Arc::clone(schema), values)?)

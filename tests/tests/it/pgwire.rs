@@ -404,6 +404,8 @@ async fn what_is_not_allowed_is_refused_with_its_code() {
         }
     });
     assert_eq!(outcome, "57014");
+    // Nobody says when the last of them has come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(texts(&client, "SELECT 1").await, ["1"]);
 
     let other = connect(port, "ann").await;
@@ -493,7 +495,7 @@ async fn hostile_clients_neither_stop_the_pipeline_nor_grow_it() {
     drop(silent);
     let ended = running.terminate(A_MINUTE);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("a fault of logweir"), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
