@@ -50,7 +50,7 @@ class OfMariadb:
         return pymysql.connect(host="127.0.0.1", port=self.server.port, user="weir", password="weir", database="bench", autocommit=True)
 
     def source(self):
-        return {"mysql": {"host": "127.0.0.1", "port": self.server.port, "user": "weir", "password": "weir", "server_id": 4711}}
+        return {"mysql": {"host": "127.0.0.1", "port": self.server.port, "user": "weir", "password": {"env": "WEIR"}, "server_id": 4711}}
 
 
 class OfPostgres:
@@ -75,7 +75,7 @@ class Stream:
         self.port = drain.free_port()
         self.file = os.path.join(directory, "weir.yaml")
         config = {
-            "state": os.path.join(directory, "state"),
+            "state": {"dir": os.path.join(directory, "state")},
             "sql": {"listen": f"127.0.0.1:{self.port}", "users": [{"name": "bench", "password": {"env": "QUERY_BENCH"}, "schemas": ["*"]}],
                     "concurrent_queries": 8, "memory": "2GiB"},
             "profiles": {"source": source.source(), "lake": {"files": {"url": "file://" + os.path.join(directory, "lake")}}},
@@ -87,22 +87,24 @@ class Stream:
             json.dump(config, out)
 
     def start(self, *more):
-        environment = {**os.environ, "QUERY_BENCH": PASSWORD}
+        environment = {**os.environ, "QUERY_BENCH": PASSWORD, "WEIR": "weir"}
         self.log = open(os.path.join(self.directory, "log"), "a")
         self.process = subprocess.Popen([self.binary, "run", self.file, *more], stdout=self.log, stderr=self.log, env=environment)
 
     def connect(self):
         return psycopg.connect(host="127.0.0.1", port=self.port, user="bench", password=PASSWORD, dbname="s", autocommit=True)
 
-    def ready(self):
-        for _ in range(600):
+    def ready(self, cursor):
+        for number in range(600):
             if self.process.poll() is not None:
                 sys.exit(f"logweir ended: {open(os.path.join(self.directory, 'log')).read()[-2000:]}")
+            # A change that comes before the log is opened is none of it.
+            cursor.execute(f"INSERT INTO {self.schema}.probe VALUES ({-number})")
             try:
                 with self.connect() as connection:
                     return connection.execute(f"SELECT count(*) FROM {self.schema}.probe").fetchone()
             except psycopg.Error:
-                time.sleep(0.1)
+                time.sleep(0.2)
         sys.exit("logweir does not answer")
 
     def stop(self):
@@ -286,8 +288,7 @@ def main():
             cursor.execute(f"CREATE TABLE {source.schema}.probe (id BIGINT PRIMARY KEY)")
             stream = Stream(os.path.abspath(options.logweir), source, directory)
             stream.start()
-            cursor.execute(f"INSERT INTO {source.schema}.probe VALUES (0)")
-            stream.ready()
+            stream.ready(cursor)
             freshness(source, stream, options)
             if options.rows:
                 fill(source, 1, options.rows)

@@ -125,8 +125,7 @@ impl Compaction {
         let fits = |input: &Input| input.last <= limits.through && limits.before.is_none_or(|before| input.times.1 < before.0);
         let (mut taken, mut left): (Vec<Input>, Vec<Input>) = all.into_iter().partition(fits);
         // A delete may only go where nothing older of its key stays.
-        loop {
-            let Some(first) = left.iter().map(|input| input.first).min() else { break };
+        while let Some(first) = left.iter().map(|input| input.first).min() {
             let earliest = left.iter().map(|input| input.times.0).min().unwrap_or(i64::MIN);
             let (before, across): (Vec<Input>, Vec<Input>) =
                 taken.into_iter().partition(|input| input.last < first && input.times.1 <= earliest);
