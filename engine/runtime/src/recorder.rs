@@ -120,7 +120,8 @@ impl Recorder {
             log.written(segments.next_entry());
             state.bytes_since += segments.bytes().saturating_sub(before);
             instruments.written(segments.bytes().saturating_sub(before));
-            if state.bytes_since >= SYNC_BYTES {
+            // The first mark at once: from the first checkpoint on it is known that there is a log.
+            if state.bytes_since >= SYNC_BYTES || state.durable.is_none() {
                 segments = state.sync(segments, &events).await?;
             } else if state.sync.is_none() {
                 state.sync = Some(timer(&clock, sync_interval));

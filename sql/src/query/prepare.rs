@@ -69,7 +69,7 @@ impl QueryEngine {
         weight::check_text(text)?;
         let session = Session::new(self, Some(client))?;
         let state = session.context.state();
-        let statement = on_large_stack(|| -> Result<(Statement, pg::Names)> {
+        let statement = on_large_stack(|| -> Result<(Statement, pg::Names, Vec<String>)> {
             let mut statement = state.sql_to_statement(text, &Dialect::PostgreSQL).map_err(unwrap)?;
             weight::check_statement(&statement)?;
             let names = match &statement {
@@ -80,10 +80,11 @@ impl QueryEngine {
                 _ => pg::Names::default(),
             };
             call_own_tables(&mut statement);
+            let oid_lists = pg::oid_lists(&statement);
             pg::rewrite(&mut statement);
-            Ok((statement, names))
+            Ok((statement, names, oid_lists))
         });
-        let (statement, names) = statement.map_err(|_| Error::internal("could not parse the statement"))??;
+        let (statement, names, oid_lists) = statement.map_err(|_| Error::internal("could not parse the statement"))??;
         if !reads_only(&statement) {
             return Err(more_than_read());
         }
@@ -104,7 +105,8 @@ impl QueryEngine {
             if parameters.len() < number {
                 parameters.resize(number, None);
             }
-            parameters[number - 1] = data_type.or_else(|| seen.remove(&name));
+            let data_type = data_type.or_else(|| seen.remove(&name));
+            parameters[number - 1] = if oid_lists.contains(&name) { Some(pg::oid_list()) } else { data_type };
         }
         Ok(PreparedQuery { context: session.context, plan, names, parameters, behind: session.behind })
     }

@@ -22,8 +22,9 @@ use super::catalog::StreamCatalog;
 use super::prepare::ClientSession;
 pub(super) use names::Names;
 use objects::Objects;
-pub(super) use rewrite::rewrite;
+pub(super) use rewrite::{oid_lists, rewrite};
 use tables::PgSchema;
+pub(super) use tables::oid_list;
 pub use tables::{item_oid, type_oid};
 
 /// The schema's name.

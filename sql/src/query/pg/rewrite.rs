@@ -12,11 +12,14 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableFactor,
     UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 
 use super::PG_CATALOG;
 use super::tables::is_always_empty;
@@ -38,6 +41,11 @@ impl VisitorMut for Rewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if asks_as_asyncpg(query)
+            && let Some(answer) = answer_to_asyncpg()
+        {
+            *query = answer;
+        }
         if empty_body(&mut query.body) {
             // It may name columns that are no more.
             query.order_by = None;
@@ -66,6 +74,50 @@ impl VisitorMut for Rewriter {
         let taken = std::mem::replace(expr, null());
         *expr = rewritten(taken);
         ControlFlow::Continue(())
+    }
+}
+
+/// The parameters that are cast to lists of `oid`, as `$1`: they are described as such to whoever asks.
+pub(in crate::query) fn oid_lists(statement: &Statement) -> Vec<String> {
+    let Statement::Statement(sql) = statement else { return Vec::new() };
+    let mut found = OidLists(Vec::new());
+    let _ = Visit::visit(sql.as_ref(), &mut found);
+    found.0
+}
+
+struct OidLists(Vec<String>);
+
+impl Visitor for OidLists {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Cast { expr, data_type, .. } = expr
+            && let Expr::Value(value) = expr.as_ref()
+            && let Value::Placeholder(name) = &value.value
+            && data_type.to_string().eq_ignore_ascii_case("oid[]")
+        {
+            self.0.push(name.clone());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// True for asyncpg's question about types that it does not know by itself, which are those of arrays: a recursion over subqueries that
+/// DataFusion does not plan, through what types are made of.
+fn asks_as_asyncpg(query: &Query) -> bool {
+    query.with.as_ref().is_some_and(|with| with.recursive && with.cte_tables.iter().any(|table| table.alias.name.value == "typeinfo_tree"))
+}
+
+/// The same for types that are made of no more than their elements, which asyncpg knows.
+fn answer_to_asyncpg() -> Option<Query> {
+    const ANSWER: &str = "SELECT t.oid, 'pg_catalog' AS ns, t.typname AS name, t.typtype AS kind, CAST(NULL AS BIGINT) AS basetype, t.typelem AS elemtype, \
+         e.typdelim AS elemdelim, CAST(NULL AS BIGINT) AS range_subtype, CAST(NULL AS TEXT) AS attrtypoids, CAST(NULL AS TEXT) AS attrnames, 0 AS depth, \
+         CAST(NULL AS TEXT) AS basetype_name, e.typname AS elemtype_name, CAST(NULL AS TEXT) AS range_subtype_name \
+         FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_type AS e ON t.typelem = e.oid WHERE t.oid = ANY($1::oid[])";
+    let statements = Parser::parse_sql(&PostgreSqlDialect {}, ANSWER).ok()?;
+    match statements.into_iter().next()? {
+        Sql::Query(query) => Some(*query),
+        _ => None,
     }
 }
 
@@ -183,6 +235,7 @@ fn cast(kind: CastKind, expr: Expr, data_type: DataType, array: bool, format: Op
         "regproc" if is_literal => string(literal(&expr).unwrap_or_default().trim_start_matches("pg_catalog.")),
         "regproc" | "regprocedure" | "regoper" | "regoperator" | "regnamespace" | "regrole" => to(DataType::Text),
         "oid" | "xid" => to(DataType::BigInt(None)),
+        "oid[]" => to(DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::BigInt(None)), None))),
         // A type of one byte here, of any length there.
         "name" | "char" | "text" | "bpchar" | "citext" | "varchar" => to(DataType::Text),
         "int2" => to(DataType::SmallInt(None)),

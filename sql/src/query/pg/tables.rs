@@ -203,6 +203,12 @@ pub fn type_oid(field: &Field) -> u32 {
     }
 }
 
+/// A list of numbers that is shown as one of `oid`.
+pub(in crate::query) fn oid_list() -> DataType {
+    let mark = [(OID_MARK.to_owned(), "26".to_owned())].into();
+    DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true).with_metadata(mark)))
+}
+
 /// The type of a list's items, if the number is that of a list.
 pub fn item_oid(list: u32) -> Option<u32> {
     TYPES.iter().find(|(.., of)| *of == list).map(|(oid, ..)| *oid)
