@@ -100,14 +100,22 @@ pub(crate) struct Planned {
     place: Place,
 }
 
+/// Which part of the log a session's queries see.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sees {
+    /// Nothing that was committed later.
+    pub(crate) as_of: Option<TimestampMicros>,
+    /// Changes do not end.
+    pub(crate) follow: bool,
+}
+
 /// Plans a query on a place for queries.
 pub(crate) async fn plan(
     shared: &Arc<Shared>,
     user: usize,
     text: &str,
     client: &ClientSession,
-    as_of: Option<TimestampMicros>,
-    follow: bool,
+    sees: Sees,
     interrupts: &mut Interrupts,
     connection: &mut Connection,
 ) -> Outcome<Planned> {
@@ -115,10 +123,10 @@ pub(crate) async fn plan(
     let (shared, text, client) = (Arc::clone(shared), text.to_owned(), client.clone());
     let task = tokio::spawn(async move {
         let mut engine = shared.database.engine(&shared.users[user].schemas).await?;
-        if let Some(moment) = as_of {
+        if let Some(moment) = sees.as_of {
             engine = engine.as_of(moment);
         }
-        if follow {
+        if sees.follow {
             engine = engine.following();
         }
         let query = engine.prepare(&text, &client).await?;
@@ -135,7 +143,7 @@ pub(crate) fn columns(schema: &SchemaRef) -> Vec<Column> {
 /// Where rows come from.
 enum Source {
     /// Nobody has asked for one yet.
-    Planned(PreparedQuery),
+    Planned(Box<PreparedQuery>),
     Running {
         batches: mpsc::Receiver<Result<RecordBatch>>,
         /// The place to work on; without one the task waits.
@@ -186,7 +194,7 @@ impl Rows {
         let caught_up = Some(query.caught_up());
         let query = query.bind(values)?;
         let schema = query.schema();
-        let (columns, source) = (columns(&schema), Source::Planned(query));
+        let (columns, source) = (columns(&schema), Source::Planned(Box::new(query)));
         Ok(Rows { columns, schema, source, current: None, place: Some(place), cursor: None, follows: false, caught_up })
     }
 
@@ -318,7 +326,7 @@ impl Rows {
         while self.current.as_ref().is_none_or(|(_, next, rows)| next >= rows) {
             self.current = None;
             self.source = match std::mem::replace(&mut self.source, Source::Ended) {
-                Source::Planned(query) => begin(query, self.place.clone()),
+                Source::Planned(query) => begin(*query, self.place.clone()),
                 begun => begun,
             };
             let Source::Running { batches, .. } = &mut self.source else { return Ok(false) };

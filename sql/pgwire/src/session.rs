@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::frame::{Body, Broken, Connection, MESSAGE_BYTES_MAX};
 use crate::reply::{Column, Failure, Outcome, Refusal, Reply as _, format_of, put_count};
-use crate::running::{Interrupts, Patience, Planned, Rows, Step, columns, plan, stopping};
+use crate::running::{Interrupts, Patience, Planned, Rows, Sees, Step, columns, plan, stopping};
 use crate::server::{Shared, StopLevel, reached};
 use crate::statement::{Command, CopyOptions, command, duration, split};
 use crate::{copy, parameter};
@@ -87,7 +87,7 @@ struct Portal {
 
 enum PortalRows {
     /// Being read; with the count of those that were.
-    Open(Rows, u64),
+    Open(Box<Rows>, u64),
     /// Of a command of the session: made when it is run.
     Command,
     Done,
@@ -105,10 +105,8 @@ pub(crate) struct Session {
     user: usize,
     client: ClientSession,
     search_path: Option<String>,
-    as_of: Option<TimestampMicros>,
+    sees: Sees,
     as_of_text: String,
-    /// Changes do not end.
-    follow: bool,
     timeout: Duration,
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
@@ -139,9 +137,8 @@ impl Session {
             user,
             client,
             search_path: None,
-            as_of: None,
+            sees: Sees::default(),
             as_of_text: String::new(),
-            follow: false,
             timeout,
             transaction: Transaction::None,
             statements: HashMap::new(),
@@ -302,7 +299,7 @@ impl Session {
     /// The rows of portals that were not read to their end.
     fn open_portals(&mut self) -> impl Iterator<Item = &mut Rows> {
         self.portals.values_mut().filter_map(|portal| match &mut portal.rows {
-            PortalRows::Open(rows, _) => Some(rows),
+            PortalRows::Open(rows, _) => Some(rows.as_mut()),
             PortalRows::Command | PortalRows::Done => None,
         })
     }
@@ -325,7 +322,7 @@ impl Session {
 
     async fn plan(&mut self, text: &str, interrupts: &mut Interrupts) -> Outcome<Planned> {
         self.client.schema = self.search_path.clone();
-        plan(&self.shared, self.user, text, &self.client, self.as_of, self.follow, interrupts, &mut self.connection).await
+        plan(&self.shared, self.user, text, &self.client, self.sees, interrupts, &mut self.connection).await
     }
 
     /// Within a failed transaction nothing goes but its end.
@@ -594,7 +591,7 @@ impl Session {
         match name {
             "logweir.as_of" => {
                 let text = value.unwrap_or_default();
-                self.as_of = match text.as_str() {
+                self.sees.as_of = match text.as_str() {
                     "" => None,
                     _ => {
                         let moment = DateTime::parse_from_rfc3339(&text);
@@ -606,7 +603,7 @@ impl Session {
             }
             "logweir.follow" => {
                 let word = value.unwrap_or_else(|| "off".to_owned());
-                self.follow = match word.to_lowercase().as_str() {
+                self.sees.follow = match word.to_lowercase().as_str() {
                     "on" | "true" | "yes" | "1" => true,
                     "off" | "false" | "no" | "0" => false,
                     _ => return Err(invalid(&word).hint("it is on or off")),
@@ -664,7 +661,7 @@ impl Session {
     }
 
     fn reset_all(&mut self) {
-        (self.as_of, self.as_of_text, self.follow, self.search_path) = (None, String::new(), false, None);
+        (self.sees, self.as_of_text, self.search_path) = (Sees::default(), String::new(), None);
         self.timeout = self.shared.statement_timeout;
         let kept = |name: &str| {
             ["session_authorization", "application_name"].contains(&name)
@@ -676,7 +673,7 @@ impl Session {
     fn show(&self, name: &str) -> Result<RecordBatch, Refusal> {
         let timeout = format!("{}ms", self.timeout.as_millis());
         let search_path = self.search_path.clone().unwrap_or_else(|| "\"$user\", public".to_owned());
-        let follow = if self.follow { "on" } else { "off" }.to_owned();
+        let follow = if self.sees.follow { "on" } else { "off" }.to_owned();
         let own = [
             ("logweir.as_of", &self.as_of_text),
             ("logweir.follow", &follow),
@@ -783,7 +780,7 @@ impl Session {
                 parameter::read(oid, format_of(&formats, index), value, cast_to)
             });
             let values = read.collect::<Result<Vec<_>, _>>()?;
-            PortalRows::Open(Rows::new(planned, &values)?, 0)
+            PortalRows::Open(Box::new(Rows::new(planned, &values)?), 0)
         } else {
             if !values.is_empty() {
                 return Err(Refusal::new("08P01", "the statement has no parameters").into());
