@@ -380,6 +380,10 @@ impl Session {
         // A number with a point is what it says, and not the double next to it.
         config.options_mut().sql_parser.parse_float_as_decimal = true;
         config.options_mut().execution.sort_spill_reservation_bytes = engine.sort_spill_bytes;
+        if client.is_some() {
+            // Without one `timestamptz` would be a time of no zone.
+            config.options_mut().execution.time_zone = Some("UTC".to_owned());
+        }
         if engine.follow {
             // Between partitions rows are gathered too.
             config.options_mut().execution.target_partitions = 1;

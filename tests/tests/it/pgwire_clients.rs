@@ -186,6 +186,50 @@ async fn psql_looks_around() {
     rig.stop();
 }
 
+/// The session in the docs, played again. `LOGWEIR_RECORD=1` writes what it shows into the page instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_shows_what_the_docs_say() {
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/psql.md");
+    const PROMPT: &str = "shop=> ";
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = page.split_once("```text\n").unwrap();
+    let (recorded, after) = rest.split_once("```").unwrap();
+    let commands: Vec<&str> = recorded.lines().filter_map(|line| line.strip_prefix(PROMPT)).collect();
+
+    let rig = Rig::start().await;
+    let script = rig.engine.directory().join("session.sql");
+    std::fs::write(&script, commands.join("\n") + "\n").unwrap();
+    let port = rig.port.to_string();
+    let output = Command::new("psql")
+        .args(["-X", "-a", "-h", "127.0.0.1", "-p", &port, "-U", USER, "-d", "shop", "-f"])
+        .arg(&script)
+        .env("PGPASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let mut waiting = commands.into_iter().peekable();
+    let mut shown = String::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let is_command = waiting.next_if(|command| *command == line).is_some();
+        shown.push_str(&format!("{}{line}", if is_command { PROMPT } else { "" }));
+        shown.truncate(shown.trim_end_matches(' ').len());
+        shown.push('\n');
+    }
+    if std::env::var_os("LOGWEIR_RECORD").is_some() {
+        std::fs::write(PAGE, format!("{before}```text\n{shown}```{after}")).unwrap();
+    } else {
+        assert_eq!(without_times(&shown), without_times(recorded));
+    }
+    rig.stop();
+}
+
+/// With `0` for the digits of times and positions, which are another thing in every run.
+fn without_times(text: &str) -> String {
+    let is_of_a_time = |word: &str| word.matches(['-', ':', '/']).count() > 1 && word.starts_with(|c: char| c.is_ascii_hexdigit());
+    let zeroed = |word: &str| word.replace(|c: char| c.is_ascii_hexdigit(), "0");
+    text.split_inclusive([' ', '\n']).map(|word| if is_of_a_time(word.trim_end()) { zeroed(word) } else { word.to_owned() }).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_sees_its_users_schemas_and_earlier_times() {
     let mut rig = Rig::start().await;
@@ -245,8 +289,26 @@ async fn changes_are_followed() {
 
     let port = rig.port.to_string();
     let copy = format!("COPY (SELECT {change} FROM shop_changes.orders WHERE id > 1000) TO STDOUT");
-    let mut psql = tokio::process::Command::new("psql")
-        .args(["-X", "-q", "-h", "127.0.0.1", "-p", &port, "-U", USER, "-d", "shop", "-c", "SET logweir.follow = on", "-c", &copy])
+    // To a terminal psql writes each line at once, to a pipe only so.
+    let mut psql = tokio::process::Command::new("stdbuf")
+        .args([
+            "-oL",
+            "psql",
+            "-X",
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            USER,
+            "-d",
+            "shop",
+            "-c",
+            "SET logweir.follow = on",
+            "-c",
+            &copy,
+        ])
         .env("PGPASSWORD", PASSWORD)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)

@@ -83,7 +83,7 @@ fn set_aside(mut transforms: Vec<Box<dyn Transform>>) -> String {
     let relation = customers();
     output_of_all(&mut transforms, &relation).unwrap();
     let made = apply_all(&transforms, batch(&relation, &changes("insert 1 | a\"b | 0"))).unwrap();
-    let aside = made.iter().filter(|batch| batch.relation.name().schema == "logweir").map(|batch| printed(batch));
+    let aside = made.iter().filter(|batch| batch.relation.name().schema == "logweir").map(printed);
     aside.flat_map(|text| text.lines().skip(1).map(|line| format!("{line}\n")).collect::<Vec<_>>()).collect()
 }
 
