@@ -22,6 +22,7 @@ fn told(panic: &PanicHookInfo<'_>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
