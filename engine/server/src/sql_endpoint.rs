@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use logweir_core::{Error, Pattern, Result};
 use logweir_pgwire::{Database, Endpoint, Options, User, tls};
-use logweir_sql::QueryEngine;
+use logweir_sql::{FooterCache, QueryEngine};
 
 use crate::commands::sql::{Reach, databases, engine};
 use crate::config::{Loaded, SqlUser};
@@ -28,7 +28,7 @@ pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
         open_cursors: usize::try_from(sql.open_cursors).unwrap_or(usize::MAX),
     };
     let memory_bytes = usize::try_from(sql.memory.0).unwrap_or(usize::MAX);
-    Endpoint::start(options, Box::new(Streams { loaded: Arc::clone(loaded), memory_bytes })).map(Some)
+    Endpoint::start(options, Box::new(Streams { loaded: Arc::clone(loaded), memory_bytes, footers: FooterCache::default() })).map(Some)
 }
 
 fn known(user: &SqlUser, directory: &Path) -> Result<User> {
@@ -43,6 +43,7 @@ fn known(user: &SqlUser, directory: &Path) -> Result<User> {
 struct Streams {
     loaded: Arc<Loaded>,
     memory_bytes: usize,
+    footers: FooterCache,
 }
 
 #[async_trait]
@@ -56,6 +57,7 @@ impl Database for Streams {
     }
 
     async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {
-        engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas) }).await
+        let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas) }).await?;
+        Ok(engine.with_footers(&self.footers))
     }
 }

@@ -35,6 +35,10 @@ use crate::stranger::{Stranger, Strangers};
 /// Planning a statement that is not refused for its depth takes less, also in a debug build. Memory that is not used is not taken.
 const STACK_BYTES: usize = 128 << 20;
 
+/// As `nice` counts: a tenth of the time of a thread of the streams, where there is not enough for both.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// How long somebody may take to be known.
 const STARTUP: Duration = Duration::from_secs(15);
 
@@ -249,6 +253,7 @@ impl Endpoint {
             .worker_threads(threads.min(options.concurrent_queries + 1).max(2))
             .thread_name("sql")
             .thread_stack_size(STACK_BYTES)
+            .on_thread_start(step_back)
             .enable_all()
             .build()
             .map_err(start)?;
@@ -279,6 +284,13 @@ impl Endpoint {
             let _ = thread.join();
         }
     }
+}
+
+/// Lets the threads of the streams go first: answers may wait, the log that a source keeps for us may not.
+fn step_back() {
+    // Of this thread alone, on Linux. Where it cannot be, the two are equals.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// Accepts until the end is asked for, then waits for those that are in.

@@ -4,7 +4,7 @@
 //! and whether it can hold a truncate or an unchanged column, without which the current state is much cheaper to find.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use logweir_core::{Error, Relation, RelationName, Result};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
+use url::Url;
 
 use super::LandedTable;
 use super::form::{METADATA_PREFIX, SEQUENCE, TIMESTAMP, UNCHANGED, footer, metadata_fields};
@@ -31,11 +32,68 @@ const FOOTER_GUESS_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Landed {
     pub(super) table: LandedTable,
-    /// By path; `None` for a file that is not this table's.
-    footers: Mutex<Arc<Footers>>,
+    footers: Arc<Footers>,
+    cache: Option<FooterCache>,
 }
 
-type Footers = HashMap<Path, Option<Arc<DataFile>>>;
+/// By path.
+#[derive(Debug, Default)]
+struct Footers(Mutex<Arc<HashMap<Path, Footer>>>);
+
+/// What the footer of a file says.
+#[derive(Debug, Clone)]
+struct Footer {
+    /// By which the file is known again.
+    meta: ObjectMeta,
+    /// `None` for a file that is not this table's.
+    file: Option<Arc<DataFile>>,
+}
+
+impl Footers {
+    fn get(&self) -> Arc<HashMap<Path, Footer>> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces them. Returns how many there were.
+    fn set(&self, footers: HashMap<Path, Footer>) -> usize {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Arc::new(footers)).len()
+    }
+}
+
+/// What footers say, kept from one engine to the next. Cheap to clone; bounded.
+#[derive(Debug, Clone, Default)]
+pub struct FooterCache(Arc<Mutex<Cached>>);
+
+#[derive(Debug, Default)]
+struct Cached {
+    /// By where the table lies: the store and the folder, the stream and the table.
+    tables: HashMap<(Url, Path, String, RelationName), Arc<Footers>>,
+    /// Of all of them, about.
+    files: usize,
+}
+
+/// Files of which footers are kept; a footer takes some hundred bytes.
+const CACHED_FILES_MAX: usize = 100_000;
+
+impl FooterCache {
+    fn of(&self, table: &LandedTable) -> Arc<Footers> {
+        let key = (table.store_url.clone(), table.prefix.clone(), table.stream.clone(), table.name.clone());
+        Arc::clone(self.cached().tables.entry(key).or_default())
+    }
+
+    /// So many files are known that were not, and so many are not that were.
+    fn count(&self, more: usize, fewer: usize) {
+        let mut cached = self.cached();
+        cached.files = (cached.files + more).saturating_sub(fewer);
+        if cached.files > CACHED_FILES_MAX {
+            *cached = Cached::default();
+        }
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A file of a table.
 #[derive(Debug)]
@@ -106,11 +164,12 @@ pub(super) struct Inventory {
 
 impl Landed {
     pub(super) fn new(table: LandedTable) -> Self {
-        Landed { table, footers: Mutex::default() }
+        Landed { table, footers: Arc::default(), cache: None }
     }
 
-    fn known(&self) -> Arc<Footers> {
-        Arc::clone(&self.footers.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The same with footers that others have read.
+    pub(super) fn sharing(&self, cache: &FooterCache) -> Self {
+        Landed { table: self.table.clone(), footers: cache.of(&self.table), cache: Some(cache.clone()) }
     }
 
     /// Lists the files and reads the footers not read before. `None` if nothing is known of the table. With a tail, files behind its
@@ -124,24 +183,28 @@ impl Landed {
             .try_collect()
             .await
             .map_err(|error| self.failed("could not list the files of a table", error))?;
-        let known = self.known();
-        let read: Vec<(Path, Option<Arc<DataFile>>)> = futures::stream::iter(listed)
+        let known = self.footers.get();
+        let mut read: Vec<Footer> = futures::stream::iter(listed)
             .map(|meta| {
-                let known = known.get(&meta.location).cloned();
+                let known = known.get(&meta.location).filter(|footer| footer.meta == meta).cloned();
                 async move {
-                    let location = meta.location.clone();
                     match known {
-                        Some(file) => Ok((location, file)),
-                        None => Ok((location, self.read_footer(meta).await?.map(Arc::new))),
+                        Some(footer) => Ok(footer),
+                        None => Ok(Footer { file: self.read_footer(meta.clone()).await?.map(Arc::new), meta }),
                     }
                 }
             })
             .buffer_unordered(FOOTER_READS_MAX)
             .try_collect()
             .await?;
-        let mut files: Vec<Arc<DataFile>> = read.iter().filter_map(|(_, file)| file.clone()).collect();
+        share_schemas(&mut read);
+        let mut files: Vec<Arc<DataFile>> = read.iter().filter_map(|footer| footer.file.clone()).collect();
         // Only what is there now: files that compaction took away are forgotten.
-        *self.footers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(read.into_iter().collect());
+        let more = read.len();
+        let fewer = self.footers.set(read.into_iter().map(|footer| (footer.meta.location.clone(), footer)).collect());
+        if let Some(cache) = &self.cache {
+            cache.count(more, fewer);
+        }
         let mut batches = Vec::new();
         if let Some((span, tail)) = tail {
             let after = span.after.to_string();
@@ -178,6 +241,22 @@ impl Landed {
 
     fn failed(&self, message: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::transient(message).context("table", &self.table.name).context("destination", &self.table.store_url).source(error)
+    }
+}
+
+/// Has files with equal columns hold them once.
+fn share_schemas(read: &mut [Footer]) {
+    let mut schemas: Vec<SchemaRef> = Vec::new();
+    for file in read.iter_mut().filter_map(|footer| footer.file.as_mut()) {
+        match schemas.iter().find(|schema| Arc::ptr_eq(schema, &file.schema) || **schema == file.schema) {
+            // One that was known before is held by others, too, and keeps its own.
+            Some(schema) => {
+                if let Some(file) = Arc::get_mut(file) {
+                    file.schema = Arc::clone(schema);
+                }
+            }
+            None => schemas.push(Arc::clone(&file.schema)),
+        }
     }
 }
 

@@ -53,6 +53,7 @@ use error::words;
 pub(crate) use error::wrap;
 use follow::{AtOnce, Behind};
 use held::CountHeld;
+pub use inventory::FooterCache;
 use inventory::Landed;
 pub use pg::{item_oid, type_oid};
 pub use prepare::{CaughtUp, ClientSession, PreparedQuery};
@@ -167,6 +168,13 @@ impl QueryEngine {
             streams: Vec::new(),
             unlanded: Vec::new(),
         })
+    }
+
+    /// The same engine, which keeps what footers of files say in `cache` and takes it from there.
+    #[must_use]
+    pub fn with_footers(mut self, cache: &FooterCache) -> Self {
+        self.tables = self.tables.into_iter().map(|(landed, url)| (Arc::new(landed.sharing(cache)), url)).collect();
+        self
     }
 
     /// The same engine with a table `logweir.name` of these rows.
