@@ -699,12 +699,11 @@ fn the_published_schema_lists_what_is_taken_and_nothing_else() {
         let names = schema.pointer(pointer).and_then(serde_json::Value::as_object).map(|map| map.keys().cloned().collect());
         names.unwrap_or_else(|| panic!("{pointer} is not in {schema:#}"))
     };
-    assert_eq!(properties("/properties"), ["connect_timeout", "http", "keys", "memory", "profiles", "state", "streams"]);
+    assert_eq!(properties("/properties"), ["connect_timeout", "http", "keys", "memory", "profiles", "sql", "state", "streams"]);
     // The keys of a stream, wherever the map of streams keeps its values.
     assert!(text.contains("exclude_columns") && text.contains("transforms") && text.contains("quarantine") && text.contains("tokenize"));
 }
 
-/// Whatever way YAML has the SQL written, the caret stands under the word.
 /// The published schema and the parser agree on files of both kinds: the schema, walked, refuses what was refused.
 #[test]
 fn the_published_schema_takes_what_the_parser_takes() {
