@@ -42,7 +42,8 @@ pub(crate) async fn on_pool<T: Send + 'static>(work: impl FnOnce() -> Result<T> 
         // No threads to be had: slower, and still right.
         None => work(),
     });
-    task.await.map_err(|error| Error::internal("encoding ended by a panic").source(error))?
+    // What it panicked with may hold values, and is told by the hook as far as it may be.
+    task.await.map_err(|_| Error::internal("encoding ended by a panic"))?
 }
 
 /// Rows of one relation waiting to be encoded: a batch without its right to memory.

@@ -205,7 +205,7 @@ impl Run<'_> {
         let Some(change_log) = &self.spec.change_log else { return Ok(None) };
         let (options, mut mark) = (change_log.segments.clone(), machine.logged().map(|mark| mark.position));
         let for_source = change_log.acknowledge == Acknowledge::Log;
-        if mark.is_some() && machine.log_rules().is_some_and(|rules| rules != self.spec.rules) {
+        if mark.is_some() && machine.log_rules() != Some(self.spec.rules.as_str()) {
             if for_source && !machine.all_have_passed_the_log() {
                 return Err(Error::config("the rules have changed, and a destination still needs changes that were made by the old ones")
                     .remedy(
@@ -716,7 +716,7 @@ async fn finish(save: &mut Option<Pin<Box<dyn Future<Output = Result<()>> + Send
 }
 
 fn broken(join: JoinError) -> Error {
-    // What it panicked with may hold values; the panic hook has printed it for whoever runs the process.
+    // What it panicked with may hold values, and is told by the panic hook as far as it may be.
     let what = if join.is_panic() { "a task of the stream panicked" } else { "a task of the stream was aborted" };
     Error::internal(what).remedy("nothing is lost: please report this with the log, and start the stream again")
 }

@@ -339,7 +339,7 @@ impl Loaded {
     }
 
     /// Stands for all that decides what becomes of a change before it is kept: which tables and columns, masks, functions, transforms.
-    fn rules(&self, name: &str, stream: &Stream) -> Result<String> {
+    pub(crate) fn rules(&self, name: &str, stream: &Stream) -> Result<String> {
         let mut digest = Sha256::new();
         digest.update(self.rules_text(name));
         for udf in self.udf_rules(stream)? {

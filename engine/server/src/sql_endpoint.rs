@@ -11,6 +11,9 @@ use logweir_sql::{FooterCache, QueryEngine};
 use crate::commands::sql::{Reach, databases, engine};
 use crate::config::{Loaded, SqlUser};
 
+/// What a query may have on disk, as a multiple of what it may have in memory.
+const SPILL_FACTOR: u64 = 8;
+
 /// Starts it, if the configuration has one.
 pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
     let Some(sql) = &loaded.config().sql else { return Ok(None) };
@@ -58,6 +61,6 @@ impl Database for Streams {
 
     async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {
         let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas) }).await?;
-        Ok(engine.with_footers(&self.footers))
+        engine.with_footers(&self.footers).with_spill((self.memory_bytes as u64).saturating_mul(SPILL_FACTOR))
     }
 }

@@ -30,7 +30,11 @@ impl SystemTables {
             extent => extent.transpose()?.flatten(),
         };
         self.streams.push((document.stream.clone(), document.passed().cloned(), extent));
-        let consumers = document.consumers.iter().map(|(name, part)| (document.stream.clone(), name.clone(), part.clone()));
+        let consumers = document.consumers.iter().map(|(name, part)| {
+            let mut part = part.clone();
+            part.rows.retain(|table, _| shows(table.split_once('.').map_or(table.as_str(), |(schema, _)| schema)));
+            (document.stream.clone(), name.clone(), part)
+        });
         self.consumers.extend(consumers);
         let shown = document.relations.iter().filter(|relation| shows(&relation.name().schema));
         self.versions.extend(shown.map(|relation| (document.stream.clone(), Arc::clone(relation))));

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -18,7 +19,7 @@ use logweir_core::{
 use logweir_files::form::Form;
 use logweir_runtime::TransformFactory;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
-use logweir_sql::{Tail, TailBatch, TailSpan};
+use logweir_sql::{SqlTransform, Tail, TailBatch, TailSpan};
 
 /// How often whoever follows looks whether the log has grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
@@ -34,9 +35,12 @@ pub(crate) struct LogTail {
     pub(crate) transforms: TransformFactory,
     /// Tables with the columns that they have lost, which these may name.
     pub(crate) recalled: Vec<Arc<Relation>>,
-    pub(crate) has_transforms: bool,
+    /// Which tables they make of which.
+    pub(crate) targets: Option<Arc<SqlTransform>>,
     /// More of one table is not held.
     pub(crate) bytes_max: usize,
+    /// Of all tables of a query, what may still be held.
+    pub(crate) bytes_left: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for LogTail {
@@ -76,14 +80,19 @@ impl Tail for LogTail {
     }
 
     async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<Vec<TailBatch>> {
-        let (directory, span, bytes_max, name) = (self.directory.clone(), *span, self.bytes_max, table.clone());
+        let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
+        let (directory, span, name) = (self.directory.clone(), *span, table.clone());
         // Transforms may make the table of any other.
-        let all = self.has_transforms;
+        let all = self.targets.is_some();
         let batches = blocking(move || {
             let wanted = |relation: &Relation| all || *relation.name() == name;
             SegmentCursor::changes(&directory, span.after, span.through, &wanted, bytes_max)
         })
         .await?;
+        // Of tables that are read at once each may have seen the same as left.
+        let bytes = batches.iter().map(ChangeBatch::bytes).sum::<usize>();
+        let take = |left: usize| Some(left.saturating_sub(bytes));
+        let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         let mut view = self.view(table)?;
         let mut shown = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -96,7 +105,7 @@ impl Tail for LogTail {
         let begin = || -> Result<Following> {
             Ok(Following {
                 directory: self.directory.clone(),
-                all: self.has_transforms,
+                all: self.targets.is_some(),
                 view: self.view(table)?,
                 cursors: None,
                 after,
@@ -117,7 +126,7 @@ impl Tail for LogTail {
 
 impl LogTail {
     fn view(&self, table: &RelationName) -> Result<View> {
-        let transforms = if self.has_transforms {
+        let transforms = if self.targets.is_some() {
             let mut transforms = (self.transforms)()?;
             for relation in &self.recalled {
                 recall_all(&mut transforms, relation);
@@ -126,7 +135,7 @@ impl LogTail {
         } else {
             None
         };
-        Ok(View { table: table.clone(), transforms, planned: HashMap::new(), form: None })
+        Ok(View { table: table.clone(), transforms, targets: self.targets.clone(), planned: HashMap::new(), form: None })
     }
 }
 
@@ -134,6 +143,7 @@ impl LogTail {
 struct View {
     table: RelationName,
     transforms: Option<Vec<Box<dyn Transform>>>,
+    targets: Option<Arc<SqlTransform>>,
     /// Whether the transforms make the table of a relation.
     planned: HashMap<RelationId, bool>,
     /// Of one table's batches most are of one version.
@@ -148,8 +158,17 @@ impl View {
                 let wanted = match self.planned.get(&batch.relation.id()) {
                     Some(wanted) => *wanted,
                     None => {
-                        let outputs = output_of_all(transforms, &batch.relation)?;
-                        let wanted = outputs.iter().any(|output| *output.name() == self.table);
+                        let wanted = match output_of_all(transforms, &batch.relation) {
+                            Ok(outputs) => outputs.iter().any(|output| *output.name() == self.table),
+                            // What a rule does not fit stands in the way of its own tables only.
+                            Err(error) => {
+                                let names = self.targets.as_ref().map(|sql| sql.target_names(batch.relation.name()));
+                                if names.is_none_or(|names| names.contains(&self.table)) {
+                                    return Err(error);
+                                }
+                                false
+                            }
+                        };
                         self.planned.insert(batch.relation.id(), wanted);
                         wanted
                     }
@@ -255,5 +274,6 @@ fn as_shown(form: &Form, batch: ChangeBatch) -> Result<TailBatch> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::internal("reading the change log did not end").source(error))?
+    // What it panicked with may hold values, and is told by the hook as far as it may be.
+    done.map_err(|_| Error::internal("reading the change log did not end"))?
 }

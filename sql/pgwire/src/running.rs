@@ -294,6 +294,11 @@ impl Rows {
         Ok(Step::End)
     }
 
+    /// True for those of a query that follows changes, once it runs.
+    pub(crate) fn follows_changes(&self) -> bool {
+        self.caught_up.as_ref().is_some_and(CaughtUp::follows)
+    }
+
     /// The row that was stepped to: the values of its batch, and which row of them it is.
     pub(crate) fn row(&self) -> Option<(&[Values], usize)> {
         self.current.as_ref().map(|(values, next, _)| (values.as_slice(), next.saturating_sub(1)))
@@ -331,7 +336,13 @@ impl Rows {
             };
             let Source::Running { batches, .. } = &mut self.source else { return Ok(false) };
             match interrupts.heed(connection, batches.recv()).await? {
-                Some(batch) => self.take(&batch?)?,
+                Some(batch) => {
+                    self.take(&batch?)?;
+                    // What follows changes lasts as long as they come.
+                    if self.follows_changes() {
+                        interrupts.deadline = interrupts.deadline.max(Instant::now() + interrupts.timeout);
+                    }
+                }
                 None => {
                     (self.source, self.place, self.cursor) = (Source::Ended, None, None);
                     return Ok(false);
@@ -374,7 +385,7 @@ async fn work(query: PreparedQuery, mut places: watch::Receiver<Option<Place>>, 
         let Some(place) = resumed(&mut places).await else { return };
         let batch = tokio::select! {
             biased;
-            () = parked(&mut places) => continue,
+            () = moved(&mut places, &place) => continue,
             batch = stream.next() => batch,
         };
         drop(place);
@@ -391,7 +402,7 @@ async fn resumed(places: &mut watch::Receiver<Option<Place>>) -> Option<Place> {
     places.wait_for(Option::is_some).await.ok().and_then(|place| place.clone())
 }
 
-/// Waits until the place is taken away.
-async fn parked(places: &mut watch::Receiver<Option<Place>>) {
-    let _ = places.wait_for(Option::is_none).await;
+/// Waits until the place is taken away, or another one is to be worked on.
+async fn moved(places: &mut watch::Receiver<Option<Place>>, place: &Place) {
+    let _ = places.wait_for(|now| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, place))).await;
 }

@@ -26,6 +26,7 @@ const STATEMENTS_MAX: usize = 1024;
 const STATEMENT_BYTES_MAX: usize = 4 << 20;
 const PORTALS_MAX: usize = 256;
 const CURSORS_MAX: usize = 64;
+const SAVEPOINTS_MAX: usize = 1000;
 const SETTINGS_MAX: usize = 128;
 const SETTING_BYTES_MAX: usize = 1024;
 
@@ -99,6 +100,15 @@ struct Cursor {
     hold: bool,
 }
 
+/// What a session has set.
+struct Settings {
+    search_path: Option<String>,
+    sees: Sees,
+    as_of_text: String,
+    timeout: Duration,
+    others: BTreeMap<String, String>,
+}
+
 pub(crate) struct Session {
     connection: Connection,
     shared: Arc<Shared>,
@@ -109,6 +119,11 @@ pub(crate) struct Session {
     as_of_text: String,
     timeout: Duration,
     transaction: Transaction,
+    /// What was set when it began.
+    before: Option<Box<Settings>>,
+    /// What is set for as long as it lasts, and what it was.
+    locals: Vec<(String, Option<String>)>,
+    savepoints: Vec<String>,
     statements: HashMap<String, Prepared>,
     portals: HashMap<String, Portal>,
     cursors: HashMap<String, Cursor>,
@@ -141,6 +156,9 @@ impl Session {
             as_of_text: String::new(),
             timeout,
             transaction: Transaction::None,
+            before: None,
+            locals: Vec::new(),
+            savepoints: Vec::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             cursors: HashMap::new(),
@@ -322,12 +340,17 @@ impl Session {
 
     async fn plan(&mut self, text: &str, interrupts: &mut Interrupts) -> Outcome<Planned> {
         self.client.schema = self.search_path.clone();
-        plan(&self.shared, self.user, text, &self.client, self.sees, interrupts, &mut self.connection).await
+        let mut client = self.client.clone();
+        for name in ["logweir.as_of", "logweir.follow", "statement_timeout", "search_path"] {
+            client.settings.insert(name.to_owned(), self.value_of(name).unwrap_or_default());
+        }
+        plan(&self.shared, self.user, text, &client, self.sees, interrupts, &mut self.connection).await
     }
 
     /// Within a failed transaction nothing goes but its end.
     fn check_transaction(&self, command: &Command) -> Outcome {
-        if self.transaction == Transaction::Failed && !matches!(command, Command::Commit | Command::Rollback | Command::Empty) {
+        let ends_it = matches!(command, Command::Commit | Command::Rollback | Command::RollbackTo(_) | Command::Empty);
+        if self.transaction == Transaction::Failed && !ends_it {
             let refusal = Refusal::new("25P02", "current transaction is aborted, commands ignored until end of transaction block");
             return Err(refusal.into());
         }
@@ -377,7 +400,12 @@ impl Session {
         interrupts: &mut Interrupts,
     ) -> Outcome<(u64, bool)> {
         let mut count = 0;
+        let over = interrupts.deadline;
         while most.is_none_or(|most| count < most) {
+            // What never pauses would never be all for now.
+            if patience == Patience::Some && count > 0 && rows.follows_changes() && Instant::now() >= over {
+                break;
+            }
             match rows.step(interrupts, &mut self.connection).await? {
                 Step::Row => {}
                 Step::End => return Ok((count, false)),
@@ -450,7 +478,9 @@ impl Session {
             }
             Command::Query => return Err(Refusal::new("XX000", "a query is not a command").into()),
             Command::Begin => {
-                if self.transaction != Transaction::None {
+                if self.transaction == Transaction::None {
+                    self.before = Some(Box::new(self.settings()));
+                } else {
                     self.connection.output.notice("25001", "there is already a transaction in progress");
                 }
                 self.transaction = Transaction::Open;
@@ -462,13 +492,39 @@ impl Session {
                 }
                 let undone = command == Command::Rollback || self.transaction == Transaction::Failed;
                 self.transaction = Transaction::None;
+                self.end_of_settings(undone);
                 self.cursors.retain(|_, cursor| cursor.hold);
                 if undone { "ROLLBACK" } else { "COMMIT" }
             }
             Command::Nothing(tag) => tag,
-            Command::Set { name, value } => {
+            Command::Set { name, local: true, .. } if self.transaction == Transaction::None => {
+                self.connection.output.notice("25P01", &format!("{name} is set for a transaction, and there is none"));
+                "SET"
+            }
+            Command::Savepoint(_) | Command::Release(_) | Command::RollbackTo(_) if self.transaction == Transaction::None => {
+                return Err(Refusal::new("25P01", "there is no transaction in progress").into());
+            }
+            Command::Savepoint(name) => {
+                if self.savepoints.len() >= SAVEPOINTS_MAX {
+                    return Err(Refusal::new("53400", format!("a transaction has at most {SAVEPOINTS_MAX} savepoints")).into());
+                }
+                self.savepoints.push(name);
+                "SAVEPOINT"
+            }
+            Command::Release(name) => {
+                self.savepoints.truncate(self.savepoint(&name)?);
+                "RELEASE"
+            }
+            Command::RollbackTo(name) => {
+                self.savepoints.truncate(self.savepoint(&name)? + 1);
+                self.transaction = Transaction::Open;
+                "ROLLBACK"
+            }
+            Command::Set { name, value, local } => {
                 let is_reset = value.is_none();
+                let earlier = local.then(|| (name.clone(), self.value_of(&name)));
                 self.set(&name, value)?;
+                self.locals.extend(earlier);
                 if name == "application_name" {
                     let shown = self.client.settings.get(&name).cloned().unwrap_or_default();
                     self.connection.output.parameter_status(&name, &shown);
@@ -581,7 +637,50 @@ impl Session {
         Ok(())
     }
 
+    /// The place of a savepoint: the last of that name.
+    fn savepoint(&self, name: &str) -> Result<usize, Refusal> {
+        let place = self.savepoints.iter().rposition(|known| known == name);
+        place.ok_or_else(|| Refusal::new("3B001", format!("savepoint \"{name}\" does not exist")))
+    }
+
     // Settings.
+
+    fn settings(&self) -> Settings {
+        let (search_path, as_of_text, others) = (self.search_path.clone(), self.as_of_text.clone(), self.client.settings.clone());
+        Settings { search_path, sees: self.sees, as_of_text, timeout: self.timeout, others }
+    }
+
+    /// A transaction has ended: what was set in it stays unless it was undone, what was set for it goes.
+    fn end_of_settings(&mut self, undone: bool) {
+        let (before, locals) = (self.before.take(), std::mem::take(&mut self.locals));
+        self.savepoints.clear();
+        let name = self.client.settings.get("application_name").cloned();
+        if undone && let Some(before) = before {
+            let Settings { search_path, sees, as_of_text, timeout, others } = *before;
+            (self.search_path, self.sees, self.as_of_text, self.timeout, self.client.settings) =
+                (search_path, sees, as_of_text, timeout, others);
+        } else {
+            for (name, value) in locals.into_iter().rev() {
+                // It was so before.
+                let _ = self.set(&name, value);
+            }
+        }
+        let now = self.client.settings.get("application_name").cloned().unwrap_or_default();
+        if name.as_ref() != Some(&now) {
+            self.connection.output.parameter_status("application_name", &now);
+        }
+    }
+
+    /// What is set, as `SET` takes it.
+    fn value_of(&self, name: &str) -> Option<String> {
+        match name {
+            "logweir.as_of" => Some(self.as_of_text.clone()).filter(|text| !text.is_empty()),
+            "logweir.follow" => Some(if self.sees.follow { "on" } else { "off" }.to_owned()),
+            "statement_timeout" => Some(format!("{}ms", self.timeout.as_millis())),
+            "search_path" => self.search_path.clone(),
+            other => self.client.settings.get(other).cloned(),
+        }
+    }
 
     fn set(&mut self, name: &str, value: Option<String>) -> Result<(), Refusal> {
         let invalid = |value: &str| Refusal::new("22023", format!("invalid value for parameter \"{name}\": \"{value}\""));
@@ -764,6 +863,8 @@ impl Session {
             return Err(Refusal::new("53400", format!("a session has at most {PORTALS_MAX} portals")).into());
         }
         let rows = if prepared.command == Command::Query {
+            // A session does not wait for itself.
+            self.park_portals()?;
             let mut interrupts = self.interrupts();
             let planned = self.plan(&prepared.text, &mut interrupts).await?;
             let inferred = planned.query.parameters();

@@ -21,7 +21,12 @@ pub(crate) enum Command {
     Set {
         name: String,
         value: Option<String>,
+        /// Until the end of the transaction.
+        local: bool,
     },
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
     ResetAll,
     Show(String),
     Declare {
@@ -232,14 +237,14 @@ pub(crate) fn command(text: &str) -> Result<Command, Refusal> {
         "start" if is(1, "transaction") => Command::Begin,
         "prepare" if is(1, "transaction") => return Err(writes("PREPARE TRANSACTION")),
         "commit" | "end" if !is(1, "prepared") => Command::Commit,
-        "rollback" if words.iter().any(|token| token.is("to")) => Command::Nothing("ROLLBACK"),
+        "rollback" if words.iter().any(|token| token.is("to")) => Command::RollbackTo(words.last().ok_or_else(syntax)?.name()),
         "rollback" | "abort" => Command::Rollback,
-        "savepoint" => Command::Nothing("SAVEPOINT"),
-        "release" => Command::Nothing("RELEASE"),
+        "savepoint" => Command::Savepoint(word(1).ok_or_else(syntax)?.name()),
+        "release" => Command::Release(words.last().ok_or_else(syntax)?.name()),
         "unlisten" => Command::Nothing("UNLISTEN"),
         "set" => set(text, &words)?,
         "reset" if is(1, "all") => Command::ResetAll,
-        "reset" => Command::Set { name: setting_name(&words[1..]).ok_or_else(syntax)?.0, value: None },
+        "reset" => Command::Set { name: setting_name(&words[1..]).ok_or_else(syntax)?.0, value: None, local: false },
         "show" => show(&words),
         "declare" => declare(text, &words)?,
         "fetch" => fetch(&words, false)?,
@@ -247,7 +252,10 @@ pub(crate) fn command(text: &str) -> Result<Command, Refusal> {
         "close" if is(1, "all") => Command::Close(None),
         "close" => Command::Close(Some(word(1).ok_or_else(syntax)?.name())),
         "copy" => copy(text)?,
-        "discard" => Command::DiscardAll,
+        "discard" if is(1, "all") => Command::DiscardAll,
+        "discard" if is(1, "plans") => Command::Nothing("DISCARD PLANS"),
+        "discard" if is(1, "sequences") => Command::Nothing("DISCARD SEQUENCES"),
+        "discard" if is(1, "temp") || is(1, "temporary") => Command::Nothing("DISCARD TEMP"),
         "deallocate" => {
             let at = if is(1, "prepare") { 2 } else { 1 };
             if is(at, "all") { Command::Deallocate(None) } else { Command::Deallocate(Some(word(at).ok_or_else(syntax)?.name())) }
@@ -292,6 +300,7 @@ fn setting_name(words: &[Token<'_>]) -> Option<(String, usize)> {
 
 fn set(text: &str, words: &[Token<'_>]) -> Result<Command, Refusal> {
     let mut rest = &words[1..];
+    let local = rest.first().is_some_and(|token| token.is("local"));
     if rest.first().is_some_and(|token| token.is("session") || token.is("local")) {
         // SET SESSION CHARACTERISTICS AS TRANSACTION …, and SET SESSION AUTHORIZATION, are not about a scope.
         match rest.get(1) {
@@ -311,7 +320,7 @@ fn set(text: &str, words: &[Token<'_>]) -> Result<Command, Refusal> {
         return Err(Refusal::new("0A000", "SET ROLE is not supported"));
     }
     if rest.first().is_some_and(|token| token.is("names")) {
-        return Ok(Command::Set { name: "client_encoding".to_owned(), value: rest.get(1).map(Token::value) });
+        return Ok(Command::Set { name: "client_encoding".to_owned(), value: rest.get(1).map(Token::value), local });
     }
     let (name, length) = setting_name(rest).ok_or_else(syntax)?;
     let mut values = &rest[length..];
@@ -326,7 +335,7 @@ fn set(text: &str, words: &[Token<'_>]) -> Result<Command, Refusal> {
         [one] => Some(one.value()),
         [first, ..] => Some(text[first.start..].trim().to_owned()),
     };
-    Ok(Command::Set { name, value })
+    Ok(Command::Set { name, value, local })
 }
 
 fn show(words: &[Token<'_>]) -> Command {
@@ -479,13 +488,17 @@ mod tests {
 
     #[test]
     fn statements_are_told_by_their_first_words() {
-        let set = |name: &str, value: Option<&str>| Command::Set { name: name.to_owned(), value: value.map(str::to_owned) };
+        let set = |name: &str, value: Option<&str>| Command::Set { name: name.to_owned(), value: value.map(str::to_owned), local: false };
         for (text, expected) in [
             ("/* hello */ SELECT 1", Command::Query),
             ("(select 1) union (select 2)", Command::Query),
             ("START TRANSACTION READ ONLY", Command::Begin),
             ("END", Command::Commit),
-            ("ROLLBACK TO SAVEPOINT a", Command::Nothing("ROLLBACK")),
+            ("ROLLBACK TO SAVEPOINT a", Command::RollbackTo("a".to_owned())),
+            ("savepoint \"A b\"", Command::Savepoint("A b".to_owned())),
+            ("release a", Command::Release("a".to_owned())),
+            ("discard temp", Command::Nothing("DISCARD TEMP")),
+            ("DISCARD ALL", Command::DiscardAll),
             ("set logweir.as_of = '2026-11-20T10:00:00Z'", set("logweir.as_of", Some("2026-11-20T10:00:00Z"))),
             ("SET SESSION search_path TO shop, public", set("search_path", Some("shop, public"))),
             ("SET extra_float_digits = 3", set("extra_float_digits", Some("3"))),

@@ -11,7 +11,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
 use datafusion::prelude::SessionContext;
 
-const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 13] = [
     "repeat",
     "lpad",
     "rpad",
@@ -21,9 +21,17 @@ const NAMES: [&str; 11] = [
     "concat_ws",
     "array_repeat",
     "array_resize",
+    "array_concat",
+    "array_to_string",
     "range",
     "generate_series",
 ];
+
+/// What one call may make of constants: that is made in planning, and nobody writes more.
+const CONSTANT_BYTES_MAX: usize = 1 << 20;
+
+/// The part of a query's memory that one call may make of a batch of rows: there may be several.
+const FRACTION: usize = 4;
 
 const MICROS_PER_DAY: i128 = 86_400_000_000;
 
@@ -32,7 +40,7 @@ pub(super) fn register(context: &SessionContext, bytes_max: usize) {
     for name in NAMES {
         let function = context.state().scalar_functions().get(name).map(|function| function.as_ref().clone());
         if let Some(inner) = function {
-            context.register_udf(ScalarUDF::new_from_impl(Bounded { inner, bytes_max }));
+            context.register_udf(ScalarUDF::new_from_impl(Bounded { inner, bytes_max: bytes_max / FRACTION }));
         }
     }
 }
@@ -71,11 +79,13 @@ impl ScalarUDFImpl for Bounded {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let bytes = bytes_made(self.name(), &args)?;
-        if usize::try_from(bytes).map_or(true, |bytes| bytes > self.bytes_max) {
+        let is_constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let bytes_max = if is_constant { self.bytes_max.min(CONSTANT_BYTES_MAX) } else { self.bytes_max };
+        if usize::try_from(bytes).map_or(true, |bytes| bytes > bytes_max) {
             return Err(DataFusionError::ResourcesExhausted(format!(
-                "{} would make more of a batch of rows than the {} bytes of memory that the query has",
+                "{} would make more than the {bytes_max} bytes that it may make of {}",
                 self.name(),
-                self.bytes_max
+                if is_constant { "constants" } else { "a batch of rows" }
             )));
         }
         self.inner.invoke_with_args(args)
@@ -115,6 +125,14 @@ fn bytes_made(name: &str, args: &ScalarFunctionArgs) -> Result<i128> {
         "array_repeat" => {
             let (times, width) = (numbers(1)?, width(&arguments[0])?);
             sum(&|row| at(&times, row).saturating_mul(width))
+        }
+        "array_concat" => {
+            let widths = arguments.iter().map(width).collect::<Result<Vec<_>>>()?;
+            widths.iter().sum::<i128>().saturating_mul(i128::try_from(rows).unwrap_or(i128::MAX))
+        }
+        "array_to_string" => {
+            let (items, glue, width) = (lengths(0)?, lengths(1)?, width(&arguments[0])?);
+            sum(&|row| at(&items, row).saturating_mul(at(&glue, row)) + width)
         }
         "array_resize" => {
             let (items, width) = (numbers(1)?, arguments.get(2).map_or(Ok(8), width)?);
@@ -208,6 +226,8 @@ mod tests {
             "array_repeat(1, 1000000000000)",
             "list_repeat('x', 10000000)",
             "array_resize([1], 1000000000)",
+            "array_to_string(array_repeat('x', 1000), repeat('y', 10000))",
+            "array_concat(array_repeat('x', 30000), array_repeat('x', 30000))",
             "range(9000000000000000000)",
             "range(0, -9000000000000, -1)",
             "generate_series(1, 9000000000000000000, 1)",
@@ -227,6 +247,8 @@ mod tests {
             "concat_ws(',', 'a', 'b')",
             "array_repeat(1, 100)",
             "array_resize([1], 5, 0)",
+            "array_to_string([1, 2, 3], ', ')",
+            "array_concat([1], [2, 3])",
             "range(1, 10)",
             "range(1, -1000000)",
             "generate_series(DATE '2000-01-01', DATE '2000-02-01', INTERVAL '1 day')",

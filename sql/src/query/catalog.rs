@@ -30,6 +30,7 @@ use super::error::wrap;
 use super::follow::Behind;
 use super::form::CHANGES_SUFFIX;
 use super::inventory::{Inventory, Landed};
+use super::keys::Refused;
 use super::plan::TablePlans;
 use super::tail::TailSpan;
 
@@ -203,13 +204,21 @@ impl SchemaProvider for StreamSchema {
             Face::Changes => match (&table.follow, &table.landed.table.tail, table.span().await.map_err(wrap)?) {
                 (Some(behind), Some(tail), Some(span)) => return Ok(Some(Arc::new(plans.followed(tail, span.through, behind)?))),
                 (Some(_), ..) => {
-                    let error = Error::config("the changes of the table cannot be followed: the stream has no change log on disk");
+                    let schema = Arc::clone(plans.changes()?.schema().inner());
+                    let error = Error::config(
+                        "the changes of the table cannot be followed: there is no change log on disk that the rules of now have made",
+                    );
                     let error = error.context("table", &table.landed.table.name);
-                    return Err(wrap(error.remedy("add `change_log` to the stream, or take back logweir.follow")));
+                    let error = error.remedy("add `change_log` to the stream, or take back logweir.follow");
+                    return Ok(Some(Arc::new(Refused { schema, error })));
                 }
                 (None, ..) => plans.changes()?,
             },
         };
+        // One that cannot be read does not keep the others from being described.
+        if let Some(error) = plans.refusal() {
+            return Ok(Some(Arc::new(Refused { schema: Arc::clone(plan.schema().inner()), error })));
+        }
         Ok(Some(Arc::new(ViewTable::new(plan, None))))
     }
 

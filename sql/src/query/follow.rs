@@ -40,6 +40,11 @@ pub(super) struct Behind {
 }
 
 impl Behind {
+    /// True if it follows a table.
+    pub(super) fn follows(&self) -> bool {
+        self.tables.load(Ordering::Acquire) > 0
+    }
+
     /// True if it follows a table, and all of them have shown what there was.
     pub(super) fn has_caught_up(&self) -> bool {
         let shown = self.shown.load(Ordering::Acquire);
@@ -53,6 +58,9 @@ pub(super) struct AtOnce;
 
 impl PhysicalOptimizerRule for AtOnce {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        if plan.properties().boundedness.is_unbounded() {
+            only_hands_on(&plan)?;
+        }
         plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
             // A batch that is larger than half of this is not put together with others.
             Some(filter) if filter.properties().boundedness.is_unbounded() => Ok(Transformed::yes(Arc::new(filter.with_batch_size(1)?))),
@@ -68,6 +76,21 @@ impl PhysicalOptimizerRule for AtOnce {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Refuses what gathers rows, or works beside the changes that are followed: a join hands nothing on before it has many, and whoever waits for
+/// changes takes no place of those that compute.
+fn only_hands_on(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    const HANDS_ON: [&str; 7] =
+        ["FilterExec", "ProjectionExec", "UnionExec", "CoalescePartitionsExec", "CooperativeExec", "GlobalLimitExec", "LocalLimitExec"];
+    if plan.is::<StreamingTableExec>() && plan.properties().boundedness.is_unbounded() {
+        return Ok(());
+    }
+    if plan.children().is_empty() || !HANDS_ON.contains(&plan.name()) {
+        let error = Error::config("changes that are followed go through conditions, expressions, UNION ALL and LIMIT only");
+        return Err(wrap(error.remedy("look other things up in a query of their own, without logweir.follow")));
+    }
+    plan.children().into_iter().try_for_each(only_hands_on)
 }
 
 /// The changes of a table, without an end.

@@ -74,6 +74,28 @@ fn told(group: &FileGroup) -> String {
     format!("{} ({key})", group.version)
 }
 
+/// A table that can be described but not read, for a reason.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) schema: SchemaRef,
+    pub(super) error: Error,
+}
+
+#[async_trait]
+impl TableProvider for Refused {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(wrap(self.error.clone()))
+    }
+}
+
 /// The current state of a table whose key has changed: it can be described but not read.
 ///
 /// Only reading fails, so that one such table does not keep the others from being listed.

@@ -205,6 +205,12 @@ impl QueryEngine {
         self
     }
 
+    /// The same engine, whose queries spill at most so many bytes to the system's temporary directory.
+    pub fn with_spill(self, bytes: u64) -> Result<Self> {
+        self.runtime.disk_manager.set_max_temp_directory_size(bytes).map_err(unwrap)?;
+        Ok(self)
+    }
+
     /// The same engine, in which `<schema>_changes.<table>` does not end: behind the changes that there are come those that the log gets.
     #[must_use]
     pub fn following(mut self) -> Self {

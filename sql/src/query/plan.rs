@@ -53,7 +53,6 @@ pub(super) struct TablePlans<'a> {
 impl TablePlans<'_> {
     /// Every change, as landed: the columns of every version, and the metadata.
     pub(super) fn changes(&self) -> Result<LogicalPlan> {
-        self.reaches_back()?;
         self.union(&self.changes_columns(), |_| true)
     }
 
@@ -73,7 +72,6 @@ impl TablePlans<'_> {
 
     /// One row per key that is there now, with the columns there are now.
     pub(super) fn state(&self) -> Result<LogicalPlan> {
-        self.reaches_back()?;
         let mut columns = self.columns(Columns::Current);
         match key_names(&self.inventory.groups) {
             Ok(keys) => self.follow_key(&mut columns, &keys),
@@ -112,17 +110,17 @@ impl TablePlans<'_> {
         LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(merged)), None)?.build()
     }
 
-    /// What was compacted is not what it was before.
-    fn reaches_back(&self) -> Result<()> {
-        let (Some(as_of), Some(compacted)) = (self.as_of, self.inventory.compacted()) else { return Ok(()) };
+    /// Why nobody may read it: what was compacted is not what it was before.
+    pub(super) fn refusal(&self) -> Option<Error> {
+        let (as_of, compacted) = (self.as_of?, self.inventory.compacted()?);
         if as_of.0 >= compacted {
-            return Ok(());
+            return None;
         }
         let mut since = Vec::new();
         write_iso_timestamp(&mut since, compacted, TimeUnit::Microsecond, true);
         let since = String::from_utf8_lossy(&since).into_owned();
         let error = Error::config("the table was compacted: what it was at that time is not known any more");
-        Err(wrap(error.context("table", self.name).context("known since", since).remedy("ask for a later time")))
+        Some(error.context("table", self.name).context("known since", since).remedy("ask for a later time"))
     }
 
     /// The files in the order of the log, if they are; `read` are the table's columns and, behind `width`, what decides.

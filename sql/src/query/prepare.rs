@@ -54,6 +54,11 @@ pub struct PreparedQuery {
 pub struct CaughtUp(Arc<Behind>);
 
 impl CaughtUp {
+    /// True for a query that follows changes, once it runs.
+    pub fn follows(&self) -> bool {
+        self.0.follows()
+    }
+
     /// True from then on; never for a query that follows nothing.
     pub fn get(&self) -> bool {
         self.0.has_caught_up()

@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Statement as Sql, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query, Statement as Sql, Value, Visit, Visitor,
+};
 use logweir_core::{Error, Result};
 
+use super::amounts;
 use super::state::TOO_COMPLEX;
 use crate::transform::depth::{WORDS_MAX, not_too_deep};
 
@@ -20,6 +23,12 @@ const RELATIONS_MAX: usize = 500;
 /// Each is a step down in the plan.
 const SET_OPERATIONS_MAX: usize = 200;
 
+/// Calls of functions that make much of little: each may make as much as a part of the query's memory.
+const AMOUNTS_MAX: usize = 50;
+
+/// Letters between the texts that `string_agg` puts together, once for each row.
+const SEPARATOR_MAX: usize = 64;
+
 /// Bounds what is parsed: the text.
 pub(super) fn check_text(text: &str) -> Result<()> {
     let (mut words, mut operations) = (0, 0);
@@ -27,7 +36,7 @@ pub(super) fn check_text(text: &str) -> Result<()> {
         words += 1;
         operations += usize::from(["union", "intersect", "except", "minus"].iter().any(|name| word.eq_ignore_ascii_case(name)));
     }
-    let signs = text.bytes().filter(|byte| b"()+-*/%|&^~!=<>".contains(byte)).count();
+    let signs = text.bytes().filter(|byte| b"()[]+-*/%|&^~!=<>".contains(byte)).count();
     if words + signs > WORDS_MAX {
         return Err(too_complex(format!("it has more than {WORDS_MAX} words and signs")));
     }
@@ -50,7 +59,49 @@ pub(super) fn check_statement(statement: &Statement) -> Result<()> {
     if scale.weight > RELATIONS_MAX {
         return Err(too_complex(format!("it reads more than {RELATIONS_MAX} tables, counted as often as it names them")));
     }
+    let mut amounts = Amounts::default();
+    let _ = sql.visit(&mut amounts);
+    if amounts.calls > AMOUNTS_MAX {
+        return Err(too_complex(format!("it calls functions that make much of little more than {AMOUNTS_MAX} times")));
+    }
+    if amounts.separates {
+        return Err(too_complex(format!("what string_agg puts between texts is a text of at most {SEPARATOR_MAX} letters")));
+    }
     Ok(())
+}
+
+/// Counts calls of functions that make much of little.
+#[derive(Default)]
+struct Amounts {
+    calls: usize,
+    /// Something is put between texts that may be long.
+    separates: bool,
+}
+
+impl Visitor for Amounts {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let name = function.name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase()).unwrap_or_default();
+        if ["string_agg", "listagg"].contains(&name.as_str()) {
+            let arguments = if let FunctionArguments::List(list) = &function.args { list.args.as_slice() } else { &[] };
+            self.separates |= arguments.iter().skip(1).any(|argument| !is_short(argument));
+        }
+        // By all their names: `list_` is another word for `array_`.
+        let name = name.strip_prefix("list_").map_or(name.clone(), |rest| format!("array_{rest}"));
+        let others = ["array_cat", "array_join"];
+        self.calls += usize::from(amounts::NAMES.contains(&name.as_str()) || others.contains(&name.as_str()));
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_short(argument: &FunctionArg) -> bool {
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) = argument else { return false };
+    match &value.value {
+        Value::Null => true,
+        text => text.clone().into_string().is_some_and(|text| text.chars().count() <= SEPARATOR_MAX),
+    }
 }
 
 fn too_complex(why: String) -> Error {
@@ -110,5 +161,15 @@ mod tests {
         assert!(check(&"SELECT 1 UNION ".repeat(300)).is_err_and(|error| error.report().contains("set operations")));
         let deep = format!("SELECT {}1", "1 + ".repeat(1000));
         assert!(check(&deep).is_err_and(|error| error.report().contains("deep")));
+        for deep in [format!("SELECT NULL::int{}", "[]".repeat(1000)), format!("SELECT a{} FROM t", "[1]".repeat(1000))] {
+            assert!(check(&deep).is_err_and(|error| error.report().contains("deep")), "{deep}");
+        }
+        assert!(check(&format!("SELECT NULL::int{}", "[]".repeat(100_000))).is_err());
+        assert!(
+            check(&format!("SELECT {}", vec!["repeat('a', 9)"; 60].join(", ")))
+                .is_err_and(|error| error.report().contains("much of little"))
+        );
+        assert!(check("SELECT string_agg(a, repeat(',', 9)) FROM t").is_err_and(|error| error.report().contains("string_agg")));
+        assert!(check("SELECT string_agg(a, ', ') FROM t").is_ok());
     }
 }

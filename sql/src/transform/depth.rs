@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::thread::{Builder, scope};
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Spanned, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, BinaryOperator, DataType, Expr, Spanned, Visit, Visitor};
 
 use super::problem::Fault;
 
@@ -22,6 +22,23 @@ pub(crate) const WORDS_MAX: usize = 20_000;
 
 /// With each arrow of a chain planning takes twice as long.
 const ARROWS_MAX: usize = 8;
+
+/// How many steps down an expression is by itself: each subscript of `a[1][2]` and each dimension of `int[][]` is one.
+fn steps(expr: &Expr) -> usize {
+    let dimensions = |mut data_type: &DataType| {
+        let mut dimensions = 0;
+        while let DataType::Array(ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item)) = data_type {
+            (data_type, dimensions) = (item, dimensions + 1);
+        }
+        dimensions
+    };
+    1 + match expr {
+        Expr::CompoundFieldAccess { access_chain, .. } => access_chain.len(),
+        Expr::Cast { data_type, .. } | Expr::Convert { data_type: Some(data_type), .. } => dimensions(data_type),
+        Expr::TypedString(text) => dimensions(&text.data_type),
+        _ => 0,
+    }
+}
 
 fn is_arrow(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. })
@@ -48,7 +65,7 @@ pub(crate) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
         type Break = Fault;
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
-            self.all += 1;
+            self.all += steps(expr);
             self.arrows += usize::from(is_arrow(expr));
             if self.arrows > ARROWS_MAX {
                 let fault = Fault::at(format!("more than {ARROWS_MAX} arrows stand in a chain"), expr.span());
@@ -66,7 +83,7 @@ pub(crate) fn not_too_deep(node: &impl Visit) -> Result<(), Fault> {
         }
 
         fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
-            self.all -= 1;
+            self.all -= steps(expr);
             self.arrows -= usize::from(is_arrow(expr));
             ControlFlow::Continue(())
         }

@@ -462,7 +462,10 @@ impl Transform for SqlTransform {
         let name = batch.relation.name();
         let planned = match self.plans.get(&batch.relation.id()) {
             Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
-            Some(Plan::SetAside) => return Ok(vec![quarantine::reduced(batch, &self.shown)?]),
+            Some(Plan::SetAside) => {
+                let is_ruled = |table: &RelationName| self.rules.iter().any(|rule| rule.settings.table.matches(&table.to_string()));
+                return Ok(vec![quarantine::reduced(batch, &self.shown, &|table| self.behind_sql || is_ruled(table))?]);
+            }
             Some(Plan::Rules(planned)) => planned,
             None => {
                 return Err(Error::internal("a batch came before its relation")

@@ -633,6 +633,12 @@ fn target(
         };
         let differing = outputs.iter().zip(&columns).filter(|(output, _)| differs(output)).map(|(_, column)| column.name());
         let differing: Vec<&str> = differing.collect();
+        if filter.as_ref().is_some_and(|filter| filter.depends.metadata || filter.depends.references) {
+            warnings.push(format!(
+                "{} has no key, and the condition may be true of a row when it comes and not when it is deleted: such a row stays in the target; its changes are complete",
+                relation.name()
+            ));
+        }
         if !differing.is_empty() {
             warnings.push(format!(
                 "{} has no key, so its rows are found by all their values, and {} may differ from change to change: in the current state of the target deletes and updates do not find their rows; its changes are complete",

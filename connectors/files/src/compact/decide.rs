@@ -34,7 +34,6 @@ struct Rows {
     key: Vec<ArrayRef>,
     places: Vec<Place>,
     sequences: ArrayRef,
-    deleted: BooleanBuffer,
     truncates: BooleanBuffer,
     /// The log left values out of them.
     partial: BooleanBuffer,
@@ -57,6 +56,7 @@ impl Compaction {
             let mut partials = LatestPerKey::<Place>::of_share(&[DataType::Utf8], share)?;
             let mut number = 0;
             let (mut partial, mut rekeys) = (false, false);
+            let mut truncate: Option<(Place, usize)> = None;
             for input in inputs {
                 let mut read = 0;
                 let mut batches = self.columns(input, key).await?;
@@ -65,6 +65,7 @@ impl Compaction {
                     partial |= rows.partial.count_set_bits() > 0;
                     rekeys |= rows.rekeys;
                     rows.push(&mut merge, &mut partials, number)?;
+                    truncate = truncate.max(rows.last_truncate(number));
                     number += batch.num_rows();
                     read += batch.num_rows();
                 }
@@ -77,6 +78,10 @@ impl Compaction {
                 return Ok(Err("its keys change, and the log leaves values out"));
             }
             merge.standing().chain(partials.standing()).for_each(|row| kept.set_bit(row as usize, true));
+            // Without it rows before it would be back as long as their files are not all gone.
+            if let Some((_, row)) = truncate {
+                kept.set_bit(row, true);
+            }
         }
         let kept = kept.finish();
         let mut from = 0;
@@ -128,12 +133,11 @@ impl Rows {
         let places = places.collect::<Result<Vec<Place>>>()?;
         let is = |wanted: ChangeType| BooleanBuffer::collect_bool(rows, |row| types.value(row) == wanted.name());
         let truncates = is(ChangeType::Truncate);
-        let deleted = deleted.values().clone();
         let left_out = BooleanBuffer::collect_bool(rows, |row| unchanged.is_valid(row));
-        let partial = &(&left_out & &!&deleted) & &!&truncates;
+        let partial = &(&left_out & &!deleted.values()) & &!&truncates;
         let rekeys = is(ChangeType::UpdateDelete).count_set_bits() > 0;
         let sequences = Arc::clone(own(FormColumn::Sequence)?);
-        Ok(Rows { key: keys, places, sequences, deleted, truncates, partial, rekeys })
+        Ok(Rows { key: keys, places, sequences, truncates, partial, rekeys })
     }
 
     /// Takes them into account, those that leave values out in `partials`. `number` is that of the first.
@@ -146,7 +150,8 @@ impl Rows {
             let key: Vec<ArrayRef> = self.key.iter().map(|column| column.slice(from, to - from)).collect();
             merge.push(KeyedChanges {
                 key: &key,
-                deleted: Some(&self.deleted.slice(from, to - from)),
+                // A delete is the newest change of its key like any other: files that are older go one by one, and the row may lie elsewhere.
+                deleted: None,
                 places: &self.places[from..to],
                 first_row: (number + from) as u64,
             })?;
@@ -156,5 +161,10 @@ impl Rows {
             partials.push(KeyedChanges { key: &key, deleted: None, places, first_row: (number + from) as u64 })?;
         }
         Ok(())
+    }
+
+    /// The newest of them that takes away all before it. `number` is that of the first.
+    fn last_truncate(&self, number: usize) -> Option<(Place, usize)> {
+        self.truncates.set_indices().map(|row| (self.places[row], number + row)).max()
     }
 }

@@ -124,7 +124,7 @@ impl Compaction {
         let forms = all.iter().map(|input| (input.key(), Arc::clone(input.schema()))).collect();
         let fits = |input: &Input| input.last <= limits.through && limits.before.is_none_or(|before| input.times.1 < before.0);
         let (mut taken, mut left): (Vec<Input>, Vec<Input>) = all.into_iter().partition(fits);
-        // A delete may only go where nothing older of its key stays.
+        // What is newest among the taken must be newer than all that is older of its key.
         while let Some(first) = left.iter().map(|input| input.first).min() {
             let earliest = left.iter().map(|input| input.times.0).min().unwrap_or(i64::MIN);
             let (before, across): (Vec<Input>, Vec<Input>) =

@@ -1,20 +1,20 @@
 //! Compaction: files of changes become files of what stands.
 //!
-//! Of the oldest files of a table, those whose changes all lie before the changes of every other file, each key keeps its newest change, and
-//! none if that is a delete or a truncate came after it. Rows are copied as they are, with their metadata, into new files of the same
-//! form, in the same folders; nothing is computed anew. So whoever takes the newest change of each key finds the same rows as before, from
-//! any program; what is gone is the history of these files.
+//! Of the oldest files of a table, those whose changes all lie before the changes of every other file, each key keeps its newest change, also
+//! if that is a delete, unless a truncate came after it; the newest truncate stays too. Rows are copied as they are, with their metadata, into
+//! new files of the same form, in the same folders; nothing is computed anew. So whoever takes the newest change of each key finds the same
+//! rows as before, from any program; what is gone is the history of these files.
 //!
 //! ```text
 //! list and read footers (inputs) ── which rows stand, on keys and places alone (decide) ── copy them (rewrite) ── commit ── remove the old
 //! ```
 //!
-//! New files are visible before the old ones go: a change may be there twice for a moment, under the same sequence, and is never missing,
-//! whatever is killed when. A file is only taken if the checkpoint says that it is visible for good, so a stream that runs, or one that
-//! is to recover, is not disturbed.
+//! New files are visible before the old ones go, and those go in any order: with the new ones beside them, any of the old ones that are left
+//! add up to the same rows, because what ended a row is kept. So a change may be there twice for a moment, under the same sequence, and none
+//! that stands is missing, whatever is killed when, whoever lists files meanwhile, and if two compactions meet. A file is only taken if the
+//! checkpoint says that it is visible for good, so a stream that runs, or one that is to recover, is not disturbed.
 //!
-//! A change that leaves values out (`_metadata_unchanged`) is kept, because it needs the change before it, which is kept too: deletes
-//! alone let go of both.
+//! A change that leaves values out (`_metadata_unchanged`) is kept, because it needs the change before it, which is kept too.
 
 mod decide;
 mod inputs;

@@ -258,7 +258,8 @@ impl Upload {
     }
 
     fn sent(&mut self, sent: Result<Result<(usize, PartId)>, tokio::task::JoinError>) -> Result<()> {
-        let (index, part) = sent.map_err(|error| Error::internal("an upload ended by a panic").source(error))??;
+        // What it panicked with may hold values, and is told by the hook as far as it may be.
+        let (index, part) = sent.map_err(|_| Error::internal("an upload ended by a panic"))??;
         self.parts[index] = Some(part);
         Ok(())
     }

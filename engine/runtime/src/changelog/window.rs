@@ -387,7 +387,8 @@ impl Cursor {
             };
             let read = reading.await;
             self.reading = None;
-            self.read = read.map_err(|error| Error::internal("reading the change log did not end").source(error))??.into();
+            // What it panicked with may hold values, and is told by the hook as far as it may be.
+            self.read = read.map_err(|_| Error::internal("reading the change log did not end"))??.into();
         }
     }
 
@@ -483,7 +484,8 @@ async fn read(mut segments: SegmentCursor, below: u64, memory: MemoryBudget) -> 
 /// Runs file work where it may block.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::internal("the change log's file work did not end").source(error))?
+    // What it panicked with may hold values, and is told by the hook as far as it may be.
+    done.map_err(|_| Error::internal("the change log's file work did not end"))?
 }
 
 #[cfg(test)]

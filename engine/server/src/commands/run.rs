@@ -116,7 +116,7 @@ impl Streams {
             match ended {
                 Ok((_, Ok(()))) => {}
                 Ok((stream, Err(error))) => failed.push((stream, error)),
-                Err(error) => failed.push(("?".to_owned(), Error::internal("a stream ended by a panic").source(error))),
+                Err(_) => failed.push(("?".to_owned(), Error::internal("a stream ended by a panic"))),
             }
         }
         failed

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arrow::csv::WriterBuilder;
 use arrow::error::ArrowError;
@@ -15,7 +16,7 @@ use futures::StreamExt as _;
 use logweir_core::{Error, Pattern, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{LandedTable, QueryEngine, QueryResult, Tail, printable};
+use logweir_sql::{LandedTable, QueryEngine, QueryResult, References, Tail, printable};
 
 use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded, Stream};
@@ -67,6 +68,7 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
     let mut streams = Vec::new();
     let mut unlanded = Vec::new();
     let mut system = SystemTables::default();
+    let bytes_left = Arc::new(AtomicUsize::new(reach.memory_bytes));
     for (name, stream) in &loaded.config().streams {
         let state = loaded.state(&name.0)?;
         let names = databases(&name.0, stream);
@@ -81,7 +83,7 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            let tail = tail(loaded, reach, &name.0, destination, &document, &landed_by_stream.recalled)?;
+            let tail = tail(loaded, reach, &name.0, destination, &document, &landed_by_stream.recalled, &bytes_left)?;
             for table in &landed {
                 if !reach.shows(&table.name.schema) {
                     hidden.extend([table.name.schema.clone(), format!("{}_changes", table.name.schema)]);
@@ -107,6 +109,10 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
     }
     let engine = QueryEngine::new(tables, reach.memory_bytes)?.with_hidden_schemas(hidden).with_streams(streams, unlanded);
     let engine = system.tables()?.into_iter().fold(engine, |engine, (name, rows)| engine.with_system_table(name, rows));
+    // Who asks over the network holds no key: neither are tokens turned back for them nor values guessed.
+    if reach.schemas.is_some() {
+        return Ok(engine);
+    }
     Ok(engine.with_masks(&loaded.mask_keys()?))
 }
 
@@ -124,11 +130,16 @@ fn tail(
     destination: &Destination,
     document: &CheckpointDocument,
     recalled: &[Arc<Relation>],
+    bytes_left: &Arc<AtomicUsize>,
 ) -> Result<Option<Arc<dyn Tail>>> {
     let (Some(log), Some(logged), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name()))
     else {
         return Ok(None);
     };
+    // What older rules made of changes does not land by those of now, and is not shown by them.
+    if logged.rules != loaded.rules(stream, loaded.stream(stream)?).ok() {
+        return Ok(None);
+    }
     let transforms = loaded.destination_transforms(loaded.stream(stream)?, destination, &Extra::default())?;
     Ok(Some(Arc::new(LogTail {
         directory: log.segments.directory,
@@ -136,8 +147,9 @@ fn tail(
         logged: logged.mark.position,
         transforms,
         recalled: recalled.to_vec(),
-        has_transforms: !destination.transforms.is_empty(),
+        targets: loaded.destination_sql(loaded.stream(stream)?, destination, &References::default())?.map(Arc::new),
         bytes_max: reach.memory_bytes / TAIL_FRACTION,
+        bytes_left: Arc::clone(bytes_left),
     })))
 }
 

@@ -39,8 +39,12 @@ pub(super) fn all(objects: &Arc<Objects>) -> impl Iterator<Item = ScalarUDF> {
         ("current_setting", DataType::Utf8, |objects, arguments| {
             ScalarValue::Utf8(word(arguments, 0).and_then(|name| objects.settings.get(&name.to_lowercase()).cloned()))
         }),
-        // Settings are set by SET; whoever asks is told that it worked, as the value would not change an answer.
-        ("set_config", DataType::Utf8, |_, arguments| ScalarValue::Utf8(word(arguments, 1))),
+        // Settings are set by SET; whoever asks is told that it worked where the value would not change an answer, and nothing where it would.
+        ("set_config", DataType::Utf8, |_, arguments| {
+            let counts = ["search_path", "statement_timeout", "logweir.as_of", "logweir.follow"];
+            let name = word(arguments, 0).unwrap_or_default().to_lowercase();
+            ScalarValue::Utf8(word(arguments, 1).filter(|_| !counts.contains(&name.as_str())))
+        }),
         ("format_type", DataType::Utf8, |_, arguments| ScalarValue::Utf8(number(arguments, 0).map(type_name))),
         ("logweir_tables_named", numbers.clone(), |objects, arguments| {
             tables(objects, |name| arguments.iter().any(|argument| argument.try_as_str().flatten() == Some(name)))
