@@ -24,7 +24,6 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
 use logweir_core::{ChangeType, Error, LogPosition, RelationName, TimestampMicros};
 
-use super::error::wrap;
 use super::follow::{Behind, Followed};
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
