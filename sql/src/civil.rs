@@ -21,7 +21,7 @@ pub(crate) fn resolution(unit: TimeUnit) -> (i64, usize) {
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
-pub(crate) fn date_of(days: i64) -> (i64, u8, u8) {
+pub fn date_of(days: i64) -> (i64, u8, u8) {
     // Counted from 0000-03-01 in eras of 400 years, so that the leap day is the last day of a year.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

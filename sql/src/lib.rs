@@ -14,6 +14,7 @@ mod query;
 mod transform;
 mod udf;
 
+pub use civil::date_of;
 pub use display::printable;
 pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{

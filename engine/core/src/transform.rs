@@ -14,7 +14,8 @@ pub trait Transform: Send + Sync {
     /// before its first batch. An error of kind `Config` or `Schema` names the rule and the column.
     fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>>;
 
-    /// True if it makes something of columns that a table has no more, and so has to be told of them.
+    /// True if it has to be told of tables that were followed before: it makes something of columns that they have no more, or of changes that come
+    /// before theirs.
     fn recalls(&self) -> bool {
         false
     }

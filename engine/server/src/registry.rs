@@ -32,6 +32,9 @@ use crate::config::{
     PostgresTlsMode, Profile, Reference, Secret, Start, State, Stream,
 };
 
+/// Makes the SQL of a destination.
+pub(crate) type SqlFactory = Arc<dyn Fn() -> Result<SqlTransform> + Send + Sync>;
+
 /// What a stream with transforms needs beside its configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
@@ -235,8 +238,7 @@ impl Loaded {
         destination: &Destination,
         references: &References,
     ) -> Result<Option<SqlTransform>> {
-        let (rules, context) = self.destination_rules(stream, destination, references)?;
-        if rules.is_empty() { Ok(None) } else { sql_transform(rules, context).map(Some) }
+        self.destination_sql_factory(stream, destination, references)?.map(|make| make()).transpose()
     }
 
     fn destination_rules(&self, stream: &Stream, destination: &Destination, references: &References) -> Result<(Vec<SqlRule>, SqlContext)> {
@@ -352,14 +354,25 @@ impl Loaded {
 
     /// What happens to changes on their way from the change log to a destination.
     pub(crate) fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
-        if destination.transforms.is_empty() {
+        let Some(sql) = self.destination_sql_factory(stream, destination, &extra.references)? else {
             return Ok(logweir_runtime::no_transforms());
+        };
+        sql()?;
+        Ok(Arc::new(move || Ok(vec![Box::new(sql()?) as Box<dyn Transform>])))
+    }
+
+    /// Makes the SQL of a destination anew for each that goes through changes, if it has rules.
+    pub(crate) fn destination_sql_factory(
+        &self,
+        stream: &Stream,
+        destination: &Destination,
+        references: &References,
+    ) -> Result<Option<SqlFactory>> {
+        if destination.transforms.is_empty() {
+            return Ok(None);
         }
-        let (rules, context) = self.destination_rules(stream, destination, &extra.references)?;
-        let transforms: TransformFactory =
-            Arc::new(move || Ok(vec![Box::new(sql_transform(rules.clone(), context.clone())?) as Box<dyn Transform>]));
-        transforms()?;
-        Ok(transforms)
+        let (rules, context) = self.destination_rules(stream, destination, references)?;
+        Ok(Some(Arc::new(move || sql_transform(rules.clone(), context.clone()))))
     }
 
     /// Where the changes of a stream are kept on their way; `None` if in memory only.

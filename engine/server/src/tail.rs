@@ -12,14 +12,12 @@ use arrow::compute::cast;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use logweir_core::{
-    ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, Transform, apply_all,
-    output_of_all, recall_all,
-};
+use logweir_core::{ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, Transform as _};
 use logweir_files::form::Form;
-use logweir_runtime::TransformFactory;
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
 use logweir_sql::{SqlTransform, Tail, TailBatch, TailSpan};
+
+use crate::registry::SqlFactory;
 
 /// How often whoever follows looks whether the log has grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
@@ -32,11 +30,9 @@ pub(crate) struct LogTail {
     /// The log holds everything at or before it, as the checkpoint says.
     pub(crate) logged: LogPosition,
     /// What happens to changes on their way to it.
-    pub(crate) transforms: TransformFactory,
-    /// Tables with the columns that they have lost, which these may name.
+    pub(crate) sql: Option<SqlFactory>,
+    /// Tables with the columns that they have lost, which it may name.
     pub(crate) recalled: Vec<Arc<Relation>>,
-    /// Which tables they make of which.
-    pub(crate) targets: Option<Arc<SqlTransform>>,
     /// More of one table is not held.
     pub(crate) bytes_max: usize,
     /// Of all tables of a query, what may still be held.
@@ -83,7 +79,7 @@ impl Tail for LogTail {
         let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
         let (directory, span, name) = (self.directory.clone(), *span, table.clone());
         // Transforms may make the table of any other.
-        let all = self.targets.is_some();
+        let all = self.sql.is_some();
         let batches = blocking(move || {
             let wanted = |relation: &Relation| all || *relation.name() == name;
             SegmentCursor::changes(&directory, span.after, span.through, &wanted, bytes_max)
@@ -105,7 +101,7 @@ impl Tail for LogTail {
         let begin = || -> Result<Following> {
             Ok(Following {
                 directory: self.directory.clone(),
-                all: self.targets.is_some(),
+                all: self.sql.is_some(),
                 view: self.view(table)?,
                 cursors: None,
                 after,
@@ -126,25 +122,21 @@ impl Tail for LogTail {
 
 impl LogTail {
     fn view(&self, table: &RelationName) -> Result<View> {
-        let transforms = if self.targets.is_some() {
-            let mut transforms = (self.transforms)()?;
+        let mut sql = self.sql.as_ref().map(|make| make()).transpose()?;
+        if let Some(sql) = &mut sql {
             for relation in &self.recalled {
-                recall_all(&mut transforms, relation);
+                sql.recall(relation);
             }
-            Some(transforms)
-        } else {
-            None
-        };
-        Ok(View { table: table.clone(), transforms, targets: self.targets.clone(), planned: HashMap::new(), form: None })
+        }
+        Ok(View { table: table.clone(), sql, planned: HashMap::new(), form: None })
     }
 }
 
 /// How changes of the log become rows of a table as the destination will land them.
 struct View {
     table: RelationName,
-    transforms: Option<Vec<Box<dyn Transform>>>,
-    targets: Option<Arc<SqlTransform>>,
-    /// Whether the transforms make the table of a relation.
+    sql: Option<SqlTransform>,
+    /// Whether it makes the table of a relation.
     planned: HashMap<RelationId, bool>,
     /// Of one table's batches most are of one version.
     form: Option<Form>,
@@ -152,22 +144,17 @@ struct View {
 
 impl View {
     fn show(&mut self, batch: ChangeBatch, shown: &mut Vec<TailBatch>) -> Result<()> {
-        let batches = match &mut self.transforms {
+        let batches = match &mut self.sql {
             None => vec![batch],
-            Some(transforms) => {
+            Some(sql) => {
                 let wanted = match self.planned.get(&batch.relation.id()) {
                     Some(wanted) => *wanted,
                     None => {
-                        let wanted = match output_of_all(transforms, &batch.relation) {
+                        let wanted = match sql.output(&batch.relation) {
                             Ok(outputs) => outputs.iter().any(|output| *output.name() == self.table),
                             // What a rule does not fit stands in the way of its own tables only.
-                            Err(error) => {
-                                let names = self.targets.as_ref().map(|sql| sql.target_names(batch.relation.name()));
-                                if names.is_none_or(|names| names.contains(&self.table)) {
-                                    return Err(error);
-                                }
-                                false
-                            }
+                            Err(error) if sql.target_names(batch.relation.name()).contains(&self.table) => return Err(error),
+                            Err(_) => false,
                         };
                         self.planned.insert(batch.relation.id(), wanted);
                         wanted
@@ -177,7 +164,7 @@ impl View {
                 if !wanted {
                     return Ok(());
                 }
-                apply_all(transforms, batch)?.into_iter().filter(|batch| *batch.relation.name() == self.table).collect()
+                sql.apply(batch)?.into_iter().filter(|batch| *batch.relation.name() == self.table).collect()
             }
         };
         for batch in batches {

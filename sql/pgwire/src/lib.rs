@@ -19,6 +19,7 @@ mod running;
 mod scram;
 mod server;
 mod session;
+mod settings;
 mod statement;
 mod stranger;
 mod value;

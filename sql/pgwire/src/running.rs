@@ -184,6 +184,7 @@ pub(crate) struct Rows {
     cursor: Option<Place>,
     /// Waits for rows that are still to come: that is so little work that the cursor's place is enough for it.
     follows: bool,
+    /// Of a query that may follow changes.
     caught_up: Option<CaughtUp>,
 }
 
@@ -191,7 +192,7 @@ impl Rows {
     /// Those of a query. It runs from when the first of them is asked for.
     pub(crate) fn new(planned: Planned, values: &[ArrayRef]) -> Result<Self> {
         let Planned { query, place } = planned;
-        let caught_up = Some(query.caught_up());
+        let caught_up = query.caught_up();
         let query = query.bind(values)?;
         let schema = query.schema();
         let (columns, source) = (columns(&schema), Source::Planned(Box::new(query)));
@@ -272,18 +273,11 @@ impl Rows {
             *next += 1;
             return Ok(Step::Row);
         }
-        let more = if self.caught_up.as_ref().is_some_and(CaughtUp::get) {
-            match tokio::time::timeout(LINGER, self.fill(interrupts, connection)).await {
-                Ok(filled) => filled?,
-                Err(_) => return Ok(Step::Pause),
-            }
-        } else {
-            let caught_up = self.caught_up.clone();
-            tokio::select! {
-                biased;
-                filled = self.fill(interrupts, connection) => filled?,
-                () = became(caught_up.as_ref()) => return Ok(Step::Pause),
-            }
+        let pause = pause(self.caught_up.clone());
+        let more = tokio::select! {
+            biased;
+            filled = self.fill(interrupts, connection) => filled?,
+            () = pause => return Ok(Step::Pause),
         };
         if let Some((_, next, _)) = &mut self.current
             && more
@@ -353,11 +347,14 @@ impl Rows {
     }
 }
 
-/// Waits until a query that follows changes has shown all that there were.
-async fn became(caught_up: Option<&CaughtUp>) {
+/// Waits a little, and until a query has shown all changes that there were; for ever for one that follows none.
+async fn pause(caught_up: Option<CaughtUp>) {
     let Some(caught_up) = caught_up else { return std::future::pending().await };
-    while !caught_up.get() {
-        tokio::time::sleep(5 * LINGER).await;
+    loop {
+        tokio::time::sleep(LINGER).await;
+        if caught_up.get() {
+            return;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -166,11 +166,11 @@ impl Shared {
 }
 
 /// A session's entry among the sessions, as long as it lasts.
-struct Registered {
+pub(crate) struct Registered {
     shared: Arc<Shared>,
-    process: i32,
+    pub(crate) process: i32,
     secret: i32,
-    cancelled: watch::Receiver<u64>,
+    pub(crate) cancelled: watch::Receiver<u64>,
 }
 
 impl Registered {
@@ -351,24 +351,22 @@ fn too_many() -> Refusal {
 }
 
 /// A session that may begin.
-struct Welcomed {
-    connection: Connection,
-    shared: Arc<Shared>,
-    user: usize,
-    name: String,
-    parameters: BTreeMap<String, String>,
-    database: Option<String>,
-    registered: Registered,
-    _seat: tokio::sync::OwnedSemaphorePermit,
+pub(crate) struct Welcomed {
+    pub(crate) connection: Connection,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) user: usize,
+    pub(crate) name: String,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) database: Option<String>,
+    pub(crate) registered: Registered,
+    pub(crate) seat: OwnedSemaphorePermit,
 }
 
 impl Welcomed {
     async fn serve(self, stop: watch::Receiver<StopLevel>) {
-        let Welcomed { connection, shared, user, name, parameters, database, registered, _seat } = self;
-        let process = registered.process;
-        tracing::debug!(user = name, process, "a session of SQL has begun");
-        let cancelled = registered.cancelled.clone();
-        Session::new(connection, shared, user, name, parameters, database, process, cancelled, stop).run().await;
+        let process = self.registered.process;
+        tracing::debug!(user = self.name, process, "a session of SQL has begun");
+        Session::new(self, stop).run().await;
         tracing::debug!(process, "a session of SQL has ended");
     }
 }
@@ -416,7 +414,7 @@ async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr, stra
                 body.put_i32(process);
                 body.put_i32(secret);
             });
-            Some(Welcomed { connection, shared: Arc::clone(shared), user, name, parameters, database, registered, _seat: seat })
+            Some(Welcomed { connection, shared: Arc::clone(shared), user, name, parameters, database, registered, seat })
         }
         Err(Failure::Refused(refusal) | Failure::Ended(Some(refusal))) => {
             connection.output.error("FATAL", &refusal);
@@ -427,7 +425,7 @@ async fn welcome(socket: TcpStream, shared: &Arc<Shared>, peer: SocketAddr, stra
     }
 }
 
-type Introduced = (usize, String, Option<String>, tokio::sync::OwnedSemaphorePermit);
+type Introduced = (usize, String, Option<String>, OwnedSemaphorePermit);
 
 /// Who it is, and whether there is a seat.
 async fn introduce(

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::{DataType, Field, Schema};
-use bytes::Bytes;
-use chrono::DateTime;
-use logweir_core::TimestampMicros;
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::datatypes::DataType;
+use bytes::{Bytes, BytesMut};
 use logweir_sql::ClientSession;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::frame::{Body, Broken, Connection, MESSAGE_BYTES_MAX};
 use crate::reply::{Column, Failure, Outcome, Refusal, Reply as _, format_of, put_count};
-use crate::running::{Interrupts, Patience, Planned, Rows, Sees, Step, columns, plan, stopping};
-use crate::server::{Shared, StopLevel, reached};
-use crate::statement::{Command, CopyOptions, command, duration, split};
+use crate::running::{Interrupts, Patience, Planned, Rows, Step, columns, plan, stopping};
+use crate::server::{Registered, Shared, StopLevel, Welcomed, reached};
+use crate::settings::{APPLICATION_NAME, FIXED, Settings};
+use crate::statement::{Command, CopyOptions, command, split};
+use crate::value::Values;
 use crate::{copy, parameter};
 
 /// Statements that a session has prepared; drivers keep some hundred.
@@ -27,41 +27,12 @@ const STATEMENT_BYTES_MAX: usize = 4 << 20;
 const PORTALS_MAX: usize = 256;
 const CURSORS_MAX: usize = 64;
 const SAVEPOINTS_MAX: usize = 1000;
-const SETTINGS_MAX: usize = 128;
-const SETTING_BYTES_MAX: usize = 1024;
 
 /// How long a client may leave a cursor open and say nothing.
 const IDLE_WITH_ROWS: Duration = Duration::from_secs(600);
 
 /// How long a client may leave a portal on its place for queries before it says what to do with it; they say so at once.
 const IDLE_ON_PLACE: Duration = Duration::from_secs(1);
-
-/// What a client is told about the server, and may ask for. It is always so.
-const FIXED: [(&str, &str); 10] = [
-    ("server_version", "15.0"),
-    ("server_encoding", "UTF8"),
-    ("client_encoding", "UTF8"),
-    ("DateStyle", "ISO, MDY"),
-    ("TimeZone", "UTC"),
-    ("integer_datetimes", "on"),
-    ("standard_conforming_strings", "on"),
-    ("IntervalStyle", "postgres"),
-    ("is_superuser", "off"),
-    ("default_transaction_read_only", "on"),
-];
-
-/// What some ask for beside these.
-const SHOWN: [(&str, &str); 8] = [
-    ("server_version_num", "150000"),
-    ("transaction_isolation", "read committed"),
-    ("default_transaction_isolation", "read committed"),
-    ("transaction_read_only", "on"),
-    ("max_identifier_length", "63"),
-    // JDBC asks for it before it asks for foreign keys.
-    ("max_index_keys", "32"),
-    ("lc_collate", "C"),
-    ("bytea_output", "hex"),
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transaction {
@@ -100,84 +71,44 @@ struct Cursor {
     hold: bool,
 }
 
-/// What a session has set.
-struct Settings {
-    search_path: Option<String>,
-    sees: Sees,
-    as_of_text: String,
-    timeout: Duration,
-    others: BTreeMap<String, String>,
-}
-
 pub(crate) struct Session {
     connection: Connection,
     shared: Arc<Shared>,
     user: usize,
+    /// Who asks; what is set is added for each query.
     client: ClientSession,
-    search_path: Option<String>,
-    sees: Sees,
-    as_of_text: String,
-    timeout: Duration,
+    settings: Settings,
     transaction: Transaction,
-    /// What was set when it began.
-    before: Option<Box<Settings>>,
-    /// What is set for as long as it lasts, and what it was.
-    locals: Vec<(String, Option<String>)>,
     savepoints: Vec<String>,
     statements: HashMap<String, Prepared>,
     portals: HashMap<String, Portal>,
     cursors: HashMap<String, Cursor>,
     cancelled: watch::Receiver<u64>,
     stop: watch::Receiver<StopLevel>,
+    _registered: Registered,
+    _seat: OwnedSemaphorePermit,
 }
 
 impl Session {
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
-        connection: Connection,
-        shared: Arc<Shared>,
-        user: usize,
-        name: String,
-        parameters: BTreeMap<String, String>,
-        database: Option<String>,
-        process: i32,
-        cancelled: watch::Receiver<u64>,
-        stop: watch::Receiver<StopLevel>,
-    ) -> Self {
-        let timeout = shared.statement_timeout;
-        let client = ClientSession { user: name, database, schema: None, settings: BTreeMap::new(), process };
-        let mut session = Session {
+    pub(crate) fn new(welcomed: Welcomed, stop: watch::Receiver<StopLevel>) -> Self {
+        let Welcomed { connection, shared, user, name, parameters, database, registered, seat } = welcomed;
+        let settings = Settings::new(shared.statement_timeout, &name, parameters);
+        Session {
             connection,
             shared,
             user,
-            client,
-            search_path: None,
-            sees: Sees::default(),
-            as_of_text: String::new(),
-            timeout,
+            client: ClientSession { user: name, database, schema: None, settings: BTreeMap::new(), process: registered.process },
+            settings,
             transaction: Transaction::None,
-            before: None,
-            locals: Vec::new(),
             savepoints: Vec::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             cursors: HashMap::new(),
-            cancelled,
+            cancelled: registered.cancelled.clone(),
             stop,
-        };
-        for (name, value) in FIXED.iter().chain(&SHOWN) {
-            session.client.settings.insert(name.to_lowercase(), (*value).to_owned());
+            _registered: registered,
+            _seat: seat,
         }
-        session.client.settings.insert("session_authorization".to_owned(), session.client.user.clone());
-        for (name, value) in parameters {
-            if ["user", "database", "replication", "options"].contains(&name.as_str()) || name.starts_with("_pq_.") {
-                continue;
-            }
-            // What cannot be set is as it would be without.
-            let _ = session.set(&name.to_lowercase(), Some(value));
-        }
-        session.client.settings.entry("application_name".to_owned()).or_default();
-        session
     }
 
     /// Serves the client until one of the two ends.
@@ -185,9 +116,8 @@ impl Session {
         for (name, value) in FIXED {
             self.connection.output.parameter_status(name, value);
         }
-        for name in ["session_authorization", "application_name"] {
-            self.connection.output.parameter_status(name, self.client.settings.get(name).map_or("", String::as_str));
-        }
+        self.connection.output.parameter_status("session_authorization", &self.client.user);
+        self.connection.output.parameter_status(APPLICATION_NAME, self.settings.application_name());
         self.ready();
         let end = loop {
             match Box::pin(self.turn()).await {
@@ -247,7 +177,7 @@ impl Session {
 
     /// Sends what has gathered; a client that does not read is given up after a while.
     async fn send(&mut self) -> Outcome {
-        match tokio::time::timeout(self.timeout.max(Duration::from_secs(60)), self.connection.flush()).await {
+        match tokio::time::timeout(self.settings.timeout().max(Duration::from_secs(60)), self.connection.flush()).await {
             Ok(sent) => Ok(sent?),
             Err(_) => Err(Failure::Ended(None)),
         }
@@ -330,21 +260,13 @@ impl Session {
     fn interrupts(&mut self) -> Interrupts {
         // A cancel that came before is over.
         self.cancelled.borrow_and_update();
-        Interrupts {
-            deadline: Instant::now() + self.timeout,
-            timeout: self.timeout,
-            cancelled: self.cancelled.clone(),
-            stop: self.stop.clone(),
-        }
+        let timeout = self.settings.timeout();
+        Interrupts { deadline: Instant::now() + timeout, timeout, cancelled: self.cancelled.clone(), stop: self.stop.clone() }
     }
 
     async fn plan(&mut self, text: &str, interrupts: &mut Interrupts) -> Outcome<Planned> {
-        self.client.schema = self.search_path.clone();
-        let mut client = self.client.clone();
-        for name in ["logweir.as_of", "logweir.follow", "statement_timeout", "search_path"] {
-            client.settings.insert(name.to_owned(), self.value_of(name).unwrap_or_default());
-        }
-        plan(&self.shared, self.user, text, &client, self.sees, interrupts, &mut self.connection).await
+        let client = ClientSession { schema: self.settings.schema(), settings: self.settings.all(), ..self.client.clone() };
+        plan(&self.shared, self.user, text, &client, self.settings.sees(), interrupts, &mut self.connection).await
     }
 
     /// Within a failed transaction nothing goes but its end.
@@ -399,6 +321,26 @@ impl Session {
         patience: Patience,
         interrupts: &mut Interrupts,
     ) -> Outcome<(u64, bool)> {
+        let send = |output: &mut BytesMut, _, values: &[Values], row| {
+            output.message(b'D', |body| {
+                put_count(body, values.len());
+                for (index, values) in values.iter().enumerate() {
+                    values.write(row, format_of(formats, index), body);
+                }
+            });
+        };
+        self.take_rows(rows, most, patience, interrupts, send).await
+    }
+
+    /// Takes rows, all or so many, and does something with each of them and its number. Returns how many, and whether there may be more.
+    async fn take_rows(
+        &mut self,
+        rows: &mut Rows,
+        most: Option<u64>,
+        patience: Patience,
+        interrupts: &mut Interrupts,
+        mut take: impl FnMut(&mut BytesMut, u64, &[Values], usize),
+    ) -> Outcome<(u64, bool)> {
         let mut count = 0;
         let over = interrupts.deadline;
         while most.is_none_or(|most| count < most) {
@@ -413,12 +355,7 @@ impl Session {
                 Step::Pause => break,
             }
             let Some((values, row)) = rows.row() else { break };
-            self.connection.output.message(b'D', |body| {
-                put_count(body, values.len());
-                for (index, values) in values.iter().enumerate() {
-                    values.write(row, format_of(formats, index), body);
-                }
-            });
+            take(&mut self.connection.output, count, values, row);
             count += 1;
             if self.connection.is_full() {
                 self.flush_within(interrupts).await?;
@@ -479,7 +416,7 @@ impl Session {
             Command::Query => return Err(Refusal::new("XX000", "a query is not a command").into()),
             Command::Begin => {
                 if self.transaction == Transaction::None {
-                    self.before = Some(Box::new(self.settings()));
+                    self.settings.begin();
                 } else {
                     self.connection.output.notice("25001", "there is already a transaction in progress");
                 }
@@ -492,7 +429,11 @@ impl Session {
                 }
                 let undone = command == Command::Rollback || self.transaction == Transaction::Failed;
                 self.transaction = Transaction::None;
-                self.end_of_settings(undone);
+                self.savepoints.clear();
+                self.changing_settings(|settings| {
+                    settings.end(undone);
+                    Ok(())
+                })?;
                 self.cursors.retain(|_, cursor| cursor.hold);
                 if undone { "ROLLBACK" } else { "COMMIT" }
             }
@@ -522,21 +463,15 @@ impl Session {
             }
             Command::Set { name, value, local } => {
                 let is_reset = value.is_none();
-                let earlier = local.then(|| (name.clone(), self.value_of(&name)));
-                self.set(&name, value)?;
-                self.locals.extend(earlier);
-                if name == "application_name" {
-                    let shown = self.client.settings.get(&name).cloned().unwrap_or_default();
-                    self.connection.output.parameter_status(&name, &shown);
-                }
+                self.changing_settings(|settings| settings.set(&name, value, local))?;
                 if is_reset { "RESET" } else { "SET" }
             }
             Command::ResetAll => {
-                self.reset_all();
+                self.settings.reset_all();
                 "RESET"
             }
             Command::Show(name) => {
-                let mut rows = Rows::ready(&self.show(&name)?)?;
+                let mut rows = Rows::ready(&self.settings.show(&name)?)?;
                 self.send_rows(&mut rows, formats, None, Patience::Some, interrupts).await?;
                 "SHOW"
             }
@@ -545,20 +480,7 @@ impl Session {
                 "DECLARE CURSOR"
             }
             Command::Fetch { name, count, silent } => {
-                let mut cursor = self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
-                cursor.rows.resume(&self.shared, interrupts, &mut self.connection).await?;
-                let count = if silent {
-                    let mut passed = 0;
-                    while count.is_none_or(|count| passed < count) && cursor.rows.step(interrupts, &mut self.connection).await? == Step::Row
-                    {
-                        passed += 1;
-                    }
-                    passed
-                } else {
-                    self.send_rows(&mut cursor.rows, formats, count, Patience::Some, interrupts).await?.0
-                };
-                cursor.rows.park(&self.shared)?;
-                self.cursors.insert(name, cursor);
+                let (count, _) = self.fetch(&name, formats, count, silent, interrupts).await?;
                 self.connection.output.complete(&format!("{} {count}", if silent { "MOVE" } else { "FETCH" }));
                 return Ok(());
             }
@@ -578,7 +500,7 @@ impl Session {
                 self.statements.clear();
                 self.portals.clear();
                 self.cursors.clear();
-                self.reset_all();
+                self.settings.reset_all();
                 "DISCARD ALL"
             }
             Command::Deallocate(Some(name)) => {
@@ -592,6 +514,39 @@ impl Session {
         };
         self.connection.output.complete(tag);
         Ok(())
+    }
+
+    /// Changes what is set, and tells the client of it as far as it is always told.
+    fn changing_settings(&mut self, change: impl FnOnce(&mut Settings) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let before = self.settings.application_name().to_owned();
+        change(&mut self.settings)?;
+        if self.settings.application_name() != before {
+            self.connection.output.parameter_status(APPLICATION_NAME, self.settings.application_name());
+        }
+        Ok(())
+    }
+
+    /// Rows of a cursor, passed over if that is wanted. Returns how many, and whether there may be more.
+    async fn fetch(
+        &mut self,
+        name: &str,
+        formats: &[i16],
+        most: Option<u64>,
+        silent: bool,
+        interrupts: &mut Interrupts,
+    ) -> Outcome<(u64, bool)> {
+        // One that fails is none any more.
+        let mut cursor = self.cursors.remove(name).ok_or_else(|| no_cursor(name))?;
+        let rows = &mut cursor.rows;
+        rows.resume(&self.shared, interrupts, &mut self.connection).await?;
+        let taken = if silent {
+            self.take_rows(rows, most, Patience::Some, interrupts, |_, _, _, _| {}).await?
+        } else {
+            self.send_rows(rows, formats, most, Patience::Some, interrupts).await?
+        };
+        rows.park(&self.shared)?;
+        self.cursors.insert(name.to_owned(), cursor);
+        Ok(taken)
     }
 
     async fn declare(&mut self, name: String, binary: bool, hold: bool, query: &str, interrupts: &mut Interrupts) -> Outcome {
@@ -618,20 +573,8 @@ impl Session {
         let planned = self.plan(query, interrupts).await?;
         let mut rows = Rows::new(planned, &[])?;
         copy::begin(&rows.columns, options, &mut self.connection.output);
-        let mut count = 0_u64;
-        loop {
-            match rows.step(interrupts, &mut self.connection).await? {
-                Step::Row => {}
-                Step::Pause if self.goes_on(&mut rows, count, Patience::Endless, interrupts).await? => continue,
-                Step::Pause | Step::End => break,
-            }
-            let Some((values, row)) = rows.row() else { break };
-            copy::row(values, row, options, count == 0, &mut self.connection.output);
-            count += 1;
-            if self.connection.is_full() {
-                self.flush_within(interrupts).await?;
-            }
-        }
+        let send = |output: &mut BytesMut, count, values: &[Values], row| copy::row(values, row, options, count == 0, output);
+        let (count, _) = self.take_rows(&mut rows, None, Patience::Endless, interrupts, send).await?;
         copy::end(options, count == 0, &mut self.connection.output);
         self.connection.output.complete(&format!("COPY {count}"));
         Ok(())
@@ -641,161 +584,6 @@ impl Session {
     fn savepoint(&self, name: &str) -> Result<usize, Refusal> {
         let place = self.savepoints.iter().rposition(|known| known == name);
         place.ok_or_else(|| Refusal::new("3B001", format!("savepoint \"{name}\" does not exist")))
-    }
-
-    // Settings.
-
-    fn settings(&self) -> Settings {
-        let (search_path, as_of_text, others) = (self.search_path.clone(), self.as_of_text.clone(), self.client.settings.clone());
-        Settings { search_path, sees: self.sees, as_of_text, timeout: self.timeout, others }
-    }
-
-    /// A transaction has ended: what was set in it stays unless it was undone, what was set for it goes.
-    fn end_of_settings(&mut self, undone: bool) {
-        let (before, locals) = (self.before.take(), std::mem::take(&mut self.locals));
-        self.savepoints.clear();
-        let name = self.client.settings.get("application_name").cloned();
-        if undone && let Some(before) = before {
-            let Settings { search_path, sees, as_of_text, timeout, others } = *before;
-            (self.search_path, self.sees, self.as_of_text, self.timeout, self.client.settings) =
-                (search_path, sees, as_of_text, timeout, others);
-        } else {
-            for (name, value) in locals.into_iter().rev() {
-                // It was so before.
-                let _ = self.set(&name, value);
-            }
-        }
-        let now = self.client.settings.get("application_name").cloned().unwrap_or_default();
-        if name.as_ref() != Some(&now) {
-            self.connection.output.parameter_status("application_name", &now);
-        }
-    }
-
-    /// What is set, as `SET` takes it.
-    fn value_of(&self, name: &str) -> Option<String> {
-        match name {
-            "logweir.as_of" => Some(self.as_of_text.clone()).filter(|text| !text.is_empty()),
-            "logweir.follow" => Some(if self.sees.follow { "on" } else { "off" }.to_owned()),
-            "statement_timeout" => Some(format!("{}ms", self.timeout.as_millis())),
-            "search_path" => self.search_path.clone(),
-            other => self.client.settings.get(other).cloned(),
-        }
-    }
-
-    fn set(&mut self, name: &str, value: Option<String>) -> Result<(), Refusal> {
-        let invalid = |value: &str| Refusal::new("22023", format!("invalid value for parameter \"{name}\": \"{value}\""));
-        if value.as_ref().is_some_and(|value| value.len() > SETTING_BYTES_MAX) || name.len() > 128 {
-            return Err(Refusal::new("54000", "the value of a setting is too long"));
-        }
-        match name {
-            "logweir.as_of" => {
-                let text = value.unwrap_or_default();
-                self.sees.as_of = match text.as_str() {
-                    "" => None,
-                    _ => {
-                        let moment = DateTime::parse_from_rfc3339(&text);
-                        let moment = moment.map_err(|_| invalid(&text).hint("write it as 2026-11-20T10:00:00Z"))?;
-                        Some(TimestampMicros(moment.timestamp_micros()))
-                    }
-                };
-                self.as_of_text = text;
-            }
-            "logweir.follow" => {
-                let word = value.unwrap_or_else(|| "off".to_owned());
-                self.sees.follow = match word.to_lowercase().as_str() {
-                    "on" | "true" | "yes" | "1" => true,
-                    "off" | "false" | "no" | "0" => false,
-                    _ => return Err(invalid(&word).hint("it is on or off")),
-                };
-            }
-            "statement_timeout" => {
-                // It can be less than the configuration says, not more.
-                let asked =
-                    value.as_deref().map_or(Some(Duration::ZERO), duration).ok_or_else(|| invalid(value.as_deref().unwrap_or("")))?;
-                self.timeout = if asked.is_zero() { self.shared.statement_timeout } else { asked.min(self.shared.statement_timeout) };
-            }
-            "search_path" => {
-                let first = value.as_deref().unwrap_or_default().split(',').map(|part| part.trim().trim_matches(['"', '\'']).to_owned());
-                // Everything of PostgreSQL's is found anyway; `public` and `$user` are what a client has by itself.
-                self.search_path = first.into_iter().find(|name| !["", "public", "$user", "pg_catalog"].contains(&name.as_str()));
-            }
-            "client_encoding" => {
-                let encoding = value.unwrap_or_else(|| "utf8".to_owned()).to_lowercase();
-                if !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&encoding.as_str()) {
-                    return Err(Refusal::new("0A000", "the encoding is UTF8"));
-                }
-            }
-            "session_authorization" | "role" => {
-                if value.is_some() {
-                    return Err(Refusal::new("0A000", "a session stays that of its user"));
-                }
-            }
-            "default_transaction_read_only" | "transaction_read_only" => {
-                let word = value.unwrap_or_else(|| "on".to_owned()).to_lowercase();
-                if ["off", "false", "no", "0"].contains(&word.as_str()) {
-                    return Err(Refusal::new("25006", "everything here is to read only"));
-                }
-            }
-            // Taken, for clients set it when they connect, and without effect: values are written in one way.
-            name if FIXED.iter().chain(&SHOWN).any(|(fixed, _)| fixed.eq_ignore_ascii_case(name)) => {}
-            name => {
-                let settings = &mut self.client.settings;
-                match value {
-                    Some(_) if settings.len() >= SETTINGS_MAX && !settings.contains_key(name) => {
-                        return Err(Refusal::new("53400", format!("a session has at most {SETTINGS_MAX} settings")));
-                    }
-                    Some(value) => {
-                        settings.insert(name.to_owned(), value);
-                    }
-                    None if name == "application_name" => {
-                        settings.insert(name.to_owned(), String::new());
-                    }
-                    None => {
-                        settings.remove(name);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn reset_all(&mut self) {
-        (self.sees, self.as_of_text, self.search_path) = (Sees::default(), String::new(), None);
-        self.timeout = self.shared.statement_timeout;
-        let kept = |name: &str| {
-            ["session_authorization", "application_name"].contains(&name)
-                || FIXED.iter().chain(&SHOWN).any(|(fixed, _)| fixed.eq_ignore_ascii_case(name))
-        };
-        self.client.settings.retain(|name, _| kept(name));
-    }
-
-    fn show(&self, name: &str) -> Result<RecordBatch, Refusal> {
-        let timeout = format!("{}ms", self.timeout.as_millis());
-        let search_path = self.search_path.clone().unwrap_or_else(|| "\"$user\", public".to_owned());
-        let follow = if self.sees.follow { "on" } else { "off" }.to_owned();
-        let own = [
-            ("logweir.as_of", &self.as_of_text),
-            ("logweir.follow", &follow),
-            ("statement_timeout", &timeout),
-            ("search_path", &search_path),
-        ];
-        let columns: Vec<(&str, Vec<String>)> = if name == "all" {
-            let all: Vec<(&str, &String)> =
-                own.into_iter().chain(self.client.settings.iter().map(|(name, value)| (name.as_str(), value))).collect();
-            vec![
-                ("name", all.iter().map(|(name, _)| (*name).to_owned()).collect()),
-                ("setting", all.iter().map(|(_, value)| (*value).clone()).collect()),
-                ("description", all.iter().map(|_| String::new()).collect()),
-            ]
-        } else {
-            let found = own.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).clone());
-            let found = found.or_else(|| self.client.settings.get(&name.to_lowercase()).cloned());
-            let value = found.ok_or_else(|| Refusal::new("42704", format!("unrecognized configuration parameter \"{name}\"")))?;
-            vec![(name, vec![value])]
-        };
-        let fields: Vec<Field> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, false)).collect();
-        let arrays = columns.into_iter().map(|(_, values)| Arc::new(StringArray::from(values)) as ArrayRef).collect();
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|_| Refusal::new("XX000", "a setting cannot be shown"))
     }
 
     // The extended protocol: statements, portals, and what is done with them.
@@ -985,11 +773,7 @@ impl Session {
         self.check_transaction(&command)?;
         let formats = self.own_formats(&command);
         let mut interrupts = self.interrupts();
-        let mut cursor = self.cursors.remove(&name).ok_or_else(|| no_cursor(&name))?;
-        cursor.rows.resume(&self.shared, &mut interrupts, &mut self.connection).await?;
-        let (count, more) = self.send_rows(&mut cursor.rows, &formats, most, Patience::Some, &mut interrupts).await?;
-        cursor.rows.park(&self.shared)?;
-        self.cursors.insert(name, cursor);
+        let (count, more) = self.fetch(&name, &formats, most, false, &mut interrupts).await?;
         if more && most == Some(count) {
             self.connection.output.message(b's', |_| {});
         } else {

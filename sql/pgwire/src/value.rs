@@ -9,7 +9,7 @@ use arrow::datatypes::{
     Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use bytes::{BufMut, BytesMut};
-use logweir_sql::{item_oid, type_oid};
+use logweir_sql::{date_of, item_oid, type_oid};
 
 use crate::reply::Refusal;
 
@@ -311,22 +311,9 @@ fn float(value: f64, plain: impl Fn() -> String, exponent: impl Fn() -> String) 
     }
 }
 
-/// Year, month and day of a day since 1970, in the calendar that is ours at all times.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
-}
-
 /// A date, and what stands behind it (and behind a time) in years before ours.
 fn date_parts(days: i64) -> (String, &'static str) {
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date_of(days);
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     (format!("{year:04}-{month:02}-{day:02}"), era)
 }

@@ -57,13 +57,14 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn new(landed: Arc<Landed>, store: ObjectStoreUrl, span: Arc<OnceCell<TailSpan>>, as_of: Option<TimestampMicros>) -> Self {
-        Opened { landed, store, span, as_of, follow: None, inventory: OnceCell::new() }
-    }
-
-    /// The same, whose changes do not end.
-    pub(super) fn following(self, behind: &Arc<Behind>) -> Self {
-        Opened { follow: Some(Arc::clone(behind)), ..self }
+    pub(super) fn new(
+        landed: Arc<Landed>,
+        store: ObjectStoreUrl,
+        span: Arc<OnceCell<TailSpan>>,
+        as_of: Option<TimestampMicros>,
+        follow: Option<Arc<Behind>>,
+    ) -> Self {
+        Opened { landed, store, span, as_of, follow, inventory: OnceCell::new() }
     }
 
     /// The part of the log that the query sees beside the files, asked for once; `None` if there is none.

@@ -15,20 +15,19 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::ident;
 use futures::StreamExt;
 use logweir_core::{Error, LogPosition, RelationName};
 
 use super::error::wrap;
-use super::form::{SEQUENCE, TIMESTAMP};
 use super::inventory::{FileGroup, Inventory, declared_key, unpacked_schema};
+use super::plan::in_log_order;
 use super::scan::readable;
 use super::tail::{Tail, TailBatch};
 
@@ -101,19 +100,19 @@ pub(super) struct Followed {
     table: RelationName,
     tail: Arc<dyn Tail>,
     after: LogPosition,
-    forms: Vec<Form>,
+    forms: Vec<Form<Expr>>,
     behind: Arc<Behind>,
 }
 
 /// How rows of one form are told, and what the columns are in them.
-#[derive(Debug)]
-struct Form {
+#[derive(Debug, Clone)]
+struct Form<V> {
     origin: Option<RelationName>,
     version: u32,
     schema: SchemaRef,
     key: Vec<String>,
     readable: SchemaRef,
-    values: Vec<Expr>,
+    values: Vec<V>,
 }
 
 /// What comes behind what is there.
@@ -122,27 +121,15 @@ struct Rest {
     table: RelationName,
     tail: Arc<dyn Tail>,
     after: LogPosition,
-    forms: Vec<PlannedForm>,
+    forms: Vec<Form<Arc<dyn PhysicalExpr>>>,
 }
 
-/// A [`Form`] as its rows are read.
-#[derive(Debug)]
-struct PlannedForm {
-    origin: Option<RelationName>,
-    version: u32,
-    schema: SchemaRef,
-    key: Vec<String>,
-    readable: SchemaRef,
-    values: Vec<Arc<dyn PhysicalExpr>>,
-}
-
-impl Form {
-    fn plan(&self, state: &dyn Session) -> Result<PlannedForm> {
+impl Form<Expr> {
+    fn plan(self, state: &dyn Session) -> Result<Form<Arc<dyn PhysicalExpr>>> {
         let Form { origin, version, schema, key, readable, values } = self;
-        let of = DFSchema::try_from(Arc::clone(readable))?;
-        let values = values.iter().map(|value| state.create_physical_expr(value.clone(), &of)).collect::<Result<_>>()?;
-        let (schema, readable) = (Arc::clone(schema), Arc::clone(readable));
-        Ok(PlannedForm { origin: origin.clone(), version: *version, schema, key: key.clone(), readable, values })
+        let of = DFSchema::try_from(Arc::clone(&readable))?;
+        let values = values.into_iter().map(|value| state.create_physical_expr(value, &of)).collect::<Result<_>>()?;
+        Ok(Form { origin, version, schema, key, readable, values })
     }
 }
 
@@ -183,12 +170,9 @@ impl TableProvider for Followed {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let in_log_order = LogicalPlanBuilder::from(self.changes.clone())
-            .sort([ident(TIMESTAMP).sort(true, true), ident(SEQUENCE).sort(true, true)])?
-            .build()?;
-        let there = state.create_physical_plan(&in_log_order).await?;
+        let there = state.create_physical_plan(&in_log_order(self.changes.clone())?).await?;
         self.behind.tables.fetch_add(1, Ordering::AcqRel);
-        let forms = self.forms.iter().map(|form| form.plan(state)).collect::<Result<_>>()?;
+        let forms = self.forms.iter().map(|form| form.clone().plan(state)).collect::<Result<_>>()?;
         let rest = Arc::new(Rest { table: self.table.clone(), tail: Arc::clone(&self.tail), after: self.after, forms });
         let behind = Arc::clone(&self.behind);
         let partition = FollowedStream { there, schema: Arc::clone(&self.schema), rest, behind };
@@ -232,7 +216,7 @@ impl Rest {
     fn shown(&self, batch: TailBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         let TailBatch { relation, rows, .. } = batch;
         let (own, key) = (unpacked_schema(&rows.schema()), declared_key(&relation));
-        let is_it = |form: &&PlannedForm| {
+        let is_it = |form: &&Form<_>| {
             form.origin.as_ref() == relation.renamed_from() && form.version == relation.version() && form.schema == own && form.key == key
         };
         let Some(form) = self.forms.iter().find(is_it) else {

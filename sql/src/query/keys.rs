@@ -26,6 +26,18 @@ pub(super) struct KeyChanged {
     newer: String,
 }
 
+impl KeyChanged {
+    /// Why there is no current state, and what there is instead.
+    pub(super) fn error(&self, table: &RelationName) -> Error {
+        let RelationName { schema, table: name, .. } = table;
+        Error::config("the table's key has changed, so its rows cannot be followed to a current state")
+            .context("table", table)
+            .context("version and key", &self.older)
+            .context("then", &self.newer)
+            .remedy(format!("query {schema}{CHANGES_SUFFIX}.{name}, which has every change"))
+    }
+}
+
 /// For each of `groups`, oldest first, the names under which it has the columns of the newest one's key, in that key's order.
 pub(super) fn key_names(groups: &[FileGroup]) -> std::result::Result<Vec<Vec<String>>, KeyChanged> {
     let mut names: Vec<Vec<String>> = Vec::with_capacity(groups.len());
@@ -74,7 +86,8 @@ fn told(group: &FileGroup) -> String {
     format!("{} ({key})", group.version)
 }
 
-/// A table that can be described but not read, for a reason.
+/// A table that can be described but not read, for a reason. Only reading fails, so that one such table does not keep the others from being
+/// listed.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) schema: SchemaRef,
@@ -93,38 +106,5 @@ impl TableProvider for Refused {
 
     async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
         Err(wrap(self.error.clone()))
-    }
-}
-
-/// The current state of a table whose key has changed: it can be described but not read.
-///
-/// Only reading fails, so that one such table does not keep the others from being listed.
-#[derive(Debug)]
-pub(super) struct NoState {
-    pub(super) table: RelationName,
-    pub(super) changed: KeyChanged,
-    pub(super) schema: SchemaRef,
-}
-
-#[async_trait]
-impl TableProvider for NoState {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    async fn scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let KeyChanged { older, newer } = &self.changed;
-        let RelationName { schema, table, .. } = &self.table;
-        Err(wrap(
-            Error::config("the table's key has changed, so its rows cannot be followed to a current state")
-                .context("table", &self.table)
-                .context("version and key", older)
-                .context("then", newer)
-                .remedy(format!("query {schema}{CHANGES_SUFFIX}.{table}, which has every change")),
-        ))
     }
 }

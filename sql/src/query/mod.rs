@@ -330,7 +330,7 @@ struct Session {
     catalogs: Vec<(String, Arc<StreamCatalog>)>,
     hidden: Vec<String>,
     unlanded: Vec<String>,
-    behind: Arc<Behind>,
+    behind: Option<Arc<Behind>>,
 }
 
 impl Session {
@@ -339,7 +339,7 @@ impl Session {
         if engine.follow && engine.as_of.is_some() {
             return Err(Error::config("what comes cannot be seen as of a time").remedy("take back logweir.follow or logweir.as_of"));
         }
-        let behind = Arc::new(Behind::default());
+        let behind = engine.follow.then(|| Arc::new(Behind::default()));
         let mut spans: HashMap<*const (), Arc<OnceCell<TailSpan>>> = HashMap::new();
         let opened: Vec<Arc<Opened>> = engine
             .tables
@@ -347,8 +347,7 @@ impl Session {
             .map(|(landed, url)| {
                 let tail = landed.table.tail.as_ref().map_or(std::ptr::null(), |tail| Arc::as_ptr(tail).cast::<()>());
                 let span = Arc::clone(spans.entry(tail).or_default());
-                let opened = Opened::new(Arc::clone(landed), url.clone(), span, engine.as_of);
-                Arc::new(if engine.follow { opened.following(&behind) } else { opened })
+                Arc::new(Opened::new(Arc::clone(landed), url.clone(), span, engine.as_of, behind.clone()))
             })
             .collect();
         let system = Arc::new(SystemSchema::new(opened.clone(), engine.system.clone()));

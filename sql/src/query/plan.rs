@@ -27,7 +27,7 @@ use logweir_core::{ChangeType, Error, LogPosition, RelationName, TimestampMicros
 use super::follow::{Behind, Followed};
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
-use super::keys::{NoState, key_names};
+use super::keys::{Refused, key_names};
 use super::scan::{GroupScan, readable};
 use super::tail::Tail;
 use super::unchanged::Resolved;
@@ -76,7 +76,7 @@ impl TablePlans<'_> {
             Ok(keys) => self.follow_key(&mut columns, &keys),
             Err(changed) => {
                 let fields: Vec<FieldRef> = columns.iter().map(|column| Arc::clone(&column.field)).collect();
-                let none = NoState { table: self.name.clone(), changed, schema: Arc::new(Schema::new(fields)) };
+                let none = Refused { schema: Arc::new(Schema::new(fields)), error: changed.error(self.name) };
                 return LogicalPlanBuilder::scan("state", provider_as_source(Arc::new(none)), None)?.build();
             }
         }
@@ -224,6 +224,11 @@ impl TablePlans<'_> {
             }
         }
     }
+}
+
+/// Changes in the order of the log.
+pub(super) fn in_log_order(changes: LogicalPlan) -> Result<LogicalPlan> {
+    LogicalPlanBuilder::from(changes).sort([ident(TIMESTAMP).sort(true, true), ident(SEQUENCE).sort(true, true)])?.build()
 }
 
 /// Rows that are in no file, as the files of their group have them.

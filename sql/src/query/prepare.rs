@@ -46,7 +46,7 @@ pub struct PreparedQuery {
     plan: LogicalPlan,
     names: pg::Names,
     parameters: Vec<Option<DataType>>,
-    behind: Arc<Behind>,
+    behind: Option<Arc<Behind>>,
 }
 
 /// Whether a query that [follows](QueryEngine::following) changes has shown all that there were.
@@ -190,9 +190,9 @@ impl PreparedQuery {
         Arc::new(Schema::new(fields))
     }
 
-    /// Whether it has shown what there was, for queries that do not end.
-    pub fn caught_up(&self) -> CaughtUp {
-        CaughtUp(Arc::clone(&self.behind))
+    /// Whether it has shown what there was; `None` for a query of an engine that does not [follow](QueryEngine::following).
+    pub fn caught_up(&self) -> Option<CaughtUp> {
+        self.behind.clone().map(CaughtUp)
     }
 
     /// Gives the parameters their values, an array of one row each.

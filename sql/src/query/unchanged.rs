@@ -27,7 +27,8 @@ use futures::StreamExt;
 use logweir_core::{ChangeType, Error, LogPosition};
 
 use super::error::wrap;
-use super::form::{CHANGE_TYPE, SEQUENCE, TIMESTAMP, UNCHANGED};
+use super::form::{CHANGE_TYPE, SEQUENCE, UNCHANGED};
+use super::plan::in_log_order;
 
 /// Changes with every value filled in, `_metadata_unchanged` taken away.
 #[derive(Debug)]
@@ -82,10 +83,7 @@ impl TableProvider for Resolved {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let affected = self.affected(state).await?;
-        let in_log_order = LogicalPlanBuilder::from(self.changes.clone())
-            .sort([ident(TIMESTAMP).sort(true, true), ident(SEQUENCE).sort(true, true)])?
-            .build()?;
-        let in_log_order = state.create_physical_plan(&in_log_order).await?;
+        let in_log_order = state.create_physical_plan(&in_log_order(self.changes.clone())?).await?;
         let partition = ResolvedStream { in_log_order, key: self.key.clone(), affected, schema: Arc::clone(&self.schema) };
         let exec = StreamingTableExec::try_new(Arc::clone(&self.schema), vec![Arc::new(partition)], projection, [], false, limit)?;
         Ok(Arc::new(exec))

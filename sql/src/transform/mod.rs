@@ -445,7 +445,8 @@ impl Transform for SqlTransform {
     }
 
     fn recalls(&self) -> bool {
-        self.rules.iter().any(|rule| rule.settings.schema_change == SchemaChange::Null)
+        // What was set aside of a table comes before its other changes, and is shown as far as the table is.
+        self.bad_value == BadValue::Quarantine || self.rules.iter().any(|rule| rule.settings.schema_change == SchemaChange::Null)
     }
 
     fn recall(&mut self, relation: &Arc<Relation>) -> Vec<Arc<Relation>> {
@@ -462,10 +463,7 @@ impl Transform for SqlTransform {
         let name = batch.relation.name();
         let planned = match self.plans.get(&batch.relation.id()) {
             Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
-            Some(Plan::SetAside) => {
-                let is_ruled = |table: &RelationName| self.rules.iter().any(|rule| rule.settings.table.matches(&table.to_string()));
-                return Ok(vec![quarantine::reduced(batch, &self.shown, &|table| self.behind_sql || is_ruled(table))?]);
-            }
+            Some(Plan::SetAside) => return Ok(vec![quarantine::reduced(batch, &self.shown)?]),
             Some(Plan::Rules(planned)) => planned,
             None => {
                 return Err(Error::internal("a batch came before its relation")

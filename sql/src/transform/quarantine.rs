@@ -109,11 +109,7 @@ pub(crate) fn set_aside(batch: &ChangeBatch, rule: &str, columns: &[usize], chan
 
 /// Takes out of changes that were set aside before what the rules behind do not show of their tables, given by the names in the source: nobody
 /// may find there what a later rule hides. Of a table that is not known nothing is kept.
-pub(super) fn reduced(
-    batch: ChangeBatch,
-    shown: &HashMap<RelationName, Shown>,
-    is_hidden: &dyn Fn(&RelationName) -> bool,
-) -> Result<ChangeBatch> {
+pub(super) fn reduced(batch: ChangeBatch, shown: &HashMap<RelationName, Shown>) -> Result<ChangeBatch> {
     let text = |column: usize| batch.records.column(column).as_string_opt::<i32>();
     let (Some(databases), Some(schemas), Some(tables), Some(rows)) =
         (text(place::DATABASE), text(place::SCHEMA), text(place::TABLE), text(place::ROW))
@@ -129,8 +125,6 @@ pub(super) fn reduced(
         Some(match shown.get(&name) {
             Some(Shown::Everything) => rows.value(row).to_owned(),
             Some(Shown::Columns(columns)) => fields_of(rows.value(row), |field| columns.get(field).copied().unwrap_or(false)),
-            // Not seen yet: a table without a rule is hidden nothing of.
-            None if !is_hidden(&name) => rows.value(row).to_owned(),
             None => "{}".to_owned(),
         })
     });

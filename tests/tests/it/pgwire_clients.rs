@@ -3,16 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logweir_tests::engine::{Engine, Running};
 use logweir_tests::servers::{DatabaseServer, free_port, rigs_directory};
 use serde_json::json;
 use tokio::io::AsyncBufReadExt as _;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, NoTls};
 
-const A_MINUTE: Duration = Duration::from_secs(60);
+use crate::pgwire::{A_MINUTE, refused, resident, started, texts, wait_for};
+
 const USER: &str = "analyst";
 const PASSWORD: &str = "an analyst's pässword";
 const ROWS: u32 = 40;
@@ -63,8 +63,8 @@ impl Rig {
                 }),
             )
             .environment("WEIR_TEST_SQL", PASSWORD);
-        let running = engine.start(&["run"]);
-        let mut rig = Rig { server, engine, running, port };
+        let running = started(&engine);
+        let rig = Rig { server, engine, running, port };
         let expected = rig.source().await.len().to_string();
         rig.wait_for("SELECT count(*) FROM shop.orders", &expected).await;
         rig.wait_for("SELECT count(*) FROM shop.customers", &ROWS.to_string()).await;
@@ -75,29 +75,24 @@ impl Rig {
         self.server.query(SOURCE).await
     }
 
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+    async fn connect(&self) -> Client {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.port).user(USER).password(PASSWORD).dbname("shop");
-        let (client, connection) = config.connect(NoTls).await?;
+        let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
-        Ok(client)
+        client
     }
 
     /// Asks until this is the answer.
-    async fn wait_for(&mut self, sql: &str, expected: &str) {
-        let deadline = Instant::now() + 2 * A_MINUTE;
-        loop {
-            let found = match self.connect().await {
-                Ok(client) => text(&client, sql).await.unwrap_or_else(|error| error.to_string()),
-                Err(error) => error.to_string(),
-            };
-            if found == expected {
-                return;
-            }
-            assert!(self.running.is_running(), "it ended: {}", self.running.messages());
-            assert!(Instant::now() < deadline, "{sql}: expected {expected}, found {found}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    async fn wait_for(&self, sql: &str, expected: &str) {
+        wait_for(&self.connect().await, sql, expected).await;
+    }
+
+    /// psql, connected.
+    fn psql(&self) -> Command {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-d", "shop"]).env("PGPASSWORD", PASSWORD);
+        command
     }
 
     /// Runs one of the programs in `tests/clients` with the endpoint's place.
@@ -117,20 +112,6 @@ impl Rig {
 
 fn python() -> PathBuf {
     rigs_directory().join("venv/bin/python")
-}
-
-/// The first value of an answer.
-async fn text(client: &Client, sql: &str) -> Result<String, tokio_postgres::Error> {
-    let messages = client.simple_query(sql).await?;
-    let value = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    Ok(value.unwrap_or_default())
-}
-
-async fn code(client: &Client, sql: &str) -> SqlState {
-    client.simple_query(sql).await.expect_err(sql).code().expect("an error of the server has a code").clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,24 +138,7 @@ async fn clients_read_what_the_source_shows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psql_looks_around() {
     let rig = Rig::start().await;
-    let port = rig.port.to_string();
-    let output = Command::new("psql")
-        .args([
-            "-X",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &port,
-            "-U",
-            USER,
-            "-d",
-            "shop",
-            "-f",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/clients/psql.sql"),
-        ])
-        .env("PGPASSWORD", PASSWORD)
-        .output()
-        .unwrap();
+    let output = rig.psql().args(["-f", concat!(env!("CARGO_MANIFEST_DIR"), "/clients/psql.sql")]).output().unwrap();
     let (shown, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // What it says of what is not there is no error.
     let errors: Vec<&str> = errors.lines().filter(|line| line.contains("ERROR") || line.contains("FATAL")).collect();
@@ -199,13 +163,7 @@ async fn psql_shows_what_the_docs_say() {
     let rig = Rig::start().await;
     let script = rig.engine.directory().join("session.sql");
     std::fs::write(&script, commands.join("\n") + "\n").unwrap();
-    let port = rig.port.to_string();
-    let output = Command::new("psql")
-        .args(["-X", "-a", "-h", "127.0.0.1", "-p", &port, "-U", USER, "-d", "shop", "-f"])
-        .arg(&script)
-        .env("PGPASSWORD", PASSWORD)
-        .output()
-        .unwrap();
+    let output = rig.psql().args(["-a", "-f"]).arg(&script).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     let mut waiting = commands.into_iter().peekable();
     let mut shown = String::new();
@@ -232,14 +190,14 @@ fn without_times(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_sees_its_users_schemas_and_earlier_times() {
-    let mut rig = Rig::start().await;
-    let client = rig.connect().await.unwrap();
-    assert_eq!(code(&client, "SELECT * FROM hidden.things").await, SqlState::INSUFFICIENT_PRIVILEGE);
-    assert_eq!(code(&client, "SELECT * FROM hidden_changes.things").await, SqlState::INSUFFICIENT_PRIVILEGE);
-    assert_eq!(text(&client, "SELECT count(*) FROM information_schema.tables WHERE table_schema LIKE 'hidden%'").await.unwrap(), "0");
-    assert_eq!(text(&client, "SELECT count(*) FROM logweir.tables WHERE schema LIKE 'hidden%'").await.unwrap(), "0");
-    assert_eq!(text(&client, "SELECT count(*) FROM logweir.schema_versions WHERE schema LIKE 'hidden%'").await.unwrap(), "0");
-    assert_eq!(text(&client, "SELECT count(*) FROM logweir.snapshot()").await.unwrap(), "1");
+    let rig = Rig::start().await;
+    let client = rig.connect().await;
+    assert_eq!(refused(&client, "SELECT * FROM hidden.things").await, "42501");
+    assert_eq!(refused(&client, "SELECT * FROM hidden_changes.things").await, "42501");
+    assert_eq!(texts(&client, "SELECT count(*) FROM information_schema.tables WHERE table_schema LIKE 'hidden%'").await, ["0"]);
+    assert_eq!(texts(&client, "SELECT count(*) FROM logweir.tables WHERE schema LIKE 'hidden%'").await, ["0"]);
+    assert_eq!(texts(&client, "SELECT count(*) FROM logweir.schema_versions WHERE schema LIKE 'hidden%'").await, ["0"]);
+    assert_eq!(texts(&client, "SELECT count(*) FROM logweir.snapshot()").await, ["1"]);
 
     // MariaDB's log has seconds.
     tokio::time::sleep(Duration::from_millis(2100)).await;
@@ -248,72 +206,55 @@ async fn a_session_sees_its_users_schemas_and_earlier_times() {
     rig.server.execute("DELETE FROM shop.orders WHERE id > 20").await;
     rig.wait_for("SELECT max(id) FROM shop.orders", "20").await;
     client.simple_query(&format!("SET logweir.as_of = '{}'", before[0])).await.unwrap();
-    assert_eq!(text(&client, "SELECT max(id) FROM shop.orders").await.unwrap(), "1000");
-    assert_eq!(text(&rig.connect().await.unwrap(), "SELECT max(id) FROM shop.orders").await.unwrap(), "20", "of this session alone");
+    assert_eq!(texts(&client, "SELECT max(id) FROM shop.orders").await, ["1000"]);
+    assert_eq!(texts(&rig.connect().await, "SELECT max(id) FROM shop.orders").await, ["20"], "of this session alone");
     client.simple_query("RESET logweir.as_of").await.unwrap();
-    assert_eq!(text(&client, "SELECT max(id) FROM shop.orders").await.unwrap(), "20");
+    assert_eq!(texts(&client, "SELECT max(id) FROM shop.orders").await, ["20"]);
     rig.stop();
 }
 
-/// The first column of each row.
-async fn column(client: &Client, sql: &str) -> Vec<String> {
-    let messages = client.simple_query(sql).await.unwrap();
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    rows.collect()
+/// The same command by another program.
+fn with_program(program: &str, arguments: &[&str], command: &Command) -> Command {
+    let mut other = Command::new(program);
+    other.args(arguments).args(command.get_args()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    other
 }
 
 /// Changes come to a cursor, and to `COPY` in psql, as the source commits them: all of them, once, in their order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_are_followed() {
-    let mut rig = Rig::start().await;
+    let rig = Rig::start().await;
     let change = "concat(id, ' ', _metadata_change_type, ' ', status)";
-    let client = rig.connect().await.unwrap();
+    let client = rig.connect().await;
     client.simple_query("SET logweir.follow = on").await.unwrap();
-    assert_eq!(text(&client, "SHOW logweir.follow").await.unwrap(), "on");
+    assert_eq!(texts(&client, "SHOW logweir.follow").await, ["on"]);
     // What needs all rows has no end to wait for.
     client.simple_query("SELECT count(*) FROM shop_changes.orders").await.unwrap_err();
+    // Nor is there one for what gathers rows, or computes beside.
+    for sql in [
+        "SELECT o.id FROM shop_changes.orders o JOIN shop.customers c ON c.id = o.customer_id",
+        "SELECT id FROM shop_changes.orders UNION ALL SELECT value FROM generate_series(1, 9000000000000000000)",
+    ] {
+        assert_eq!(refused(&client, sql).await, "42000", "{sql}");
+    }
     // States end.
-    assert_eq!(text(&client, "SELECT count(*) FROM shop.orders WHERE id = 7").await.unwrap(), "1");
+    assert_eq!(texts(&client, "SELECT count(*) FROM shop.orders WHERE id = 7").await, ["1"]);
     client.simple_query("BEGIN").await.unwrap();
     client.simple_query(&format!("DECLARE c CURSOR FOR SELECT {change} FROM shop_changes.orders WHERE id > 1000")).await.unwrap();
     client.simple_query("DECLARE d CURSOR FOR SELECT id FROM shop_changes.orders").await.unwrap();
     client.simple_query("SET statement_timeout = '1s'").await.unwrap();
-    assert_eq!(column(&client, "FETCH ALL FROM c").await, [] as [&str; 0], "there is nothing yet, and that is no error");
-    let there = column(&client, "FETCH ALL FROM d").await;
-    let landed = rig.connect().await.unwrap();
-    assert_eq!(there, column(&landed, "SELECT id FROM shop_changes.orders ORDER BY _metadata_timestamp, _metadata_sequence").await);
+    assert_eq!(texts(&client, "FETCH ALL FROM c").await, [] as [&str; 0], "there is nothing yet, and that is no error");
+    let there = texts(&client, "FETCH ALL FROM d").await;
+    let landed = rig.connect().await;
+    assert_eq!(there, texts(&landed, "SELECT id FROM shop_changes.orders ORDER BY _metadata_timestamp, _metadata_sequence").await);
     client.simple_query("SET statement_timeout = '30s'").await.unwrap();
 
-    let port = rig.port.to_string();
     let copy = format!("COPY (SELECT {change} FROM shop_changes.orders WHERE id > 1000) TO STDOUT");
+    let mut psql = rig.psql();
     // To a terminal psql writes each line at once, to a pipe only so.
-    let mut psql = tokio::process::Command::new("stdbuf")
-        .args([
-            "-oL",
-            "psql",
-            "-X",
-            "-q",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &port,
-            "-U",
-            USER,
-            "-d",
-            "shop",
-            "-c",
-            "SET logweir.follow = on",
-            "-c",
-            &copy,
-        ])
-        .env("PGPASSWORD", PASSWORD)
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    psql = with_program("stdbuf", &["-oL", "psql"], &psql);
+    psql.args(["-q", "-c", "SET logweir.follow = on", "-c", &copy]).stdout(std::process::Stdio::piped());
+    let mut psql = tokio::process::Command::from(psql).kill_on_drop(true).spawn().unwrap();
     let mut lines = tokio::io::BufReader::new(psql.stdout.take().unwrap()).lines();
     let (mut expected, mut fetched) = (Vec::new(), Vec::new());
     for id in 2000..2010 {
@@ -326,14 +267,14 @@ async fn changes_are_followed() {
             // Before the next one is made.
             let line = tokio::time::timeout(A_MINUTE, lines.next_line()).await.expect("a change comes").unwrap().unwrap();
             assert_eq!(Some(&line), expected.last());
-            fetched.extend(column(&client, "FETCH 100 FROM c").await);
+            fetched.extend(texts(&client, "FETCH 100 FROM c").await);
         }
     }
     assert_eq!(fetched, expected);
     // In as many parts as they come.
     let mut seen = Vec::new();
     while seen.len() < expected.len() {
-        seen.extend(column(&client, "FETCH ALL FROM d").await);
+        seen.extend(texts(&client, "FETCH ALL FROM d").await);
     }
     assert_eq!(seen, expected.iter().map(|change| change.split(' ').next().unwrap()).collect::<Vec<_>>());
     // A change of the table's form ends it: nothing is left out unsaid.
@@ -343,38 +284,40 @@ async fn changes_are_followed() {
     assert!(error.as_db_error().unwrap().message().contains("other columns from here on"), "{error:?}");
     assert!(!tokio::time::timeout(A_MINUTE, psql.wait()).await.expect("psql ends").unwrap().success());
     client.simple_query("ROLLBACK").await.unwrap();
-    // One that waits is cancelled, and takes no place of those that work.
-    let waiting = rig.connect().await.unwrap();
-    let cancel = waiting.cancel_token();
-    let asked = tokio::spawn(async move {
-        waiting.simple_query("SET logweir.follow = on").await.unwrap();
-        waiting.simple_query("SELECT note FROM shop_changes.orders").await
-    });
+    // Those that wait are cancelled, and take no place of those that work: there are four.
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let waiting = rig.connect().await;
+        let cancel = waiting.cancel_token();
+        let asked_for = tokio::spawn(async move {
+            waiting.simple_query("SET logweir.follow = on").await.unwrap();
+            waiting.simple_query("SELECT note FROM shop_changes.orders WHERE id < 0").await
+        });
+        asked.push((asked_for, cancel));
+    }
     rig.wait_for("SELECT max(id) FROM shop.orders", "3000").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!asked.is_finished());
-    cancel.cancel_query(NoTls).await.unwrap();
-    assert_eq!(asked.await.unwrap().unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    let other = rig.connect().await;
+    other.simple_query("SET statement_timeout = '20s'").await.unwrap();
+    assert_eq!(texts(&other, "SELECT max(id) FROM shop.orders").await, ["3000"]);
+    for (asked, cancel) in asked {
+        assert!(!asked.is_finished());
+        cancel.cancel_query(NoTls).await.unwrap();
+        assert_eq!(asked.await.unwrap().unwrap_err().code(), Some(&tokio_postgres::error::SqlState::QUERY_CANCELED));
+    }
     rig.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_ends_its_sessions() {
     let rig = Rig::start().await;
-    let idle = rig.connect().await.unwrap();
-    let busy = rig.connect().await.unwrap();
-    let asked = tokio::spawn(async move { text(&busy, "SELECT count(*) FROM generate_series(1, 4000000000) a").await });
-    assert_eq!(text(&idle, "SELECT 1").await.unwrap(), "1");
+    let idle = rig.connect().await;
+    let busy = rig.connect().await;
+    let asked = tokio::spawn(async move { busy.simple_query("SELECT count(*) FROM generate_series(1, 4000000000) a").await });
+    assert_eq!(texts(&idle, "SELECT 1").await, ["1"]);
     rig.stop();
     assert!(asked.await.unwrap().is_err());
-    assert!(text(&idle, "SELECT 1").await.is_err());
-}
-
-/// Of the process, in MiB.
-fn resident(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 10
+    assert!(idle.simple_query("SELECT 1").await.is_err());
 }
 
 /// `memory` is 256 MiB, four queries may hold 64 MiB each, and a process of a debug build begins with some 100 MiB.
@@ -396,7 +339,7 @@ async fn hostile_clients_change_nothing() {
             () = tokio::time::sleep(Duration::from_millis(500)) => {
                 rig.server.execute(&format!("INSERT INTO shop.orders (id, customer_id) VALUES ({next}, 1)")).await;
                 next += 1;
-                most = most.max(resident(id));
+                most = most.max(resident(id) >> 10);
                 assert!(rig.running.is_running(), "it ended: {}", rig.running.messages());
                 assert!(most < RESIDENT_MIB_MAX, "it holds {most} MiB");
             }

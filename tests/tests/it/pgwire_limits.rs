@@ -80,6 +80,10 @@ async fn a_query_holds_no_more_than_its_memory() {
         (format!("SELECT a.id * 4000000 + b.id * 2000 + c.id AS k, count(*), array_agg(c.id) FROM {pairs} GROUP BY k"), "53200"),
         (format!("SELECT count(*) OVER (), a.id FROM {pairs}"), "53200"),
         ("SELECT array_repeat(1, 1000000000000)".to_owned(), "53200"),
+        ("SELECT array_to_string(array_repeat('a', 10000), repeat('b', 1000000))".to_owned(), "53200"),
+        (format!("SELECT string_agg('x', repeat(',', 1000000)) FROM {pairs}"), "54001"),
+        // Of what it spills there is a bound too: eight times its memory.
+        ("SELECT value FROM generate_series(1, 10000000000) ORDER BY value % 1000003".to_owned(), "53200"),
         ("SELECT repeat(repeat('x', 100000), 100000)".to_owned(), "53200"),
         ("SELECT range(1, 9000000000000000000)".to_owned(), "53200"),
     ] {

@@ -232,3 +232,28 @@ async fn what_came_before_a_refused_change_is_landed() {
         a_refused_change(postgres(18, at_once, "postgres").await, change_log).await;
     }
 }
+
+/// A table of the source that looks like the quarantine would go by every rule of a destination.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_schema_called_logweir_is_refused() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    for sql in [
+        "CREATE DATABASE logweir",
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.t (id INT PRIMARY KEY)",
+        "INSERT INTO shop.t VALUES (1)",
+        "CREATE TABLE logweir.quarantine (`database` TEXT, `schema` TEXT, `table` TEXT, rule TEXT, reason TEXT, row TEXT)",
+        "INSERT INTO logweir.quarantine (row) VALUES ('{\"email\":\"clear\"}')",
+    ] {
+        server.execute(sql).await;
+    }
+    let engine = Engine::new(&server, "*");
+    let checked = engine.run(&["check"], A_MINUTE);
+    assert!(checked.code == Some(1) && checked.stdout.contains("a schema called logweir"), "{}", checked.stdout);
+    let refused = engine.run(&["run", "--until-caught-up"], A_MINUTE);
+    assert!(refused.code != Some(0) && refused.stderr.contains("a schema called logweir"), "{}", refused.stderr);
+    let engine = engine.set("/streams/shop/tables/exclude", serde_json::json!(["logweir.*"]));
+    engine.catch_up();
+    let landed = engine.run(&["sql", "SELECT id FROM shop.t", "--format", "csv"], A_MINUTE);
+    assert_eq!(landed.stdout, "id\n1\n", "{}", landed.stderr);
+}

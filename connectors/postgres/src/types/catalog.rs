@@ -175,7 +175,7 @@ impl TypeCatalog {
     }
 
     /// Names of a type by the one that the log has for it, where the catalog has another one by now. Of a domain the log names the type at its
-    /// bottom, of an array the type that the server made for it.
+    /// bottom, of an array the type that the server made for it; of what is built in no schema.
     pub(crate) fn names_of_its_time(&self, oid: Oid, schema: &str, name: &str) -> Vec<String> {
         let mut bottom = oid;
         for _ in 0..DEPTH_MAX {
@@ -185,7 +185,7 @@ impl TypeCatalog {
             }
         }
         let Some(info) = self.types.get(&bottom) else { return Vec::new() };
-        if schema == "pg_catalog" || (info.schema == schema && info.name == name) {
+        if schema.is_empty() || schema == "pg_catalog" || (info.schema == schema && info.name == name) {
             return Vec::new();
         }
         let (name, suffix) = match info.kind {
@@ -391,6 +391,7 @@ mod tests {
             (20_003, "public", "mood", ""),
             (20_003, "public", "feeling", "public.feeling feeling"),
             (20_003, "pg_catalog", "text", ""),
+            (20_003, "", "int4", ""),
             (20_004, "public", "gone", ""),
         ] {
             assert_eq!(names(oid, schema, name), expected, "{oid} {schema}.{name}");

@@ -22,7 +22,6 @@ use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
-use crate::registry::Extra;
 use crate::system::SystemTables;
 use crate::tail::LogTail;
 
@@ -140,14 +139,13 @@ fn tail(
     if logged.rules != loaded.rules(stream, loaded.stream(stream)?).ok() {
         return Ok(None);
     }
-    let transforms = loaded.destination_transforms(loaded.stream(stream)?, destination, &Extra::default())?;
+    let sql = loaded.destination_sql_factory(loaded.stream(stream)?, destination, &References::default())?;
     Ok(Some(Arc::new(LogTail {
         directory: log.segments.directory,
         visible: part.visible(),
         logged: logged.mark.position,
-        transforms,
+        sql,
         recalled: recalled.to_vec(),
-        targets: loaded.destination_sql(loaded.stream(stream)?, destination, &References::default())?.map(Arc::new),
         bytes_max: reach.memory_bytes / TAIL_FRACTION,
         bytes_left: Arc::clone(bytes_left),
     })))

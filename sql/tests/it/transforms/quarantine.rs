@@ -138,6 +138,27 @@ fn what_a_destination_hides_is_not_in_what_the_stream_sets_aside() {
     assert_eq!(&set_aside(vec![renaming, destination("crm.*", "SELECT id FROM people")]), hidden);
 }
 
+/// A destination that goes on behind its mark meets what was set aside of a table before the table itself.
+#[test]
+fn what_was_set_aside_is_shown_by_a_destination_that_was_told_of_its_table() {
+    let relation = customers();
+    let shown = |recalled: bool| {
+        let mut stream = transform(vec![rule("SELECT id, name, 10 / age AS x FROM customers")], context());
+        let outputs = stream.output(&relation).unwrap();
+        let mut made = stream.apply(batch(&relation, &changes("insert 1 | a | 0"))).unwrap();
+        let rules = vec![SqlRule::new(Pattern::new("shop.orders"), "SELECT id FROM orders")];
+        let mut destination = transform(rules, SqlContext { behind_sql: true, ..context() });
+        assert!(destination.recalls());
+        if recalled {
+            outputs.iter().filter(|output| output.name().schema == "shop").for_each(|output| drop(destination.recall(output)));
+        }
+        destination.output(&made[0].relation).unwrap();
+        printed(&destination.apply(made.swap_remove(0)).unwrap()[0])
+    };
+    assert!(shown(true).contains(r#"{"id":1,"name":"a"}"#), "{}", shown(true));
+    assert!(shown(false).contains("{}"), "{}", shown(false));
+}
+
 #[test]
 fn it_keeps_its_place_in_the_log() {
     let mut transform = transform(vec![rule("SELECT id, 10 / age AS x FROM customers")], context());

@@ -345,6 +345,8 @@ fn a_table_without_a_key() {
         differs.starts_with("warning: shop.log has no key, so its rows are found by all their values, and op, changed may differ"),
         "{differs}"
     );
+    let by_time = of("SELECT * FROM log WHERE _metadata_timestamp > '2020-01-01'", &[]);
+    assert!(by_time.starts_with("warning: shop.log has no key, and the condition may be true of a row when it comes"), "{by_time}");
     expect![[r#"
         warning: shop.log has no key, so all its columns are one, and without at rows may become equal that were not: their current state cannot tell them apart
         shop.log: line Utf8
