@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use logweir_core::{
-    BackfillProgress, ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, Pattern,
-    Relation, RelationName, Result, TableFilter,
+    BackfillProgress, ChangeBatch, Error, LogEvent, LogMark, LogPosition, LogReader, LogStart, MemoryBudget, MemoryPermit, OpenTransaction,
+    Pattern, Relation, RelationName, Result, TableFilter,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -531,6 +531,10 @@ impl LogReader for LiveReader {
         };
         let answered = timeout(RETAINED_MAX, asking).await;
         answered.unwrap_or_else(|_| Err(Error::transient("the server did not say in time how much log it keeps")))
+    }
+
+    fn open_transactions(&self) -> Vec<OpenTransaction> {
+        self.session.as_ref().map(Session::open_transactions).unwrap_or_default()
     }
 
     fn reads_backfill(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use logweir_core::{Clock as _, Error, LogMark, Result, SystemClock, TimestampMicros};
+use logweir_core::{Clock as _, Error, LogMark, OpenTransaction, Result, SystemClock, TimestampMicros};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -193,6 +193,10 @@ impl Session {
             opened_at: Instant::now(),
             drained: false,
         }
+    }
+
+    pub(crate) fn open_transactions(&self) -> Vec<OpenTransaction> {
+        self.transactions.open()
     }
 
     pub(crate) fn incarnation(&self) -> u32 {

@@ -46,12 +46,23 @@ pub(crate) struct Spool {
     directory: Arc<PathBuf>,
     block: Vec<u8>,
     file: Option<SpoolFile>,
+    extent: Extent,
+}
+
+/// What a spool holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// The place of the first message.
+    pub(crate) first: Option<Lsn>,
+    pub(crate) messages: u64,
+    /// Bytes of the messages.
+    pub(crate) bytes: u64,
 }
 
 impl Spool {
     /// An empty spool, whose file, if it needs one, is made in `directory`.
     pub(crate) fn new(directory: Arc<PathBuf>) -> Self {
-        Spool { directory, block: Vec::new(), file: None }
+        Spool { directory, block: Vec::new(), file: None, extent: Extent::default() }
     }
 
     /// Appends a message.
@@ -61,7 +72,15 @@ impl Spool {
         self.block.extend_from_slice(&subtransaction.to_le_bytes());
         self.block.extend_from_slice(&lsn.0.to_le_bytes());
         self.block.extend_from_slice(payload);
+        self.extent.first.get_or_insert(lsn);
+        self.extent.messages += 1;
+        self.extent.bytes += payload.len() as u64;
         if self.block.len() >= BLOCK_BYTES { self.write_block() } else { Ok(()) }
+    }
+
+    /// What it holds.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
     }
 
     fn write_block(&mut self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logweir_core::{Error, Result};
+use logweir_core::{Error, OpenTransaction, Result, TimestampMicros};
 
 use crate::lsn::Lsn;
 use crate::message::{self, Begin, Commit, tag};
@@ -63,8 +63,16 @@ struct Waiting {
 
 struct PreparedTransaction {
     waiting: Waiting,
-    /// Where its preparation stands in the log.
+    /// Where its preparation stands in the log, and when it was.
     lsn: Lsn,
+    time: TimestampMicros,
+    xid: u32,
+}
+
+impl PreparedTransaction {
+    fn new(waiting: Waiting, prepared: &message::Prepared<'_>) -> Self {
+        PreparedTransaction { waiting, lsn: prepared.lsn, time: prepared.time, xid: prepared.xid }
+    }
 }
 
 /// See the module.
@@ -91,6 +99,27 @@ impl Transactions {
         self.prepared.values().map(|prepared| prepared.lsn).min()
     }
 
+    /// Those that wait, by the place where they begin.
+    pub(crate) fn open(&self) -> Vec<OpenTransaction> {
+        let streamed = self.streamed.iter().map(|(xid, waiting)| (*xid, waiting, None));
+        let prepared = self.prepared.values().map(|prepared| (prepared.xid, &prepared.waiting, Some(prepared)));
+        let mut open: Vec<_> = streamed.chain(prepared).collect();
+        // One that wrote nothing that is read begins where it was prepared.
+        let begins = |waiting: &Waiting, prepared: Option<&PreparedTransaction>| {
+            waiting.spool.extent().first.or(prepared.map(|prepared| prepared.lsn)).unwrap_or_default()
+        };
+        open.sort_by_key(|(xid, waiting, prepared)| (begins(waiting, *prepared), *xid));
+        let shown = open.into_iter().map(|(xid, waiting, prepared)| OpenTransaction {
+            transaction_id: xid.to_string(),
+            prepared: prepared.is_some(),
+            prepared_at: prepared.map(|prepared| prepared.time),
+            position: begins(waiting, prepared).to_string(),
+            messages: waiting.spool.extent().messages,
+            bytes: waiting.spool.extent().bytes,
+        });
+        shown.collect()
+    }
+
     /// Takes a message, and the place in the log that it stands at.
     pub(crate) fn take(&mut self, payload: &[u8], lsn: Lsn) -> Result<Step> {
         let (kind, body) = payload.split_first().ok_or_else(|| Error::corrupt("a message of the log is empty"))?;
@@ -102,7 +131,7 @@ impl Transactions {
                 let prepared = message::prepared(body)?;
                 let spool = self.preparing.take().ok_or_else(|| Error::internal("a preparation is being read"))?;
                 let waiting = Waiting { spool, streamed: false, aborted: Aborted::default() };
-                self.prepared.insert(prepared.gid.to_owned(), PreparedTransaction { waiting, lsn: prepared.lsn });
+                self.prepared.insert(prepared.gid.to_owned(), PreparedTransaction::new(waiting, &prepared));
                 return Ok(Step::Passed(prepared.end_lsn));
             }
             spool.push(0, lsn, payload)?;
@@ -140,7 +169,7 @@ impl Transactions {
             tag::STREAM_PREPARE => {
                 let prepared = message::prepared(body)?;
                 let waiting = self.streamed.remove(&prepared.xid).ok_or_else(unknown)?;
-                self.prepared.insert(prepared.gid.to_owned(), PreparedTransaction { waiting, lsn: prepared.lsn });
+                self.prepared.insert(prepared.gid.to_owned(), PreparedTransaction::new(waiting, &prepared));
                 Ok(Step::Passed(prepared.end_lsn))
             }
             tag::BEGIN_PREPARE => {
@@ -238,6 +267,9 @@ mod tests {
             take(&streamed(tag::INSERT, xid + 1, b""));
             take(&[tag::STREAM_STOP]);
         }
+        let open: Vec<_> = transactions.open().into_iter().map(|open| (open.transaction_id, open.prepared, open.messages)).collect();
+        assert_eq!(open, [("7".to_owned(), false, 3), ("9".to_owned(), false, 3)]);
+        let mut take = |payload: &[u8]| transactions.take(payload, Lsn(1)).unwrap();
         take(&streamed(tag::STREAM_ABORT, 7, &8u32.to_be_bytes()));
         assert_eq!(kept(take(&stream_commit(7))), [(8, tag::RELATION), (7, tag::INSERT)]);
         take(&streamed(tag::STREAM_ABORT, 9, &9u32.to_be_bytes()));
@@ -248,11 +280,15 @@ mod tests {
     fn a_prepared_transaction_waits_and_holds_the_log() {
         let mut transactions = transactions();
         transactions.take(&prepared(tag::BEGIN_PREPARE, 5, "g"), Lsn(1)).unwrap();
+        assert_eq!(transactions.open(), []);
         transactions.take(&[tag::INSERT, 1], Lsn(2)).unwrap();
         assert!(matches!(transactions.take(&prepared(tag::PREPARE, 5, "g"), Lsn(3)).unwrap(), Step::Passed(Lsn(232))));
         assert_eq!(transactions.hold(), Some(Lsn(200)));
+        let [open] = &*transactions.open() else { panic!("{:?}", transactions.open()) };
+        assert_eq!((open.transaction_id.as_str(), open.prepared, open.prepared_at.is_some()), ("5", true, true));
+        assert_eq!((open.position.as_str(), open.messages, open.bytes), ("0/2", 1, 2));
         assert_eq!(kept(transactions.take(&prepared(tag::COMMIT_PREPARED, 5, "g"), Lsn(4)).unwrap()), [(0, tag::INSERT)]);
-        assert_eq!(transactions.hold(), None);
+        assert_eq!((transactions.hold(), transactions.open()), (None, Vec::new()));
         assert!(transactions.take(&prepared(tag::COMMIT_PREPARED, 5, "g"), Lsn(4)).is_err());
     }
 }

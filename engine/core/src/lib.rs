@@ -29,7 +29,7 @@ pub use metadata::{MetadataBuilder, MetadataColumn, SourcePlace, metadata_fields
 pub use position::{Incarnation, LogMark, LogPosition, SourceOffset};
 pub use relation::{Column, Relation, RelationId, RelationName};
 pub use sink::{ConsumerName, Sink, Staged, Writer, WriterContext};
-pub use source::{BackfillProgress, Finding, LogReader, LogStart, QueryLimit, Severity, Source, TableBackfill};
+pub use source::{BackfillProgress, Finding, LogReader, LogStart, OpenTransaction, QueryLimit, Severity, Source, TableBackfill};
 pub use state::StateStore;
 pub use tables::{Pattern, TableFilter};
 pub use transform::{Transform, apply_all, output_of_all, recall_all};

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{ChangeBatch, LogEvent};
+use crate::clock::TimestampMicros;
 use crate::error::{Error, Result};
 use crate::memory::MemoryBudget;
 use crate::position::{LogMark, LogPosition};
@@ -203,6 +204,29 @@ pub trait LogReader: Send {
     async fn retained(&mut self) -> Result<Option<u64>> {
         Ok(None)
     }
+
+    /// Transactions whose changes were read and are kept back, because the source has not decided them yet. Empty of a source whose log
+    /// has a transaction when it is committed, and no earlier. Asked from time to time, for eyes only.
+    fn open_transactions(&self) -> Vec<OpenTransaction> {
+        Vec::new()
+    }
+}
+
+/// A transaction that was read in part or whole, and that may still be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTransaction {
+    /// What the source calls it, as in `_metadata_source['transaction_id']`.
+    pub transaction_id: String,
+    /// True if it is prepared (two-phase commit) and waits to be decided; else it is under way.
+    pub prepared: bool,
+    /// When it was prepared, by the source's clock.
+    pub prepared_at: Option<TimestampMicros>,
+    /// Where its first record that was read stands in the source's log, in the source's own words.
+    pub position: String,
+    /// Messages of the log that are kept: a row is one.
+    pub messages: u64,
+    /// Bytes of them.
+    pub bytes: u64,
 }
 
 impl dyn LogReader {

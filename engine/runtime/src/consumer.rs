@@ -297,7 +297,7 @@ impl ConsumerTask {
         (landed.position, landed.commit_time) = (Some(part.mark.position), part.mark.commit_time);
         (landed.epoch, landed.rows_landed) = (part.epoch, part.rows.clone());
         self.mark = Some(part.mark.clone());
-        self.links.progress.landed(self.index, landed.clone());
+        self.links.progress.recovered(self.index, landed.clone());
         let gone = |_| Error::internal("the stream's coordinator is gone");
         self.links.events.send(Event::Recovered(self.index)).await.map_err(gone)?;
         Ok((cursor, writer))
@@ -385,6 +385,7 @@ impl Consumer<'_> {
         // A stream that is to stop does not wait for one that is far behind: what it has not read stays in the log.
         let stops = self.links.shutdown.is_requested() && self.cursor.is_behind();
         let ends = stops || self.state.until.is_some_and(|until| mark.position >= until);
+        self.links.progress.written(self.index, &mark);
         self.state.mark = Some(mark);
         self.state.at_mark = true;
         if ends { Ok(Flow::LogEnded) } else { self.stage_if_due().await }
@@ -456,6 +457,7 @@ impl Consumer<'_> {
         self.state.timer = None;
         self.state.due = false;
         self.state.last_staged_at = self.links.clock.now();
+        self.links.progress.staged(self.index, &mark);
         self.state.on_its_way = Some(OnItsWay { mark: mark.clone(), rows: rows.clone(), began_at });
         let checkpoint = StagedCheckpoint { mark, staged, rows, staged_at: self.state.last_staged_at };
         self.send(Event::Staged(self.index, checkpoint)).await

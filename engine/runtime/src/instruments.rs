@@ -8,7 +8,7 @@ use std::time::Duration;
 use logweir_core::{Clock, ErrorKind};
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
-use crate::progress::ProgressSnapshot;
+use crate::progress::{Lag, ProgressSnapshot};
 
 /// The instruments of a stream's log.
 pub(crate) struct StreamInstruments {
@@ -55,6 +55,7 @@ impl StreamInstruments {
         if let Some(retained) = snapshot.source_retained_bytes {
             gauge!("logweir_source_retained_bytes", "stream" => self.stream.clone()).set(retained as f64);
         }
+        gauge!("logweir_open_transactions", "stream" => self.stream.clone()).set(snapshot.open_transactions.len() as f64);
         if let Some(backfill) = &snapshot.backfill {
             gauge!("logweir_backfill_tables", "stream" => self.stream.clone()).set(backfill.tables as f64);
             gauge!("logweir_backfill_tables_read", "stream" => self.stream.clone()).set(backfill.tables_read as f64);
@@ -65,6 +66,10 @@ impl StreamInstruments {
             if let Some(freshness) = consumer.freshness(now) {
                 gauge!("logweir_freshness_seconds", "stream" => self.stream.clone(), "destination" => consumer.destination.clone())
                     .set(freshness.as_secs_f64());
+            }
+            for (step, lag) in snapshot.lag(consumer, now).as_ref().map(Lag::steps).into_iter().flatten() {
+                let (stream, destination) = (self.stream.clone(), consumer.destination.clone());
+                gauge!("logweir_lag_seconds", "stream" => stream, "destination" => destination, "step" => step).set(lag.as_secs_f64());
             }
         }
     }
@@ -135,6 +140,8 @@ fn describe() {
     describe_counter!("logweir_checkpoints_total", "Checkpoints made visible in the destination");
     describe_histogram!("logweir_checkpoint_seconds", Unit::Seconds, "From the beginning of staging until the changes are visible");
     describe_gauge!("logweir_freshness_seconds", Unit::Seconds, "Now minus the commit time of the newest visible change");
+    describe_gauge!("logweir_lag_seconds", Unit::Seconds, "The freshness by steps: read, transform, write, commit");
+    describe_gauge!("logweir_open_transactions", "Transactions that were read and are not decided");
     describe_gauge!("logweir_source_retained_bytes", Unit::Bytes, "Log that the source keeps for this stream and could drop otherwise");
     describe_gauge!("logweir_backfill_tables", "Tables whose rows were there before the log and were read or are to be read");
     describe_gauge!("logweir_backfill_tables_read", "Those of them that are read whole");

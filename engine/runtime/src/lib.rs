@@ -21,7 +21,7 @@ pub mod state;
 mod stream;
 
 pub use pipeline::{DRAIN_TIMEOUT, STOP_TIMEOUT};
-pub use progress::{ConsumerProgress, LogProgress, ProgressSnapshot, StreamProgress, StreamState};
+pub use progress::{ConsumerProgress, Lag, LogProgress, ProgressSnapshot, StreamProgress, StreamState};
 pub use retry::Backoff;
 pub use shutdown::Shutdown;
 pub use stream::{Acknowledge, ChangeLogSpec, Destination, StreamSpec, TransformFactory, no_transforms, run_stream};

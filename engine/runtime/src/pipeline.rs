@@ -306,8 +306,7 @@ impl Run<'_> {
                 checkpoint_time: decided.and_then(|part| part.decided_at),
                 epoch: decided.map_or(0, |part| part.epoch),
                 rows_landed: decided.map(|part| part.rows.clone()).unwrap_or_default(),
-                error: None,
-                failed: false,
+                ..ConsumerProgress::default()
             };
             consumers_progress.push(landed.clone());
             // A destination has one decision on its way at most, and what it is to recover to.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logweir_core::{BackfillProgress, LogMark, LogPosition, TimestampMicros};
+use logweir_core::{BackfillProgress, LogMark, LogPosition, OpenTransaction, TimestampMicros};
 use serde::Serialize;
 
 /// What a stream is doing.
@@ -74,6 +74,30 @@ pub struct ConsumerProgress {
     pub error: Option<String>,
     /// True if it is not tried again before the stream is started anew.
     pub failed: bool,
+    /// The log's clock at the last mark of whose changes everything was transformed and given to the writer, in this process.
+    pub written_commit_time: Option<TimestampMicros>,
+    /// The log's clock at the last mark of whose changes everything is in files, visible or not.
+    pub staged_commit_time: Option<TimestampMicros>,
+}
+
+/// What a destination's freshness is made of: how much of the log's time lies between one step and the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// From the newest change that was read until now: the source sends it later, or nothing was committed since.
+    pub read: Duration,
+    /// What was read and waits for the destination's transforms and its writer, or is in them.
+    pub transform: Duration,
+    /// What the writer has and has not staged: it gathers rows until its files are due.
+    pub write: Duration,
+    /// What is staged and not visible: the decision is being saved, or the files put in their places.
+    pub commit: Duration,
+}
+
+impl Lag {
+    /// The steps by name.
+    pub fn steps(&self) -> [(&'static str, Duration); 4] {
+        [("read", self.read), ("transform", self.transform), ("write", self.write), ("commit", self.commit)]
+    }
 }
 
 impl ConsumerProgress {
@@ -125,6 +149,8 @@ pub struct ProgressSnapshot {
     pub memory_held_bytes: usize,
     /// Bound of [`memory_held_bytes`](Self::memory_held_bytes).
     pub memory_budget_bytes: usize,
+    /// Transactions that were read and are not decided, as of some seconds ago.
+    pub open_transactions: Vec<OpenTransaction>,
     /// What is kept on disk of the changes; `None` if nothing is.
     pub change_log: Option<LogProgress>,
     /// A destination each, in the configuration's order.
@@ -135,6 +161,16 @@ impl ProgressSnapshot {
     /// Rows read by this process, over all relations.
     pub fn rows_read_total(&self) -> u64 {
         self.rows_read.values().sum()
+    }
+
+    /// What the freshness of a destination is made of; the steps add up to it. `None` before the first change is visible.
+    pub fn lag(&self, consumer: &ConsumerProgress, now: TimestampMicros) -> Option<Lag> {
+        let visible = consumer.commit_time?;
+        // A step that is not known, or of another run, is where the next one is.
+        let staged = consumer.staged_commit_time.unwrap_or(visible).max(visible);
+        let written = consumer.written_commit_time.unwrap_or(staged).max(staged);
+        let read = self.commit_time.unwrap_or(written).max(written);
+        Some(Lag { read: now.since(read), transform: read.since(written), write: written.since(staged), commit: staged.since(visible) })
     }
 }
 
@@ -159,6 +195,7 @@ impl StreamProgress {
             restarts: 0,
             memory_held_bytes: 0,
             memory_budget_bytes: 0,
+            open_transactions: Vec::new(),
             change_log: None,
             consumers: Vec::new(),
         };
@@ -214,6 +251,10 @@ impl StreamProgress {
         self.lock().source_retained_bytes = Some(bytes);
     }
 
+    pub(crate) fn set_open_transactions(&self, open: Vec<OpenTransaction>) {
+        self.lock().open_transactions = open;
+    }
+
     pub(crate) fn set_backfill(&self, backfill: BackfillProgress) {
         self.lock().backfill = Some(backfill);
     }
@@ -236,10 +277,32 @@ impl StreamProgress {
         snapshot.commit_time = mark.commit_time;
     }
 
+    /// Everything up to a mark was given to a destination's writer.
+    pub(crate) fn written(&self, consumer: usize, mark: &LogMark) {
+        if let Some(place) = self.lock().consumers.get_mut(consumer) {
+            place.written_commit_time = mark.commit_time;
+        }
+    }
+
+    /// Everything up to a mark is in files.
+    pub(crate) fn staged(&self, consumer: usize, mark: &LogMark) {
+        if let Some(place) = self.lock().consumers.get_mut(consumer) {
+            place.staged_commit_time = mark.commit_time;
+        }
+    }
+
     pub(crate) fn landed(&self, consumer: usize, progress: ConsumerProgress) {
         if let Some(place) = self.lock().consumers.get_mut(consumer) {
+            let (written_commit_time, staged_commit_time) = (place.written_commit_time, place.staged_commit_time);
             let (error, failed) = (place.error.take(), place.failed);
-            *place = ConsumerProgress { error, failed, ..progress };
+            *place = ConsumerProgress { error, failed, written_commit_time, staged_commit_time, ..progress };
+        }
+    }
+
+    /// A destination is where it was decided to be: what its writer had is gone.
+    pub(crate) fn recovered(&self, consumer: usize, progress: ConsumerProgress) {
+        if let Some(place) = self.lock().consumers.get_mut(consumer) {
+            *place = ConsumerProgress { error: place.error.take(), failed: place.failed, ..progress };
         }
     }
 }

@@ -186,6 +186,7 @@ impl Reader {
     async fn report_retained(&mut self) {
         // Also where a chunk takes longer than the marks are apart.
         self.report_backfill();
+        self.progress.set_open_transactions(self.log.open_transactions());
         match self.log.retained().await {
             Ok(Some(bytes)) => self.progress.set_retained(bytes),
             Ok(None) => return self.ask_retained = None,

@@ -1,10 +1,12 @@
 //! What a running process says about itself, and how `status` asks it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use logweir_runtime::StreamProgress;
+use logweir_core::{Clock as _, OpenTransaction, SystemClock};
+use logweir_runtime::{Lag, StreamProgress};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,8 +32,7 @@ impl Process {
         Process {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            // A snapshot is plain data, so it always has a JSON form.
-            streams: streams.iter().filter_map(|stream| serde_json::to_value(stream.snapshot()).ok()).collect(),
+            streams: streams.iter().filter_map(|stream| described(stream)).collect(),
         }
     }
 
@@ -44,6 +45,35 @@ impl Process {
     pub(crate) fn stream(&self, name: &str) -> Option<&serde_json::Value> {
         self.streams.iter().find(|stream| stream["stream"] == name)
     }
+}
+
+/// What a running process says of the destination `name` in its answer for a stream.
+pub(crate) fn consumer<'a>(stream: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {
+    stream["consumers"].as_array()?.iter().find(|consumer| consumer["destination"] == name)
+}
+
+/// The freshness of a destination by steps, in seconds, in the answer for it.
+pub(crate) fn lag_seconds(consumer: &serde_json::Value) -> Option<BTreeMap<String, f64>> {
+    serde_json::from_value(consumer[LAG_SECONDS].clone()).ok()
+}
+
+/// The transactions that are not decided, in the answer for a stream.
+pub(crate) fn open_transactions(stream: &serde_json::Value) -> Vec<OpenTransaction> {
+    serde_json::from_value(stream["open_transactions"].clone()).unwrap_or_default()
+}
+
+const LAG_SECONDS: &str = "lag_seconds";
+
+/// A snapshot, and what is only known with the time. A snapshot is plain data, so it always has a JSON form.
+fn described(stream: &StreamProgress) -> Option<serde_json::Value> {
+    let (snapshot, now) = (stream.snapshot(), SystemClock.now());
+    let mut described = serde_json::to_value(&snapshot).ok()?;
+    for (index, consumer) in snapshot.consumers.iter().enumerate() {
+        let steps = snapshot.lag(consumer, now).as_ref().map(Lag::steps);
+        let seconds = steps.map(|steps| steps.map(|(step, lag)| (step, lag.as_secs_f64())).into_iter().collect::<BTreeMap<_, _>>());
+        described["consumers"][index][LAG_SECONDS] = serde_json::to_value(seconds).ok()?;
+    }
+    Some(described)
 }
 
 /// Who listens everywhere is reached at home.

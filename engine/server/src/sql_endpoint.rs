@@ -1,21 +1,26 @@
 //! The SQL endpoint over the tables of a configuration.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use logweir_core::{Error, Pattern, Result};
 use logweir_pgwire::{Database, Endpoint, Options, User, tls};
+use logweir_runtime::StreamProgress;
 use logweir_sql::{FooterCache, QueryEngine};
 
 use crate::commands::sql::{Reach, databases, engine};
 use crate::config::{Loaded, SqlUser};
+use crate::live::Process;
 
 /// What a query may have on disk, as a multiple of what it may have in memory.
 const SPILL_FACTOR: u64 = 8;
 
+/// How the streams go, once they run.
+pub(crate) type Running = Arc<OnceLock<Vec<Arc<StreamProgress>>>>;
+
 /// Starts it, if the configuration has one.
-pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
+pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<Endpoint>> {
     let Some(sql) = &loaded.config().sql else { return Ok(None) };
     let options = Options {
         listen: sql.listen,
@@ -31,7 +36,8 @@ pub(crate) fn start(loaded: &Arc<Loaded>) -> Result<Option<Endpoint>> {
         open_cursors: usize::try_from(sql.open_cursors).unwrap_or(usize::MAX),
     };
     let memory_bytes = usize::try_from(sql.memory.0).unwrap_or(usize::MAX);
-    Endpoint::start(options, Box::new(Streams { loaded: Arc::clone(loaded), memory_bytes, footers: FooterCache::default() })).map(Some)
+    let streams = Streams { loaded: Arc::clone(loaded), memory_bytes, footers: FooterCache::default(), running: Arc::clone(running) };
+    Endpoint::start(options, Box::new(streams)).map(Some)
 }
 
 fn known(user: &SqlUser, directory: &Path) -> Result<User> {
@@ -47,6 +53,7 @@ struct Streams {
     loaded: Arc<Loaded>,
     memory_bytes: usize,
     footers: FooterCache,
+    running: Running,
 }
 
 #[async_trait]
@@ -60,7 +67,8 @@ impl Database for Streams {
     }
 
     async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {
-        let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas) }).await?;
+        let process = self.running.get().map(|streams| Process::observe(streams));
+        let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas), process }).await?;
         engine.with_footers(&self.footers).with_spill((self.memory_bytes as u64).saturating_mul(SPILL_FACTOR))
     }
 }

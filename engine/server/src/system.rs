@@ -1,26 +1,42 @@
-//! What queries can ask about the streams themselves: `logweir.streams`, `logweir.consumers` and `logweir.schema_versions`.
+//! What queries can ask about the streams themselves: `logweir.streams`, `logweir.consumers`, `logweir.open_transactions` and
+//! `logweir.schema_versions`.
 //!
-//! Made of the checkpoints and the change logs' directories, as `logweir status` is, so they need no running process.
+//! Made of the checkpoints and the change logs' directories, as `logweir status` is, so they need no running process. What only such a one
+//! knows is NULL, or no row, without it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array};
-use logweir_core::{Clock as _, Error, ErrorKind, LogMark, Relation, Result, SystemClock, TimestampMicros};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+};
+use logweir_core::{Clock as _, Error, ErrorKind, LogMark, OpenTransaction, Relation, Result, SystemClock, TimestampMicros};
 use logweir_runtime::ChangeLogSpec;
 use logweir_runtime::changelog::segment::{Extent, SegmentCursor};
 use logweir_runtime::checkpoint::{CheckpointDocument, ConsumerCheckpoint};
+
+use crate::live;
 
 /// The tables under construction, a stream at a time.
 #[derive(Default)]
 pub(crate) struct SystemTables {
     streams: Vec<(String, Option<LogMark>, Option<Extent>)>,
     consumers: Vec<(String, String, ConsumerCheckpoint)>,
+    /// For each consumer the steps of its freshness, if its process says.
+    lags: Vec<Option<BTreeMap<String, f64>>>,
+    open: Vec<(String, OpenTransaction)>,
     versions: Vec<(String, Arc<Relation>)>,
 }
 
 impl SystemTables {
-    /// Adds a stream, with the columns of the tables of those schemas that are shown.
-    pub(crate) fn add(&mut self, document: &CheckpointDocument, log: Option<&ChangeLogSpec>, shows: &dyn Fn(&str) -> bool) -> Result<()> {
+    /// Adds a stream, with the columns of the tables of those schemas that are shown, and what its process says of it.
+    pub(crate) fn add(
+        &mut self,
+        document: &CheckpointDocument,
+        log: Option<&ChangeLogSpec>,
+        live: Option<&serde_json::Value>,
+        shows: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
         let extent = match log.map(|log| SegmentCursor::extent(&log.segments.directory)) {
             // Who asks for something else need not hear of it; who reads what is damaged does.
             Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
@@ -36,14 +52,23 @@ impl SystemTables {
             (document.stream.clone(), name.clone(), part)
         });
         self.consumers.extend(consumers);
+        let lag = |name: &String| live.and_then(|live| live::lag_seconds(live::consumer(live, name)?));
+        self.lags.extend(document.consumers.keys().map(lag));
+        let open = live.map(live::open_transactions).unwrap_or_default();
+        self.open.extend(open.into_iter().map(|transaction| (document.stream.clone(), transaction)));
         let shown = document.relations.iter().filter(|relation| shows(&relation.name().schema));
         self.versions.extend(shown.map(|relation| (document.stream.clone(), Arc::clone(relation))));
         Ok(())
     }
 
     /// The tables by their names.
-    pub(crate) fn tables(&self) -> Result<[(&'static str, RecordBatch); 3]> {
-        Ok([("streams", self.streams()?), ("consumers", self.consumers()?), ("schema_versions", self.versions()?)])
+    pub(crate) fn tables(&self) -> Result<[(&'static str, RecordBatch); 4]> {
+        Ok([
+            ("streams", self.streams()?),
+            ("consumers", self.consumers()?),
+            ("open_transactions", self.open_transactions()?),
+            ("schema_versions", self.versions()?),
+        ])
     }
 
     fn streams(&self) -> Result<RecordBatch> {
@@ -71,16 +96,36 @@ impl SystemTables {
         let now = SystemClock.now();
         let parts = || self.consumers.iter().map(|(.., part)| part);
         let freshness = parts().map(|part| part.mark.commit_time.map(|time| now.since(time).as_secs_f64()));
+        let lag =
+            |step: &str| -> ArrayRef { Arc::new(self.lags.iter().map(|lag| lag.as_ref()?.get(step).copied()).collect::<Float64Array>()) };
         batch(vec![
             ("stream", text(self.consumers.iter().map(|(stream, ..)| Some(stream.clone())))),
             ("destination", text(self.consumers.iter().map(|(_, name, _)| Some(name.clone())))),
             ("position", text(parts().map(|part| Some(part.mark.position.to_string())))),
             ("commit_time", times(parts().map(|part| part.mark.commit_time))),
-            ("freshness_seconds", Arc::new(freshness.collect::<arrow::array::Float64Array>())),
+            ("freshness_seconds", Arc::new(freshness.collect::<Float64Array>())),
+            ("read_lag_seconds", lag("read")),
+            ("transform_lag_seconds", lag("transform")),
+            ("write_lag_seconds", lag("write")),
+            ("commit_lag_seconds", lag("commit")),
             ("checkpoint_time", times(parts().map(|part| part.decided_at))),
             ("epoch", Arc::new(parts().map(|part| Some(part.epoch)).collect::<UInt64Array>())),
             ("rows_landed", Arc::new(parts().map(|part| Some(part.rows.values().sum::<u64>())).collect::<UInt64Array>())),
             ("staged", Arc::new(parts().map(|part| i64::try_from(part.staged.len()).ok()).collect::<Int64Array>())),
+        ])
+    }
+
+    /// A row per transaction that was read and is not decided.
+    fn open_transactions(&self) -> Result<RecordBatch> {
+        let open = || self.open.iter().map(|(_, transaction)| transaction);
+        batch(vec![
+            ("stream", text(self.open.iter().map(|(stream, _)| Some(stream.clone())))),
+            ("transaction_id", text(open().map(|transaction| Some(transaction.transaction_id.clone())))),
+            ("prepared", Arc::new(open().map(|transaction| Some(transaction.prepared)).collect::<BooleanArray>())),
+            ("prepared_at", times(open().map(|transaction| transaction.prepared_at))),
+            ("position", text(open().map(|transaction| Some(transaction.position.clone())))),
+            ("messages", Arc::new(open().map(|transaction| Some(transaction.messages)).collect::<UInt64Array>())),
+            ("bytes", Arc::new(open().map(|transaction| Some(transaction.bytes)).collect::<UInt64Array>())),
         ])
     }
 

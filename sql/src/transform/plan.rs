@@ -132,6 +132,15 @@ struct Item {
     span: Span,
 }
 
+/// What the parts of a rule were planned as, each by itself.
+#[derive(Default)]
+struct Parts {
+    lookups: Vec<Lookup>,
+    filter: Option<Computed>,
+    items: Vec<Item>,
+    faults: Vec<Fault>,
+}
+
 /// The names that expressions may use.
 struct Scope {
     /// Tables by the name they go by, with their columns; the changed table first.
@@ -164,32 +173,27 @@ pub(super) fn compile(
         joins.push((number, join, reference));
     }
 
-    let mut faults = Vec::new();
-    let mut lookups = Vec::new();
+    let mut parts = Parts::default();
     for (number, join, reference) in joins {
         match lookup(number, join, reference, &scope, functions) {
-            Ok(lookup) => lookups.push(lookup),
-            Err(fault) => faults.push(fault),
+            Ok(lookup) => parts.lookups.push(lookup),
+            Err(fault) => parts.faults.push(fault),
         }
     }
-    let filter = parsed.selection.as_ref().and_then(|selection| match filter(selection, &scope, functions, &lookups) {
-        Ok(filter) => Some(filter),
-        Err(fault) => {
-            faults.push(fault);
-            None
+    if let Some(selection) = &parsed.selection {
+        match filter(selection, &scope, functions, &parts.lookups) {
+            Ok(filter) => parts.filter = Some(filter),
+            Err(fault) => parts.faults.push(fault),
         }
-    });
-    let mut items = Vec::new();
+    }
     for item in &parsed.projection {
         match select_item(item, &scope, functions) {
-            Ok(named) => items.extend(named),
-            Err(fault) => faults.push(fault),
+            Ok(named) => parts.items.extend(named),
+            Err(fault) => parts.faults.push(fault),
         }
     }
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    target(relation, items, filter, lookups, &scope, functions, wanted)
+    // What was planned has its types checked, whatever is wrong beside it: who mends one fault is not to meet the next one then.
+    target(relation, parts, &scope, functions, wanted)
 }
 
 fn names_relation(table: &TableName, relation: &Relation) -> bool {
@@ -568,17 +572,9 @@ fn last_ident(name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Iden
     name.0.last().and_then(|part| part.as_ident()).cloned()
 }
 
-/// Makes the target of what the `SELECT` names.
-fn target(
-    relation: &Relation,
-    items: Vec<Item>,
-    filter: Option<Computed>,
-    lookups: Vec<Lookup>,
-    scope: &Scope,
-    functions: &Functions,
-    wanted: &Wanted<'_>,
-) -> Result<RulePlan, Vec<Fault>> {
-    let mut faults = Vec::new();
+/// Makes the target of what the `SELECT` names, if there are no faults and none are found.
+fn target(relation: &Relation, parts: Parts, scope: &Scope, functions: &Functions, wanted: &Wanted<'_>) -> Result<RulePlan, Vec<Fault>> {
+    let Parts { lookups, filter, items, mut faults } = parts;
     let mut warnings = Vec::new();
     let (mut outputs, mut columns): (Vec<Output>, Vec<Column>) = (Vec::new(), Vec::new());
     // For each column of the target the source column that it tells apart.
@@ -647,7 +643,11 @@ fn target(
             ));
         }
     }
-    if faults.is_empty() { Ok(RulePlan { lookups, filter, outputs, columns, key, masked, warnings }) } else { Err(faults) }
+    if faults.is_empty() {
+        return Ok(RulePlan { lookups, filter, outputs, columns, key, masked, warnings });
+    }
+    faults.sort_by_key(|fault| fault.place);
+    Err(faults)
 }
 
 /// Adds the columns of the table that a mask in the expression takes.
@@ -764,12 +764,15 @@ fn key(
         return named;
     }
     let mut key = Vec::new();
+    let whole = faults.is_empty();
     for &index in relation.key() {
         let mut standing = (0..columns.len()).filter(|output| stands_for[*output] == Some(index));
         // What the rule names first; else what is first.
         let found = standing.clone().find(|output| named.contains(output)).or_else(|| standing.next());
         match found {
             Some(output) if named.is_empty() || named.contains(&output) => key.push(output),
+            // A column that `key` names may be one with a fault.
+            Some(_) if !whole => {}
             Some(output) => faults.push(Fault::new(format!(
                 "`key` must hold {}, which is what becomes of the table's key column {}",
                 columns[output].name(),

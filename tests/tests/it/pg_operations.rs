@@ -283,6 +283,77 @@ async fn how_far_a_backfill_is_can_be_seen() {
     assert!(status(&engine, "text").contains("  backfill: complete, 2 tables, 6,010 rows\n"));
 }
 
+/// Where a destination is behind, and what waits to be decided, in SQL, in the status and in the metrics.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_and_what_is_not_decided_can_be_seen() {
+    let server = PostgresServer::start(15, &["max_prepared_transactions = 4"]).await;
+    Manner::plain(15).publish(&server).await;
+    server.execute("CREATE SCHEMA shop; CREATE TABLE shop.t (id int PRIMARY KEY); INSERT INTO shop.t VALUES (1)").await;
+    let port = free_port();
+    let engine = Engine::postgres(&server, SCHEMA)
+        .set("/profiles/source/postgres/two_phase", json!(true))
+        .set("/streams/shop/destinations/0/rotate", json!({ "interval": "2s" }))
+        .set("/http", json!({ "listen": format!("127.0.0.1:{port}") }));
+    let sql = |text: &str| {
+        let finished = engine.run(&["sql", text, "--format", "json"], A_MINUTE);
+        let lines = finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+        if finished.code == Some(0) { Ok(lines) } else { Err(finished.stderr) }
+    };
+    let deadline = Instant::now() + A_MINUTE;
+    let running = engine.start(&["run"]);
+    let lag = "SELECT freshness_seconds AS whole, read_lag_seconds AS read, transform_lag_seconds AS transform, write_lag_seconds AS write, \
+               commit_lag_seconds AS commit FROM logweir.consumers";
+    let mut id = 100;
+    // The slot is made when nothing is under way.
+    let (mut prepared, mut waits_for_its_file) = (false, false);
+    let open = loop {
+        // Written all the while: a file is due every other second, and until then the writer is what it waits for.
+        server.execute(&format!("INSERT INTO shop.t VALUES ({id})")).await;
+        id += 1;
+        let seen = sql(lag).and_then(|lag| Ok((lag, sql("SELECT * FROM logweir.open_transactions")?)));
+        if let Ok((lags, open)) = &seen
+            && let [lag] = lags.as_slice()
+            && let Some(all) = lag["whole"].as_f64()
+            && lag["read"].is_number()
+        {
+            let step = |name: &str| lag[name].as_f64().unwrap();
+            if !prepared {
+                server.execute("BEGIN; INSERT INTO shop.t SELECT generate_series(2, 11); PREPARE TRANSACTION 'weir'").await;
+                prepared = true;
+            }
+            waits_for_its_file |= step("write") > 0.5;
+            // Asked a moment later than the whole.
+            assert!(step("read") + step("transform") + step("write") + step("commit") < all + 5.0, "{lag}");
+            if let ([open], true) = (open.as_slice(), waits_for_its_file) {
+                break open.clone();
+            }
+        }
+        assert!(Instant::now() < deadline, "{seen:?}: {}", running.messages());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((&open["stream"], &open["prepared"]), (&json!("shop"), &json!(true)), "{open}");
+    // Ten rows, and what the table is, if it had not been said before.
+    assert!(open["messages"].as_u64().is_some_and(|messages| (10..=12).contains(&messages)), "{open}");
+    assert!(open["prepared_at"].is_string() && open["bytes"].as_u64() > Some(0), "{open}");
+    let text = status(&engine, "text");
+    assert!(text.contains("  transactions that are not decided: 1 (1 prepared), ") && text.contains("lake is behind by: read "), "{text}");
+    let metrics = http_get(port, "/metrics");
+    for line in
+        ["logweir_open_transactions{stream=\"shop\"} 1", "logweir_lag_seconds{stream=\"shop\",destination=\"lake\",step=\"write\"} "]
+    {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    server.execute("COMMIT PREPARED 'weir'").await;
+    while sql("SELECT * FROM logweir.open_transactions") != Ok(Vec::new()) {
+        assert!(Instant::now() < deadline, "{}", running.messages());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    stop(running);
+    let [lag] = &*sql(lag).unwrap() else { panic!("there is one destination") };
+    assert!(lag["whole"].is_number() && lag.get("read").is_none_or(Value::is_null), "{lag}");
+    assert_postgres_equal(&server, engine.destination(), &named("shop", &["t"]), Counted::No).await;
+}
+
 /// The server's disk comes before the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_holds_back_too_much_is_given_up() {

@@ -374,6 +374,10 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
     server.execute("INSERT INTO s.u VALUES (20000, 'between')").await;
     let mut batches = reading.read_to_end().await;
     assert_eq!(merged(&batches).len(), 1, "what is not decided does not land");
+    let open = reading.reader.open_transactions();
+    let [open] = open.as_slice() else { panic!("{open:?}") };
+    assert_eq!((open.prepared, open.prepared_at.is_some()), (two_phase, two_phase), "{open:?}");
+    assert!(open.messages >= 5_500 && open.bytes > 200 * 5_500 && open.position.contains('/'), "{open:?}");
     // Prepared over a restart of the reader, too.
     let mark = reading.marks.last().cloned().expect("there are marks");
     reading.reader.acknowledge(&mark).await.unwrap();
@@ -400,6 +404,7 @@ async fn undecided(version: u32, streaming: Streaming, two_phase: bool) {
     let mut reading = Reading { reader, marks: Vec::new(), relations: Vec::new() };
     server.execute("COMMIT PREPARED 'weir'").await;
     batches.extend(reading.read_to_end().await);
+    assert!(reading.reader.open_transactions().is_empty());
     let table = merged(&batches);
     assert_eq!(table.len(), 4_900 + 500 + 1);
     assert_eq!(server.value("SELECT count(*) + 1 FROM s.t").await, table.len().to_string());

@@ -23,11 +23,13 @@ pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool,
         Some(http) => Some((http::bind(http.listen).await?, http::record_metrics()?)),
         None => None,
     };
-    let sql = sql_endpoint::start(&loaded)?;
+    let running = sql_endpoint::Running::default();
+    let sql = sql_endpoint::start(&loaded, &running)?;
 
     let shutdown = Shutdown::new();
     tokio::spawn(heed_signals(shutdown.clone())?);
     let mut streams = Streams::start(&loaded, &names, until_caught_up, &shutdown).await?;
+    let _ = running.set(streams.progress.clone());
 
     let end = Shutdown::new();
     let shown = tokio::spawn(progress::show(streams.progress.clone(), screen, end.clone()));

@@ -22,6 +22,7 @@ use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
+use crate::live::Process;
 use crate::system::SystemTables;
 use crate::tail::LogTail;
 
@@ -30,7 +31,11 @@ const TAIL_FRACTION: usize = 4;
 
 /// Runs the command.
 pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
-    let mut engine = engine(loaded, &Reach::everything(loaded)).await?;
+    let mut reach = Reach::everything(loaded);
+    if let Some(http) = &loaded.config().http {
+        reach.process = Process::ask(http.listen).await;
+    }
+    let mut engine = engine(loaded, &reach).await?;
     if let Some(as_of) = as_of {
         let moment = DateTime::parse_from_rfc3339(as_of);
         let moment = moment.map_err(|_| Failure::Usage(format!("`{as_of}` is no time: write it as 2026-11-20T10:00:00Z")))?;
@@ -47,12 +52,14 @@ pub(crate) struct Reach<'a> {
     pub(crate) memory_bytes: usize,
     /// The schemas that are to be seen; all if `None`.
     pub(crate) schemas: Option<&'a [Pattern]>,
+    /// What the process says that runs the streams, if one was asked.
+    pub(crate) process: Option<Process>,
 }
 
 impl Reach<'_> {
     /// Everything there is.
     pub(crate) fn everything(loaded: &Loaded) -> Self {
-        Reach { memory_bytes: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX), schemas: None }
+        Reach { memory_bytes: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX), schemas: None, process: None }
     }
 
     fn shows(&self, schema: &str) -> bool {
@@ -77,7 +84,8 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
             continue;
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-        system.add(&document, loaded.change_log(&name.0)?.as_ref(), &|schema| reach.shows(schema))?;
+        let live = reach.process.as_ref().and_then(|process| process.stream(&name.0));
+        system.add(&document, loaded.change_log(&name.0)?.as_ref(), live, &|schema| reach.shows(schema))?;
         let landed_by_stream = landed::tables(loaded, stream, &document)?;
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;

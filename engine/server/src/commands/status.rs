@@ -1,9 +1,9 @@
 //! `logweir status`: what each stream has landed and how fresh it is, from its checkpoint and from a running process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use logweir_core::{BackfillProgress, Clock as _, ErrorKind, Result, SystemClock};
+use logweir_core::{BackfillProgress, Clock as _, ErrorKind, OpenTransaction, Result, SystemClock};
 use logweir_runtime::changelog::segment::SegmentCursor;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::TextOrJson;
 use crate::config::Loaded;
 use crate::failure::Failure;
-use crate::live::Process;
+use crate::live::{self, Process};
 use crate::text::{bytes, count, print, span, table, time};
 
 /// The whole answer; stable.
@@ -34,6 +34,8 @@ struct StreamStatus {
     read_position: Option<String>,
     /// Bytes of log that the source keeps for the stream and could drop otherwise, as a running process has learned.
     source_retained_bytes: Option<u64>,
+    /// Transactions that were read and are not decided, as a running process says.
+    open_transactions: Vec<OpenTransaction>,
     /// How far the reading of the rows is that were there before the log, as a running process says, or the checkpoint.
     backfill: Option<BackfillProgress>,
     /// What is kept on disk of the changes; `None` if nothing is.
@@ -71,6 +73,8 @@ struct DestinationStatus {
     commit_time: Option<String>,
     /// Now minus `commit_time`.
     freshness_seconds: Option<f64>,
+    /// What it is made of, as a running process says: `read`, `transform`, `write` and `commit`.
+    lag_seconds: Option<BTreeMap<String, f64>>,
     /// When the checkpoint was made.
     checkpoint_time: Option<String>,
     rows_landed: u64,
@@ -86,7 +90,7 @@ struct TableStatus {
     columns: Option<usize>,
     key: Vec<String>,
     /// Rows visible, by destination.
-    rows_landed: std::collections::BTreeMap<String, u64>,
+    rows_landed: BTreeMap<String, u64>,
 }
 
 /// Runs the command.
@@ -122,9 +126,9 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
     let word = |key: &str| live.and_then(|live| live[key].as_str()).map(str::to_owned);
     let offline = if document.is_some() { "offline" } else { "not_started" };
     let (mut destinations, tables) = document.as_ref().map(of_document).unwrap_or_default();
-    let of_live = |name: &str| live.and_then(|live| live["consumers"].as_array()?.iter().find(|consumer| consumer["destination"] == name));
     for destination in &mut destinations {
-        if let Some(consumer) = of_live(&destination.destination) {
+        if let Some(consumer) = live.and_then(|live| live::consumer(live, &destination.destination)) {
+            destination.lag_seconds = live::lag_seconds(consumer);
             destination.error = consumer["error"].as_str().map(str::to_owned);
             destination.failed = consumer["failed"].as_bool().unwrap_or(false);
         }
@@ -147,6 +151,7 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
         error: word("error").or(damage),
         checkpoint,
         read_position: word("position"),
+        open_transactions: live.map(live::open_transactions).unwrap_or_default(),
         source_retained_bytes: live.and_then(|live| live["source_retained_bytes"].as_u64()),
         backfill,
         change_log,
@@ -183,6 +188,7 @@ fn of_document(document: &CheckpointDocument) -> (Vec<DestinationStatus>, Vec<Ta
             offset: consumer.mark.offset.0.clone(),
             epoch: consumer.epoch,
             commit_time: consumer.mark.commit_time.map(time),
+            lag_seconds: None,
             freshness_seconds: consumer.mark.commit_time.map(|commit_time| now.since(commit_time).as_secs_f64()),
             checkpoint_time: consumer.decided_at.map(time),
             rows_landed: consumer.rows.values().sum(),
@@ -244,6 +250,13 @@ fn render(status: &Status, http: bool) -> String {
             let full = if log.full { "; full: it waits for the slowest destination" } else { "" };
             text.push_str(&format!("  change log: {}{since}{full}\n", bytes(log.bytes)));
         }
+        if !stream.open_transactions.is_empty() {
+            let open = &stream.open_transactions;
+            let prepared = open.iter().filter(|transaction| transaction.prepared).count();
+            let kept = open.iter().map(|transaction| transaction.bytes).sum();
+            let words = format!("{} ({} prepared), {}", count(open.len() as u64), count(prepared as u64), bytes(kept));
+            text.push_str(&format!("  transactions that are not decided: {words}\n"));
+        }
         if stream.destinations.is_empty() {
             continue;
         }
@@ -273,6 +286,13 @@ fn render(status: &Status, http: bool) -> String {
             ]);
         }
         text.push_str(&format!("\n{destinations}\n\n"));
+        for destination in &stream.destinations {
+            if let Some(lag) = &destination.lag_seconds {
+                let step = |name: &str| span(std::time::Duration::from_secs_f64(lag.get(name).copied().unwrap_or(0.0).max(0.0)));
+                let steps = ["read", "transform", "write", "commit"].map(|name| format!("{name} {}", step(name))).join(", ");
+                text.push_str(&format!("{} is behind by: {steps}\n\n", destination.destination));
+            }
+        }
         let mut tables = table(["table", "version", "columns", "key", "rows landed"]);
         for table in &stream.tables {
             let rows: Vec<String> = match table.rows_landed.len() {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringBuilder};
 use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
-use logweir_core::Result;
+use logweir_core::{Error, ErrorKind, Result};
 
 use super::canonical::{for_each_text, is_text};
 use super::hash::KeyedHash;
@@ -38,6 +38,8 @@ const VALUES_MIN: f64 = 1e6;
 const NUMBER_DIGITS_MIN: usize = 6;
 /// A text with more digits or letters keeps no form: a change of radix costs the square of them.
 const NUMERALS_MAX: usize = 1024;
+/// As many bytes as an array of texts holds.
+const BYTES_MAX: usize = i32::MAX as usize;
 /// What the key of AES is made of, beside the secret.
 const PURPOSE: &[u8] = b"logweir tokenize";
 
@@ -72,17 +74,29 @@ impl Tokens {
             DataType::UInt64 => Ok(self.numbers::<UInt64Type>(array, direction)),
             DataType::Decimal128(..) => Ok(self.numbers::<Decimal128Type>(array, direction)),
             DataType::Decimal256(..) => Ok(self.numbers::<Decimal256Type>(array, direction)),
-            _ => self.texts(array, direction),
+            _ => self.texts(array, direction, BYTES_MAX),
         }
     }
 
-    fn texts(&self, array: &ArrayRef, direction: Direction) -> Result<ArrayRef> {
+    /// A token may be twice as long as its text, so that those of one array may be more than an array holds: `bytes_max`.
+    fn texts(&self, array: &ArrayRef, direction: Direction, bytes_max: usize) -> Result<ArrayRef> {
         let mut made = StringBuilder::with_capacity(array.len(), array.len() * 16);
         let mut buffers = Buffers::default();
+        let mut bytes = 0;
         for_each_text(array, |text| match text.and_then(|text| self.text(text, direction, &mut buffers)) {
-            Some(text) => made.append_value(text),
+            Some(text) => {
+                bytes += text.len();
+                if bytes <= bytes_max {
+                    made.append_value(text);
+                }
+            }
             None => made.append_null(),
         })?;
+        if bytes > bytes_max {
+            let error =
+                Error::new(ErrorKind::Data, "a text is too long for `tokenize`: with its token there would be more than 2 GiB in a batch");
+            return Err(error.remedy("mask the column with `hash`, or leave it out"));
+        }
         Ok(Arc::new(made.finish()))
     }
 
@@ -342,6 +356,16 @@ mod tests {
             assert_eq!(&tokens().apply(&masked, Direction::Decrypt).unwrap(), &column);
             assert_ne!(&masked, &column);
         }
+    }
+
+    #[test]
+    fn tokens_that_fill_more_than_an_array_are_refused() {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![Some("größe"), None, Some("größe")]));
+        let length = text("größe", Direction::Encrypt).unwrap().len();
+        let token = tokens().texts(&column, Direction::Encrypt, 2 * length).unwrap();
+        assert_eq!(&tokens().texts(&token, Direction::Decrypt, BYTES_MAX).unwrap(), &column);
+        let report = tokens().texts(&column, Direction::Encrypt, 2 * length - 1).unwrap_err().report();
+        assert!(report.contains("too long for `tokenize`") && !report.contains("größe"), "{report}");
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn calls_that_cannot_be_are_refused_where_they_stand() {
         (&["pii-2025", "pii-2026"], "mask_hash(name)"),
         (&["pii-2025", "pii-2026"], "mask_hash(name, 'my secret')"),
         (&["pii-2025", "pii-2026"], "mask_hash(name, name)"),
+        (&["pii-2026"], "uper(name) AS upper, mask_hash(name, 'my secret')"),
         (&["pii-2026"], "mask_hash(tags)"),
         (&["pii-2026"], "mask_email(id)"),
         (&["pii-2026"], "mask_date(name, 'month')"),
@@ -92,6 +93,14 @@ fn calls_that_cannot_be_are_refused_where_they_stand() {
           SELECT id, mask_hash(name, name) AS masked FROM customers
                      ^^^^^^^^^^^^^^^^^^^^
         help: write mask_hash(value) or mask_hash(value, 'key id')
+        there is no function uper
+          SELECT id, uper(name) AS upper, mask_hash(name, 'my secret') AS masked FROM customers
+                     ^^^^
+        help: did you mean upper?
+        there is no key of the id that mask_hash names
+          SELECT id, uper(name) AS upper, mask_hash(name, 'my secret') AS masked FROM customers
+                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        help: keys are: pii-2026
         a hash is for single values, and mask_hash got List(Utf8)
           SELECT id, mask_hash(tags) AS masked FROM customers
                      ^^^^^^^^^^^^^^

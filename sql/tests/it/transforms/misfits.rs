@@ -133,19 +133,47 @@ fn names_that_are_not_there() {
     check(
         "SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1",
         expect![[r#"
-        column 'yy' not found
-          SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
-                                                               ^^
-        column 'nmae' not found
-          SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
+            column 'nmae' not found
+              SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
+                         ^^^^
+            help: did you mean customers.name?
+            column 'aeg' not found
+              SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
+                               ^^^
+            column 'xx' not found
+              SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
+                                          ^^
+            column 'yy' not found
+              SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
+                                                                   ^^
+        "#]],
+    );
+}
+
+/// What is found where names are looked up, and what is found where types are.
+#[test]
+fn every_fault_is_told_at_once() {
+    check(
+        "SELECT id, uper(name) AS a,\n  mask_hash(name) AS b,\n  NULL AS c, age AS id\nFROM customers WHERE aeg > 5",
+        expect![[r#"
+        there is no function uper
+          SELECT id, uper(name) AS a,
                      ^^^^
-        help: did you mean customers.name?
+        help: did you mean upper?
+        there is no function mask_hash
+            mask_hash(name) AS b,
+            ^^^^^^^^^
+        the type of c is not known
+            NULL AS c, age AS id
+            ^^^^
+        help: say it: CAST(NULL AS VARCHAR)
+        two columns of the target are called id
+            NULL AS c, age AS id
+                       ^^^
+        help: give one another name with AS, or leave it out of * with EXCEPT
         column 'aeg' not found
-          SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
-                           ^^^
-        column 'xx' not found
-          SELECT id, nmae, aeg, upper(xx) FROM customers WHERE yy = 1
-                                      ^^
+          FROM customers WHERE aeg > 5
+                               ^^^
     "#]],
     );
 }

@@ -210,11 +210,11 @@ fn columns_come_and_go() {
     check(
         vec![rule("SELECT id, age + 1 AS next FROM customers WHERE age > 3")],
         expect![[r#"
-        shop.customers v1 -> shop.customers: id* Int32, next Int64 of shop.customers
-        shop.customers v2 -> shop.customers v2: id* Int32, next Int64 of shop.customers
-        shop.customers v3 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: column 'age' not found (line 1, column 49 of the SQL), rule: 1, problem: column 'age' not found (line 1, column 12 of the SQL)); did you mean customers.name?
-        shop.customers v4 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: expressions have incompatible types (line 1, column 12 of the SQL)); one is Utf8, the other Int64: make them of one type with CAST
-    "#]],
+            shop.customers v1 -> shop.customers: id* Int32, next Int64 of shop.customers
+            shop.customers v2 -> shop.customers v2: id* Int32, next Int64 of shop.customers
+            shop.customers v3 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: column 'age' not found (line 1, column 12 of the SQL), rule: 1, problem: column 'age' not found (line 1, column 49 of the SQL)); did you mean customers.name?
+            shop.customers v4 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: expressions have incompatible types (line 1, column 12 of the SQL)); one is Utf8, the other Int64: make them of one type with CAST
+        "#]],
     );
     check(
         vec![rule("SELECT * EXCEPT (age) FROM customers")],
@@ -309,8 +309,8 @@ fn a_column_that_is_gone_is_null() {
     .assert_eq(&of("SELECT id, name FROM customers WHERE age > 3"));
     expect![[r#"
         shop.customers v1 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: two columns of the target are called id (line 1, column 12 of the SQL)); give one another name with AS, or leave it out of * with EXCEPT
-        shop.customers v2 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: column 'age' not found (line 1, column 15 of the SQL)); did you mean customers.name?
-        shop.customers v3 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: column 'age' not found (line 1, column 15 of the SQL)); did you mean customers.name?
+        shop.customers v2 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: two columns of the target are called id (line 1, column 12 of the SQL), rule: 1, problem: column 'age' not found (line 1, column 15 of the SQL)); give one another name with AS, or leave it out of * with EXCEPT
+        shop.customers v3 config: a transform does not fit a table (table: shop.customers, rule: 1, problem: two columns of the target are called id (line 1, column 12 of the SQL), rule: 1, problem: column 'age' not found (line 1, column 15 of the SQL)); give one another name with AS, or leave it out of * with EXCEPT
         a batch came before its relation (table: shop.customers, version: 2)
         a batch came before its relation (table: shop.customers, version: 3)
     "#]].assert_eq(&of("SELECT id, *, age AS old FROM customers"));
