@@ -337,11 +337,14 @@ async fn what_is_behind_and_what_is_not_decided_can_be_seen() {
     assert!(open["prepared_at"].is_string() && open["bytes"].as_u64() > Some(0), "{open}");
     let text = status(&engine, "text");
     assert!(text.contains("  transactions that are not decided: 1 (1 prepared), ") && text.contains("lake is behind by: read "), "{text}");
-    let metrics = http_get(port, "/metrics");
     for line in
         ["logweir_open_transactions{stream=\"shop\"} 1", "logweir_lag_seconds{stream=\"shop\",destination=\"lake\",step=\"write\"} "]
     {
-        assert!(metrics.contains(line), "{line}: {metrics}");
+        // They are refreshed from time to time.
+        while !http_get(port, "/metrics").contains(line) {
+            assert!(Instant::now() < deadline, "{line}: {}", http_get(port, "/metrics"));
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
     server.execute("COMMIT PREPARED 'weir'").await;
     while sql("SELECT * FROM logweir.open_transactions") != Ok(Vec::new()) {
