@@ -292,6 +292,7 @@ async fn what_is_behind_and_what_is_not_decided_can_be_seen() {
     let port = free_port();
     let engine = Engine::postgres(&server, SCHEMA)
         .set("/profiles/source/postgres/two_phase", json!(true))
+        .set("/streams/shop/backfill", json!("all"))
         .set("/streams/shop/destinations/0/rotate", json!({ "interval": "2s" }))
         .set("/http", json!({ "listen": format!("127.0.0.1:{port}") }));
     let sql = |text: &str| {
