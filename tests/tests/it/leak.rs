@@ -1,9 +1,11 @@
 //! What is masked leaves nothing behind: every byte that a run wrote anywhere is searched for the values that were planted.
 //!
 //! The values go through everything that could let them out: rows before and after updates, key changes, deletes, transactions that are
-//! sent before they are whole and spilt, changes that are set aside, errors that stop the stream, debug logs, status and queries.
+//! sent before they are whole and spilt, changes that are set aside, errors that stop the stream, debug logs, status, queries and what clients of
+//! PostgreSQL's protocol are told.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arrow_cast::display::array_value_to_string;
@@ -11,6 +13,8 @@ use logweir_tests::engine::{Engine, Finished, http_get};
 use logweir_tests::servers::{DatabaseServer, PostgresServer, free_port};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
+
+use crate::pgwire::{PASSWORD, with_endpoint};
 
 const SCHEMA: &str = "shop";
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -156,8 +160,8 @@ fn stopped(engine: Engine) {
 /// What a process tells while it runs, and what it leaves when it is killed. `holds` waits for a file that has no name any more: where
 /// transactions wait that are not whole.
 fn killed(engine: Engine, holds: bool) {
-    let port = free_port();
-    let engine = engine.set("/http", json!({ "listen": format!("127.0.0.1:{port}") }));
+    let (port, sql_port) = (free_port(), free_port());
+    let engine = with_endpoint(engine.set("/http", json!({ "listen": format!("127.0.0.1:{port}") })), sql_port, &[]);
     let mut running = engine.start(&["run"]);
     let deadline = Instant::now() + A_MINUTE;
     let is_parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");
@@ -176,8 +180,55 @@ fn killed(engine: Engine, holds: bool) {
         assert!(answer.contains("200 OK"), "{path}: {answer}");
         clean(path, answer.as_bytes());
     }
+    asked(sql_port);
     said_clean("run", &running.kill());
     files_clean(engine.directory());
+}
+
+/// Every byte that psql is told: rows as text and in binary, what is followed, what the catalogs say, and errors.
+fn asked(port: u16) {
+    let psql = |statements: &[&str]| {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "ann", "-d", "shop"]);
+        statements.iter().for_each(|sql| drop(command.args(["-c", sql])));
+        let output = command.envs([("PGPASSWORD", PASSWORD), ("PAGER", "")]).output().expect("psql is installed");
+        clean(&format!("{statements:?}"), &output.stdout);
+        clean(&format!("{statements:?}"), &output.stderr);
+        output
+    };
+    let mut answered = 0;
+    for relation in [
+        "shop.people",
+        "shop.broken",
+        "shop_changes.people",
+        "shop_changes.broken",
+        "logweir.quarantine",
+        "logweir.schema_versions",
+        "logweir.consumers",
+        "logweir.open_transactions",
+        "information_schema.columns",
+        "pg_catalog.pg_attribute",
+    ] {
+        let select = format!("SELECT * FROM {relation}");
+        for sql in
+            [&select, &format!("COPY ({select}) TO STDOUT WITH (FORMAT binary)"), &format!("COPY ({select}) TO STDOUT WITH (FORMAT csv)")]
+        {
+            answered += usize::from(psql(&[sql]).status.success());
+        }
+    }
+    assert!(answered >= 18, "{answered} of 30 have an answer");
+    let changes = "DECLARE c CURSOR FOR SELECT * FROM shop_changes.broken";
+    let followed = psql(&["SET logweir.follow = on", "BEGIN", changes, "FETCH 100 FROM c"]);
+    assert!(String::from_utf8_lossy(&followed.stdout).contains("_metadata_timestamp"), "{followed:?}");
+    for sql in [
+        "SELECT CAST(secret AS INT) FROM shop.broken",
+        "SELECT CAST(_metadata_sequence AS INT), secret FROM shop_changes.broken",
+        "SELECT secret, 1 / (id - id) FROM shop.broken",
+        "SELECT unmask(secret) FROM shop.broken",
+        "SELECT salary, nick FROM shop.people",
+    ] {
+        psql(&[sql]);
+    }
 }
 
 /// What the open files of a process hold that have no name.
