@@ -190,7 +190,9 @@ fn asked(port: u16) {
     let psql = |statements: &[&str]| {
         let mut command = Command::new("psql");
         command.args(["-X", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "ann", "-d", "shop"]);
-        statements.iter().for_each(|sql| drop(command.args(["-c", sql])));
+        for sql in statements {
+            command.args(["-c", sql]);
+        }
         let output = command.envs([("PGPASSWORD", PASSWORD), ("PAGER", "")]).output().expect("psql is installed");
         clean(&format!("{statements:?}"), &output.stdout);
         clean(&format!("{statements:?}"), &output.stderr);
