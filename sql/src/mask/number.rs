@@ -154,15 +154,16 @@ struct Parts(Vec<i64>);
 impl Change for Parts {
     fn float(&self, row: usize, value: f64) -> (f64, f64) {
         let share = self.0[row] as f64 / NOISE_PARTS as f64;
+        if value.is_infinite() {
+            return (value, value);
+        }
         (value + value * share, value - value * share)
     }
 
     fn exact(&self, row: usize, value: i256, _: i8) -> (i256, i256) {
         let (parts, all) = (i256::from(self.0[row]), i256::from(NOISE_PARTS));
-        // In two steps, none of which is larger than the value, with the half away from zero.
+        // In two steps, none of which is larger than the value; toward zero, so that it is never more than the share.
         let rest = value.wrapping_rem(all).wrapping_mul(parts);
-        let half = i256::from(NOISE_PARTS / 2);
-        let rest = if rest.is_negative() { rest.wrapping_sub(half) } else { rest.wrapping_add(half) };
         let noise = value.wrapping_div(all).wrapping_mul(parts).wrapping_add(rest.wrapping_div(all));
         let (added, taken) = (value.checked_add(noise), value.checked_sub(noise));
         (added.or(taken).unwrap_or(value), taken.or(added).unwrap_or(value))

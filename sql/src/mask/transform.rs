@@ -35,10 +35,19 @@ impl Plan {
     }
 }
 
+/// Why a table cannot be masked as the rules say.
+#[derive(Debug)]
+pub struct MaskProblem {
+    /// The rule, by its index among those that the transform was made of; none if no rule decides on a column that one must.
+    pub rule: Option<usize>,
+    /// What is wrong, with the table and the column.
+    pub error: Error,
+}
+
 /// The [`Transform`] that applies mask rules.
 ///
 /// Positions, keys, change types and the order of columns stay as they are; a masked key column is still a key column, so only
-/// `hash`, which keeps different keys different, may stand on one.
+/// `hash` and `tokenize`, which keep different keys different, may stand on one.
 pub struct MaskTransform {
     rules: Vec<Rule>,
     refuses_unlisted: bool,
@@ -61,8 +70,10 @@ impl MaskTransform {
 
     /// Patterns that have matched no column of any relation so far, and rules without patterns that were for none: worth a warning once
     /// the relations are known, for a pattern with a slip of the pen hides nothing.
-    pub fn unmatched(&self) -> Vec<String> {
-        self.rules.iter().flat_map(Rule::unmatched).collect()
+    ///
+    /// Each with the index of its rule.
+    pub fn unmatched(&self) -> Vec<(usize, String)> {
+        self.rules.iter().enumerate().flat_map(|(index, rule)| rule.unmatched().map(move |told| (index, told))).collect()
     }
 
     /// The columns of a planned table that are masked, by index.
@@ -71,41 +82,51 @@ impl MaskTransform {
         plan.map(|plan| plan.masks.iter().map(|(index, _)| *index).collect()).unwrap_or_default()
     }
 
-    /// The first rule that is for the column; every one that is is marked.
-    fn rule_for(&mut self, name: &str, column: &Column) -> Option<&Rule> {
+    /// The index of the first rule that is for the column; every one that is is marked.
+    fn rule_for(&mut self, name: &str, column: &Column) -> Option<usize> {
         let mut first = None;
         for (i, rule) in self.rules.iter_mut().enumerate() {
             if rule.is_for(name, column) {
                 first = first.or(Some(i));
             }
         }
-        first.map(|i| &self.rules[i])
+        first
     }
 
-    fn plan(&mut self, relation: &Arc<Relation>) -> Result<Plan> {
+    /// What becomes of a relation as far as its masks can be, and why the others cannot: all that is wrong at once. Nothing is kept of it.
+    pub fn plan(&mut self, relation: &Arc<Relation>) -> (Arc<Relation>, Vec<MaskProblem>) {
+        let (plan, problems) = self.planned(relation);
+        (plan.output, problems)
+    }
+
+    fn planned(&mut self, relation: &Arc<Relation>) -> (Plan, Vec<MaskProblem>) {
         let mut columns = relation.columns().to_vec();
-        let mut masks = Vec::new();
+        let (mut masks, mut problems) = (Vec::new(), Vec::new());
         let mut unlisted = Vec::new();
         for (i, column) in columns.iter_mut().enumerate() {
-            let Some(rule) = self.rule_for(&format!("{}.{}", relation.name(), column.name()), column) else {
+            let Some(index) = self.rule_for(&format!("{}.{}", relation.name(), column.name()), column) else {
                 unlisted.push(column.name().to_owned());
                 continue;
             };
+            let rule = &self.rules[index];
             let Some(mask) = &rule.mask else { continue };
             let refuse = |message: &'static str, remedy: &'static str| {
-                Error::config(message)
+                let error = Error::config(message)
                     .context("mask", rule)
                     .context("table", relation.name())
                     .context("column", column.name())
                     .context("type", column.field.data_type())
-                    .remedy(remedy)
+                    .remedy(remedy);
+                MaskProblem { rule: Some(index), error }
             };
-            let data_type = mask.output_type(column.field.data_type()).ok_or_else(|| {
+            let Some(data_type) = mask.output_type(column.field.data_type()) else {
                 let (message, remedy) = mask.refusal();
-                refuse(message, remedy)
-            })?;
+                problems.push(refuse(message, remedy));
+                continue;
+            };
             if relation.key_declared() && relation.key().contains(&i) && !mask.keeps_apart() {
-                return Err(refuse("this mask would make different keys equal", "mask a key column with hash or tokenize"));
+                problems.push(refuse("this mask would make different keys equal", "mask a key column with hash or tokenize"));
+                continue;
             }
             masks.push((i, mask.clone()));
             *column = Column {
@@ -115,13 +136,14 @@ impl MaskTransform {
             };
         }
         if self.refuses_unlisted && !unlisted.is_empty() {
-            return Err(Error::config("no mask rule decides on a column, and `unlisted: fail` refuses that")
+            let error = Error::config("no mask rule decides on a column, and `unlisted: fail` refuses that")
                 .context("table", relation.name())
                 .context("columns", unlisted.join(", "))
-                .remedy("add a rule for it: a mask, or `with: keep` if it may be seen"));
+                .remedy("add a rule for it: a mask, or `with: keep` if it may be seen");
+            problems.push(MaskProblem { rule: None, error });
         }
         let output = if masks.is_empty() { Arc::clone(relation) } else { Arc::new(relation.with_columns(columns, declared_key(relation))) };
-        Ok(Plan { output, masks })
+        (Plan { output, masks }, problems)
     }
 }
 
@@ -132,7 +154,10 @@ fn declared_key(relation: &Relation) -> Vec<usize> {
 
 impl Transform for MaskTransform {
     fn output(&mut self, relation: &Arc<Relation>) -> Result<Vec<Arc<Relation>>> {
-        let plan = self.plan(relation)?;
+        let (plan, problems) = self.planned(relation);
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem.error);
+        }
         let output = Arc::clone(&plan.output);
         self.plans.entry(relation.name().clone()).or_default().insert(relation.version(), plan);
         Ok(vec![output])

@@ -48,7 +48,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
     if let Some(batch) = every_row(plan, &lookups, target, batch)? {
         return Ok(Applied { batch: Some(batch), bad: Vec::new() });
     }
-    let mut fates = fates(plan.filter.as_ref(), batch, &lookups)?;
+    let mut fates = fates(plan, batch, &lookups)?;
     let mut bad: Vec<BadRow> = Vec::new();
     for (row, fate) in fates.iter().enumerate() {
         if let Fate::Bad(reason) = *fate {

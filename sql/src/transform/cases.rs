@@ -20,7 +20,7 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use logweir_core::{ChangeBatch, ChangeType, LogPosition, Result, Unchanged};
 
 use super::evaluate::Reason;
-use super::plan::{Computed, Depends};
+use super::plan::{Computed, Depends, RulePlan};
 use super::reference::Pinned;
 use super::rows::Rows;
 
@@ -105,7 +105,8 @@ pub(super) fn all_unchanged(depends: &Depends, unchanged: Option<&Unchanged>, ro
 }
 
 /// What the filter makes of each change of a batch.
-pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[Pinned<'_>]) -> Result<Vec<Fate>> {
+pub(super) fn fates(plan: &RulePlan, batch: &ChangeBatch, lookups: &[Pinned<'_>]) -> Result<Vec<Fate>> {
+    let filter = plan.filter.as_ref();
     let codes = batch.change_type_codes();
     let change_type = |row: usize| ChangeType::from_code(codes[row]).unwrap_or(ChangeType::Truncate);
     let Some(filter) = filter else {
@@ -126,6 +127,9 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[P
         }
         _ => None,
     };
+    let of_kinds = plan.kinds.as_ref().map(|kinds| Passes::of(kinds, &Rows::all(batch), None, lookups)).transpose()?;
+    // Also where the log leaves out what the rest of the condition needs, and where the table is read again.
+    let of_other_kind = |row: usize| of_kinds.as_ref().is_some_and(|kinds| kinds.of_row(row) == Passed::No && kinds.failed(row).is_none());
     let same_before = filter.depends.of_key_alone(relation);
     // A table that was changed otherwise than by changes of its rows is read again. What was landed of it is not what the log says
     // that a row was.
@@ -136,6 +140,7 @@ pub(super) fn fates(filter: Option<&Computed>, batch: &ChangeBatch, lookups: &[P
         let failed = after.failed(row);
         fates.push(match (change_type, after.of_row(row)) {
             (ChangeType::Truncate, _) => Fate::Bare,
+            _ if of_other_kind(row) => Fate::Dropped,
             // Of a row that is gone the key says enough.
             (ChangeType::Delete | ChangeType::UpdateDelete, passed) => match passed {
                 _ if failed.is_some() => Fate::Key(change_type),

@@ -123,6 +123,11 @@ fn with_nothing_under_nulls(values: ArrayRef) -> Result<ArrayRef> {
             let columns = columns.into_iter().map(with_nothing_under_nulls).collect::<Result<_>>()?;
             Arc::new(StructArray::try_new(fields, columns, nulls).map_err(unexpected)?)
         }
+        // A dictionary has what no row shows any more: it is made anew of what they show.
+        DataType::Dictionary(_, value) if values.null_count() > 0 => {
+            let shown = cast(&values, value).map_err(unexpected)?;
+            cast(&with_nothing_under_nulls(shown)?, values.data_type()).map_err(unexpected)?
+        }
         DataType::List(_) => {
             let (field, offsets, items, nulls) = values.as_list::<i32>().clone().into_parts();
             Arc::new(ListArray::try_new(field, offsets, with_nothing_under_nulls(items)?, nulls).map_err(unexpected)?)
@@ -170,6 +175,14 @@ mod tests {
             assert!(all.iter().all(|buffer| !buffer.windows(6).any(|window| window == shown)), "{bytes}");
             assert!(all.iter().all(|buffer| !buffer.windows(8).any(|window| window == 666_i64.to_le_bytes())), "{bytes}");
         }
+        let coded: ArrayRef = {
+            let values = StringArray::from(vec!["seen", "HIDDEN"]);
+            let keys = arrow::array::Int32Array::from(vec![Some(0), None, Some(0)]);
+            Arc::new(arrow::array::DictionaryArray::new(keys, Arc::new(values)))
+        };
+        let clean = with_nothing_under_nulls(Arc::clone(&coded)).unwrap();
+        assert_eq!(clean.data_type(), coded.data_type());
+        assert_eq!(clean.as_any_dictionary().values().len(), 1);
         let none: ArrayRef = Arc::new(StringArray::new(
             StringArray::from(vec!["HIDDEN"]).offsets().clone(),
             StringArray::from(vec!["HIDDEN"]).values().clone(),

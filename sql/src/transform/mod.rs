@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::ScalarUDF;
 use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationId, RelationName, Result, Transform};
 
@@ -113,6 +114,8 @@ pub struct SqlTransform {
     plans: HashMap<RelationId, Plan>,
     shown: HashMap<RelationName, Shown>,
     targets: HashMap<RelationName, Sources>,
+    /// Of a target and a table that goes into it: what is the same in the key of all its rows.
+    constants: HashMap<(RelationName, RelationName), HashMap<String, ScalarValue>>,
     /// The columns that are or were seen of a table: what one that is not there is elsewhere.
     seen: HashMap<RelationName, Vec<Column>>,
 }
@@ -148,6 +151,7 @@ impl SqlTransform {
             plans: HashMap::new(),
             shown: HashMap::new(),
             targets,
+            constants: HashMap::new(),
             seen: context.known.iter().map(|relation| (relation.name().clone(), relation.columns().to_vec())).collect(),
         })
     }
@@ -165,6 +169,17 @@ impl SqlTransform {
         let passed: BTreeSet<usize> = planned.iter().flat_map(|planned| planned.plan.passed()).collect();
         let masked: BTreeSet<usize> = planned.iter().flat_map(|planned| &planned.plan.masked).copied().collect();
         masked.difference(&passed).copied().collect()
+    }
+
+    /// The column of a planned table that each column of one of its targets is as it is, by index; `None` for a computed one.
+    pub fn passed_columns(&self, relation: &Relation, target: &RelationName) -> Vec<Option<usize>> {
+        match self.plans.get(&relation.id()) {
+            Some(Plan::Rules(planned)) => {
+                let planned = planned.iter().find(|planned| planned.target.name() == target);
+                planned.map(|planned| planned.plan.origins()).unwrap_or_default()
+            }
+            _ => (0..relation.columns().len()).map(Some).collect(),
+        }
     }
 
     /// The tables whose updates are better told with the row before: those that a rule filters.
@@ -238,9 +253,15 @@ impl SqlTransform {
                 ]);
             }
             sources.insert(name.clone(), rule);
-            if let (Some(planned), Some(other)) = (planned.get(number), sources.keys().find(|source| *source != name))
-                && !planned.plan.tells_tables_apart()
-            {
+            let constants = planned.get(number).map(|planned| planned.plan.key_constants()).unwrap_or_default();
+            // One that is known by its name alone has other constants, as far as anybody can tell.
+            let apart = |source: &RelationName| match self.constants.get(&(target.name().clone(), source.clone())) {
+                Some(others) => constants.iter().any(|(column, value)| others.get(column).is_some_and(|other| other != value)),
+                None => !constants.is_empty(),
+            };
+            let alike = sources.keys().find(|source| *source != name && !apart(source)).cloned();
+            self.constants.insert((target.name().clone(), name.clone()), constants);
+            if let (Some(planned), Some(other)) = (planned.get(number), alike) {
                 let target = target.name();
                 warnings.push(
                     Fault::new(format!("{name} and {other} both go to {target}, and nothing in its key says which: rows of the same key are one row there"))
@@ -346,21 +367,24 @@ impl SqlTransform {
     }
 
     /// True if the target of a rule may hold rows of other tables than the one at hand, whichever those are.
-    fn may_be_shared(&self, rule: usize) -> bool {
+    fn may_be_shared(&self, rule: usize, target: &RelationName) -> bool {
         let settings = &self.rules[rule].settings;
         let Some(into) = &settings.into else { return false };
         let any = |text: &str| text.contains(['*', '?']);
         // A `*` stands for dots, too, so without one it may be of both names.
         let (schema, table) = settings.table.as_str().split_once('.').unwrap_or((settings.table.as_str(), settings.table.as_str()));
         let several = (any(schema) && !into.contains("{schema}")) || (any(table) && !into.contains("{table}"));
-        several || self.rules.iter().any(|other| other.settings.into.as_ref() == Some(into) && other.settings.table != settings.table)
+        let target = target.to_string();
+        let reaches = |other: &Rule| other.settings.into.as_deref().is_some_and(|into| targets_pattern(into).matches(&target));
+        several || self.rules.iter().any(|other| other.settings.table != settings.table && reaches(other))
     }
 
     /// A truncate empties its table, not those that share its target: the batch without them, which may be nothing, or `None` if there is no
     /// reason to leave any out.
     fn without_shared_truncates(&self, planned: &Planned, batch: &ChangeBatch) -> Result<Option<Option<ChangeBatch>>> {
         // What was landed before this process began may be of a table that has not come since, or is not followed any more: the rules tell.
-        let shared = self.targets.get(planned.target.name()).is_some_and(|sources| sources.len() > 1) || self.may_be_shared(planned.rule);
+        let shared = self.targets.get(planned.target.name()).is_some_and(|sources| sources.len() > 1)
+            || self.may_be_shared(planned.rule, planned.target.name());
         let truncates = |code: &i8| *code == ChangeType::Truncate.code();
         if !shared || !batch.change_type_codes().iter().any(truncates) {
             return Ok(None);
@@ -403,6 +427,11 @@ fn targets_of(rules: &[Rule], name: &RelationName) -> Vec<(RelationName, Option<
         return vec![(name.clone(), None)];
     }
     targets.into_iter().filter_map(|(target, number)| Some((target.ok()?, Some(number)))).collect()
+}
+
+/// The targets that an `into` may name.
+fn targets_pattern(into: &str) -> Pattern {
+    Pattern::new(into.replace("{schema}", "*").replace("{table}", "*"))
 }
 
 /// The name of a target: `schema.table` with placeholders.

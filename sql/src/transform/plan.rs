@@ -4,7 +4,7 @@
 //! each column of the target depend on is kept beside it: a value that the log left out makes what depends on it unknown.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::sql::sqlparser::ast::{
     ExceptSelectItem, ExcludeSelectItem, Expr as SqlExpr, Ident, RenameSelectItem, ReplaceSelectItem, SelectItem,
     SelectItemQualifiedWildcardKind, Spanned, VisitMut, VisitorMut, WildcardAdditionalOptions,
@@ -90,6 +91,9 @@ pub(super) struct Lookup {
 pub(super) struct RulePlan {
     pub(super) lookups: Vec<Lookup>,
     pub(super) filter: Option<Computed>,
+    /// What of the condition is about the kind of a change alone: a change of which it is not true is as if it had not been, whatever its
+    /// row is.
+    pub(super) kinds: Option<Computed>,
     pub(super) outputs: Vec<Output>,
     pub(super) columns: Vec<Column>,
     /// The target's key, by index; empty if the table declares none and the rule names none.
@@ -101,19 +105,32 @@ pub(super) struct RulePlan {
 }
 
 impl RulePlan {
-    /// True if the target's key has something that is not of the row: which table it comes from, as far as anybody can tell.
-    pub(super) fn tells_tables_apart(&self) -> bool {
+    /// The columns of the target's key that are the same in all rows, and what they are: a table with another constant in one of them has no
+    /// row in common with this one.
+    pub(super) fn key_constants(&self) -> HashMap<String, ScalarValue> {
         let key: Vec<usize> = if self.key.is_empty() { (0..self.outputs.len()).collect() } else { self.key.clone() };
-        key.iter().any(|index| matches!(&self.outputs[*index], Output::Computed(computed, _) if computed.depends.sources.is_empty()))
+        let constant = |index: usize| match &self.outputs[index] {
+            Output::Computed(computed, _) => {
+                let literal = computed.expr.downcast_ref::<Literal>()?;
+                Some((self.columns[index].name().to_owned(), literal.value().clone()))
+            }
+            Output::Pass(_) => None,
+        };
+        key.into_iter().filter_map(constant).collect()
     }
 
     /// The columns of the table that the target has as they are, by index.
     pub(super) fn passed(&self) -> Vec<usize> {
-        let passed = self.outputs.iter().filter_map(|output| match output {
+        self.origins().into_iter().flatten().collect()
+    }
+
+    /// For each column of the target the one of the table that it is as it is.
+    pub(super) fn origins(&self) -> Vec<Option<usize>> {
+        let origin = |output: &Output| match output {
             Output::Pass(index) => Some(*index),
             Output::Computed(..) => None,
-        });
-        passed.collect()
+        };
+        self.outputs.iter().map(origin).collect()
     }
 }
 
@@ -136,9 +153,15 @@ struct Item {
 #[derive(Default)]
 struct Parts {
     lookups: Vec<Lookup>,
-    filter: Option<Computed>,
+    filter: Option<Filter>,
     items: Vec<Item>,
     faults: Vec<Fault>,
+}
+
+/// A condition, and what of it is about the kind of a change alone.
+struct Filter {
+    whole: Computed,
+    kinds: Option<Computed>,
 }
 
 /// The names that expressions may use.
@@ -432,7 +455,7 @@ impl Output {
     }
 }
 
-fn filter(selection: &SqlExpr, scope: &Scope, functions: &Functions, lookups: &[Lookup]) -> Result<Computed, Fault> {
+fn filter(selection: &SqlExpr, scope: &Scope, functions: &Functions, lookups: &[Lookup]) -> Result<Filter, Fault> {
     let span = selection.span();
     let expr = scope.plan(selection, functions)?;
     let data_type = expr.get_type(&scope.schema).map_err(|error| Fault::of_plan(&error, span))?;
@@ -440,7 +463,14 @@ fn filter(selection: &SqlExpr, scope: &Scope, functions: &Functions, lookups: &[
         return Err(Fault::at(format!("the condition is {data_type}, neither true nor false"), span));
     }
     let expr = if data_type == DataType::Null { Expr::Cast(Cast::new(Box::new(expr), DataType::Boolean)) } else { expr };
-    scope.compute(&expr, functions, lookups, span)
+    let of_kind = |input: Option<Input>| matches!(input, Some(Input::Metadata(PublicColumn::ChangeType | PublicColumn::Deleted)));
+    let about_kinds = |part: &Expr| {
+        let columns = part.column_refs();
+        !columns.is_empty() && columns.into_iter().all(|column| of_kind(scope.input(column)))
+    };
+    let kinds = split_conjunction_owned(expr.clone()).into_iter().filter(about_kinds).reduce(Expr::and);
+    let kinds = kinds.map(|kinds| scope.compute(&kinds, functions, lookups, span)).transpose()?;
+    Ok(Filter { whole: scope.compute(&expr, functions, lookups, span)?, kinds })
 }
 
 /// The equations of a join, and what else it demands of the reference table.
@@ -546,23 +576,32 @@ fn wildcard(table: Option<usize>, options: &WildcardAdditionalOptions, scope: &S
     };
     let tables = table.map_or(0..scope.tables.len(), |table| table..table + 1);
     let columns: Vec<(usize, &FieldRef)> = tables.flat_map(|table| scope.shown(table).iter().map(move |field| (table, field))).collect();
+    // As elsewhere: the column that is called just so, and only where there is none, those whose names differ in case.
+    let is_called = |name: &str| columns.iter().any(|(_, field)| field.name() == name);
+    let meant = |ident: &Ident, name: &str| {
+        let unquoted = normalized(ident);
+        match [&ident.value, &unquoted].into_iter().find(|wanted| is_called(wanted)) {
+            Some(wanted) => wanted == name,
+            None => means(ident, name),
+        }
+    };
     let named = excluded.iter().chain(renamed.iter().map(|(ident, _)| *ident)).chain(replaced.iter().map(|item| &item.column_name));
     for ident in named {
-        if !columns.iter().any(|(_, field)| means(ident, field.name())) {
+        if !columns.iter().any(|(_, field)| meant(ident, field.name())) {
             return Err(Fault::at(format!("there is no column {} in *", ident.value), ident.span));
         }
     }
     let mut items = Vec::new();
-    for (table, field) in columns {
+    for (table, field) in &columns {
         let name = field.name();
-        if excluded.iter().any(|ident| means(ident, name)) {
+        if excluded.iter().any(|ident| meant(ident, name)) {
             continue;
         }
-        let expr = match replaced.iter().find(|item| means(&item.column_name, name)) {
+        let expr = match replaced.iter().find(|item| meant(&item.column_name, name)) {
             Some(item) => scope.plan(&item.expr, functions)?.unalias(),
-            None => Expr::Column(PlanColumn::new(Some(scope.tables[table].0.clone()), name)),
+            None => Expr::Column(PlanColumn::new(Some(scope.tables[*table].0.clone()), name)),
         };
-        let name = renamed.iter().find(|(ident, _)| means(ident, name)).map_or_else(|| name.clone(), |(_, alias)| normalized(alias));
+        let name = renamed.iter().find(|(ident, _)| meant(ident, name)).map_or_else(|| name.clone(), |(_, alias)| normalized(alias));
         items.push(Item { name, expr, span });
     }
     Ok(items)
@@ -575,6 +614,7 @@ fn last_ident(name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Iden
 /// Makes the target of what the `SELECT` names, if there are no faults and none are found.
 fn target(relation: &Relation, parts: Parts, scope: &Scope, functions: &Functions, wanted: &Wanted<'_>) -> Result<RulePlan, Vec<Fault>> {
     let Parts { lookups, filter, items, mut faults } = parts;
+    let (filter, kinds) = filter.map_or((None, None), |filter| (Some(filter.whole), filter.kinds));
     let mut warnings = Vec::new();
     let (mut outputs, mut columns): (Vec<Output>, Vec<Column>) = (Vec::new(), Vec::new());
     // For each column of the target the source column that it tells apart.
@@ -644,7 +684,7 @@ fn target(relation: &Relation, parts: Parts, scope: &Scope, functions: &Function
         }
     }
     if faults.is_empty() {
-        return Ok(RulePlan { lookups, filter, outputs, columns, key, masked, warnings });
+        return Ok(RulePlan { lookups, filter, kinds, outputs, columns, key, masked, warnings });
     }
     faults.sort_by_key(|fault| fault.place);
     Err(faults)
@@ -718,11 +758,16 @@ fn lands(data_type: &DataType) -> bool {
     }
 }
 
-/// Views are a form of memory, not of data.
+/// Views are a form of memory, not of data, and share buffers with what they were cut from.
 fn landed_type(data_type: &DataType) -> DataType {
+    let landed = |field: &FieldRef| Arc::new(Field::clone(field).with_data_type(landed_type(field.data_type())));
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
+        DataType::List(item) => DataType::List(landed(item)),
+        DataType::LargeList(item) => DataType::LargeList(landed(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(landed(item), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(landed).collect()),
         other => other.clone(),
     }
 }

@@ -43,12 +43,14 @@ pub struct Reference {
     name: String,
     schema: SchemaRef,
     rows: RwLock<(u64, RecordBatch)>,
+    /// Those that an index was made of last: what a plan that is made when the newer ones cannot be used goes on with.
+    usable: Mutex<Option<RecordBatch>>,
 }
 
 impl Reference {
     /// A table of these rows.
     pub fn new(name: impl Into<String>, rows: RecordBatch) -> Self {
-        Reference { name: name.into(), schema: rows.schema(), rows: RwLock::new((0, rows)) }
+        Reference { name: name.into(), schema: rows.schema(), rows: RwLock::new((0, rows)), usable: Mutex::new(None) }
     }
 
     /// The name that rules join it by.
@@ -78,6 +80,14 @@ impl Reference {
         let mut current = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         *current = (current.0 + 1, rows);
         Ok(())
+    }
+
+    fn usable(&self) -> Option<RecordBatch> {
+        self.usable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_usable(&self, rows: RecordBatch) {
+        *self.usable.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
     }
 
     fn current(&self) -> (u64, RecordBatch) {
@@ -152,8 +162,11 @@ impl Lookup {
         if let Some(index) = cached.as_ref().filter(|index| index.generation == generation) {
             return Ok(Arc::clone(index));
         }
-        let index = match self.build(generation, rows) {
-            Ok(index) => index,
+        let index = match self.build(generation, rows.clone()) {
+            Ok(index) => {
+                self.reference.is_usable(rows);
+                index
+            }
             Err(error) => match cached.as_ref() {
                 Some(earlier) => {
                     // Better what it was than nothing, and said once for each time that it is read.
@@ -161,7 +174,10 @@ impl Lookup {
                     let Index { rows, types, places, .. } = earlier.as_ref();
                     Index { generation, rows: rows.clone(), types: types.clone(), places: places.clone() }
                 }
-                None => return Err(error),
+                None => match self.reference.usable().map(|rows| self.build(generation, rows)) {
+                    Some(Ok(index)) => index,
+                    _ => return Err(error),
+                },
             },
         };
         let index = Arc::new(index);

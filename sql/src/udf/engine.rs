@@ -175,7 +175,7 @@ impl Engine {
         self.context.with(|ctx| {
             let called = self.call_in(&ctx, row, now);
             // What was put off until later is done now, at this row's cost.
-            while ctx.execute_pending_job() {}
+            while !self.watch.look() && ctx.execute_pending_job() {}
             if self.watch.is_over() || self.watch.look() {
                 let reason = format!("the function took longer than {:?}", self.limits.time);
                 return Err(Failed { reason, spoilt: true, memory: false });

@@ -43,7 +43,7 @@
   const NativeDate = Date;
   const native = NativeDate.prototype;
   const { parse, UTC } = NativeDate;
-  const { getUTCFullYear, setUTCFullYear, toUTCString } = native;
+  const { getTime, getUTCFullYear, setUTCFullYear, toUTCString } = native;
   let now = 0;
   const zoned = /(?:z|utc?|gmt|[+-]\d\d:?\d\d)[^\d]*$/i;
   const read = (text) => {
@@ -57,6 +57,24 @@
     }
     return parse(text);
   };
+  // What a date is made of where an object is given: as the language has it, but the text of an object is read as any text is.
+  const { toPrimitive } = Symbol;
+  const plain = (value) => {
+    if (value === null || typeof value !== 'object' && typeof value !== 'function') {
+      return value;
+    }
+    if (value instanceof NativeDate) {
+      return apply(getTime, value, []);
+    }
+    const ways = [value[toPrimitive] && (() => value[toPrimitive]('default')), () => value.valueOf(), () => value.toString()];
+    for (const way of ways) {
+      const made = way ? way() : value;
+      if (made === null || typeof made !== 'object' && typeof made !== 'function') {
+        return made;
+      }
+    }
+    throw new TypeError('the object has no primitive value');
+  };
   const LogDate = function Date(first) {
     if (new.target === undefined) {
       return new LogDate().toString();
@@ -65,7 +83,8 @@
     if (arguments.length > 1) {
       time = apply(UTC, NativeDate, arguments);
     } else if (arguments.length === 1) {
-      time = typeof first === 'string' ? read(first) : first;
+      const value = plain(first);
+      time = typeof value === 'string' ? read(value) : value;
     }
     return construct(NativeDate, [time], new.target);
   };

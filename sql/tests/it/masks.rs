@@ -154,7 +154,7 @@ fn the_first_rule_wins_and_later_columns_are_caught() {
     let second = relation(2, &[("id", DataType::Int32), ("email", DataType::Utf8), ("email2", DataType::Utf8)], vec![0]);
     transform.output(&first).unwrap();
     let planned = transform.output(&second).unwrap().remove(0);
-    assert_eq!(transform.unmatched(), ["*.emial"]);
+    assert_eq!(transform.unmatched(), [(2, "*.emial".to_owned())]);
 
     let column = |text| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
     let id: ArrayRef = Arc::new(Int32Array::from(vec![1]));
@@ -272,6 +272,30 @@ fn impossible_masks_are_refused_by_name() {
     assert!(MaskTransform::new(vec![]).unwrap().apply(batch).is_err());
 }
 
+#[test]
+fn all_that_is_wrong_with_a_table_is_told_at_once() {
+    let rules =
+        vec![rule("*.id", MaskKind::Null), rule("*.email", MaskKind::Email), rule("*.born", MaskKind::Partial), rule("*.name", hash())];
+    let mut transform = MaskTransform::new(rules).unwrap().refusing_unlisted();
+    let columns = [
+        ("id", DataType::Int64),
+        ("email", DataType::Int64),
+        ("born", DataType::Date32),
+        ("name", DataType::Utf8),
+        ("more", DataType::Utf8),
+    ];
+    let relation = relation(1, &columns, vec![0]);
+    let (output, problems) = transform.plan(&relation);
+    assert_eq!(problems.iter().map(|problem| problem.rule).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), None]);
+    assert!(transform.unmatched().is_empty(), "a rule that cannot be has been for a column");
+    // What follows can be planned over the rest.
+    assert_eq!(output.columns()[3].source_type, "masked(hash)");
+    assert_eq!(output.columns()[1].field.data_type(), &DataType::Int64);
+    assert_eq!(transform.output(&relation).unwrap_err().to_string(), problems[0].error.to_string());
+    let batch = batch(&relation, columns.iter().map(|(_, data_type)| arrow::array::new_null_array(data_type, 1)).collect());
+    assert!(transform.apply(batch).is_err(), "nothing passes that could not be planned");
+}
+
 /// What becomes of each column of a relation, as a list of source types.
 fn decided(rules: Vec<MaskRule>, columns: &[(&str, &str)]) -> String {
     let columns = columns.iter().map(|(name, source_type)| Column {
@@ -312,7 +336,8 @@ fn rules_are_for_names_and_types_and_all_that_they_say() {
     let mut transform = MaskTransform::new(rules).unwrap();
     transform.output(&relation(1, &[("phone", DataType::Utf8)], vec![])).unwrap();
     // The relation's type is no text by its name.
-    assert_eq!(transform.unmatched(), ["names email_verified", "names .*(email|phone) types varchar* text", "shop.*"]);
+    let unmatched = [(0, "names email_verified"), (1, "names .*(email|phone) types varchar* text"), (2, "shop.*")];
+    assert_eq!(transform.unmatched(), unmatched.map(|(rule, told)| (rule, told.to_owned())));
     // A type may have other names: of a domain, what it is made of. Who hides means them all, who keeps the one that is told.
     let of_domain = Relation::new(
         RelationName::new("shop", "customers"),
@@ -333,7 +358,7 @@ fn rules_are_for_names_and_types_and_all_that_they_say() {
             (transform.masked_columns(&of_domain).len(), transform.unmatched())
         };
         let unmatched = if hidden { "types bigint".to_owned() } else { format!("types {pattern} bigint") };
-        assert_eq!(made(hash()), (usize::from(hidden), vec![unmatched]), "{pattern}");
+        assert_eq!(made(hash()), (usize::from(hidden), vec![(0, unmatched)]), "{pattern}");
         assert_eq!(made(MaskKind::Keep).1.len(), 1, "{pattern}");
     }
     for wrong in ["(", "a)", "a)(b", "[", "*"] {

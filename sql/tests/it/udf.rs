@@ -609,6 +609,9 @@ fn limits_end_a_call_and_nothing_else() {
         (function again() { Promise.resolve().then(again); })();: the function took longer than 300ms; then 1 1
     "#]]
     .assert_eq(&told);
+    // Each is ended, and its place taken by two.
+    let said = limited("(function again() { Promise.resolve().then(again); Promise.resolve().then(again); })();");
+    assert!(said.contains("took longer than 300ms") || said.contains("needs more memory"), "{said}");
 }
 
 /// What is built in is not interrupted, but its time counts, and for every row alike.
@@ -706,6 +709,8 @@ fn a_row_becomes_the_same_at_any_time_and_place() {
         new Date('Jan 2 2026 03:04').toISOString(), Date.parse('2026-01-02 03:04'), typeof performance, typeof WeakRef, typeof Math.random,
         new Date(new Date(5)).getTime(), new Date(0).toLocaleString(), new Date() instanceof Date, JSON.stringify(new Date(0)),
         new (class extends Date { twice() { return this.getTime() * 2; } })(21).twice(),
+        new Date(new String('2026-01-02T03:04:05')).toISOString(), new Date({ toString: () => '2026-01-02 03:04' }).getHours(),
+        new Date({ [Symbol.toPrimitive]: () => 7 }).getTime(), new Date(new Number(8)).getTime(), new Date(null).getTime(),
       ].join('\\n'); return row; }";
     let line = inserts(script);
     expect![[r#"
@@ -728,6 +733,11 @@ fn a_row_becomes_the_same_at_any_time_and_place() {
         true
         "1970-01-01T00:00:00.000Z"
         42
+        2026-01-02T03:04:05.000Z
+        3
+        7
+        8
+        0
         INSERT | id 2 | name 1700000001500
         2023-11-14T22:13:21.500Z
         Tue Nov 14 2023 22:13:21 GMT+0000
@@ -747,6 +757,11 @@ fn a_row_becomes_the_same_at_any_time_and_place() {
         true
         "1970-01-01T00:00:00.000Z"
         42
+        2026-01-02T03:04:05.000Z
+        3
+        7
+        8
+        0
     "#]]
     .assert_eq(&line);
 }

@@ -137,6 +137,42 @@ fn holds(engine: Engine) {
     let checked = refused.run(&["check"], A_MINUTE);
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);
     assert!(checked.stdout.contains("reference=n") || checked.stdout.contains("reference: n"), "{}", checked.stdout);
+
+    // What is masked on the way to the only destination is hidden before, whatever the stream does to other columns; and what the destination
+    // cannot carry is shown beside what the stream cannot.
+    let by_destination = refused
+        .set("/streams/shop/references", json!({}))
+        .set(
+            "/streams/shop/transforms",
+            json!([{ "table": "shop.customers", "sql": "SELECT id, name, phone AS called, 10 / (id - 4) AS share FROM customers" }]),
+        )
+        .set(
+            "/streams/shop/destinations/0/transforms",
+            json!([{ "table": "shop.customers", "sql": "SELECT id, name, mask_partial(called) AS called, 10 / (id - 3) AS other FROM customers" }]),
+        )
+        .set("/streams/shop/on_bad_value", json!("quarantine"));
+    let shown = shown(&by_destination, &["--table", "shop.customers"]);
+    for row in sorted(&shown["before"]) {
+        assert_eq!((row["email"].as_str(), row["phone"].as_str()), (Some("(masked)"), Some("(masked)")), "{row}");
+    }
+    let reasons: Vec<&str> = shown["bad"].as_array().unwrap().iter().map(|bad| bad["reason"].as_str().unwrap()).collect();
+    assert!(reasons.len() == 2 && reasons[0].starts_with("share: ") && reasons[1].starts_with("other: "), "{shown}");
+    let text = preview(&by_destination, &["--table", "shop.customers"]).stdout;
+    assert!(text.contains("1 row cannot be carried, and would go to logweir.quarantine in lake\n"), "{text}");
+
+    // All that is wrong with masks is told at once, each with its place, and beside it what is wrong with the SQL behind them.
+    let masks = [
+        json!({ "columns": ["shop.customers.id"], "with": "null" }),
+        json!({ "columns": ["shop.customers.country", "shop.customers.contry"], "with": "date", "to": "year" }),
+    ];
+    let wrong = json!([{ "table": "shop.customers", "sql": "SELECT id, upper(calld) AS called FROM customers" }]);
+    let wrong = by_destination.set("/streams/shop/destinations/0/transforms", wrong);
+    let checked = wrong.set("/streams/shop/mask", json!(masks)).run(&["check", "--format", "json"], A_MINUTE);
+    let checked: Value = serde_json::from_str(&checked.stdout).unwrap();
+    for says in ["different keys equal", "a date mask is for", "shop.customers.contry", "calld"] {
+        let found = checked["findings"].as_array().unwrap().iter().find(|found| found["message"].as_str().unwrap().contains(says));
+        assert!(found.is_some_and(|found| found["place"]["line"].is_u64()), "{says}: {checked}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! SQL in the stream, from real servers: the files of `tests/slt`, each run in several ways.
 //!
-//! Statements go to the server, queries to what has landed. `CONFIGURE {…}` sets keys of the stream; `REFUSED {…}` expects the check
-//! of such a stream to find an error, with the text that follows `SAYS`. Every file is run with all statements of a stretch
+//! Statements go to the server, queries to what has landed. `CONFIGURE {…}` sets keys of the stream, and is an error if the check of such a
+//! stream finds one. Every file is run with all statements of a stretch
 //! landed in one go, with a restart of the stream after each statement, and with one that is killed on the way.
 
 use std::path::PathBuf;

@@ -52,6 +52,11 @@ impl ServerError {
         if !CLASSES_WITH_DETAIL.contains(&error.class()) {
             error.detail = None;
         }
+        // What a function raises is made of whatever it looks at, under whatever code.
+        if error.class() == "P0" || error.context.as_ref().is_some_and(|context| context.contains("RAISE")) {
+            error.hint = None;
+            error.message = "a function of the server raised an error".to_owned();
+        }
         if error.class() == CLASS_WITH_VALUES {
             error.hint = None;
             error.message = without_values(&error.message);

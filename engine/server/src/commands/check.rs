@@ -45,6 +45,13 @@ struct FilePlace {
     shown: String,
 }
 
+impl FilePlace {
+    /// A place from its line, its column and how it is shown.
+    fn new(loaded: &Loaded, (line, column, shown): (usize, usize, String)) -> Self {
+        FilePlace { file: loaded.name.clone(), line, column, shown }
+    }
+}
+
 impl Found {
     fn new(stream: &str, at: &str, finding: Finding) -> Self {
         Found { stream: stream.to_owned(), at: at.to_owned(), finding, place: None }
@@ -60,10 +67,10 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
             found.extend(findings.into_iter().map(|finding| Found::new(&name.0, &at, finding)));
         };
         add(format!("source {}", stream.source), check_source(loaded, &name.0, stream).await);
-        let (masked, mask) = match masked(loaded, &name.0, stream).await {
-            Ok((masked, findings)) => (masked, Ok(findings)),
-            Err(error) => (Vec::new(), Err(error)),
-        };
+        let (masked, masks) = masked(loaded, &name.0, stream).await.unwrap_or_else(|error| {
+            let found = Found::new(&name.0, "mask", unreachable(&error));
+            (Vec::new(), vec![found])
+        });
         let (masked, udf) = match through_functions(loaded, stream, masked) {
             Ok((made, findings)) => (made, Ok(findings)),
             Err(error) => (Vec::new(), Err(error)),
@@ -81,8 +88,8 @@ pub(crate) async fn run(loaded: &Loaded, format: TextOrJson) -> Result<ExitCode,
         }
         add("state".to_owned(), check_state(loaded, &name.0).await.map(|()| Vec::new()));
         add("change_log".to_owned(), check_change_log(loaded, &name.0, stream).await);
-        add("mask".to_owned(), mask);
         add("udf".to_owned(), udf);
+        found.extend(masks);
         found.extend(transforms);
         found.extend(of_destinations);
     }
@@ -272,35 +279,46 @@ fn refused(sink: &dyn Sink, landed: &[Arc<Relation>]) -> Vec<Finding> {
 }
 
 /// The tables as the masks leave them, and what is wrong with these: a rule that cannot be, or that fits nothing.
-async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc<Relation>>, Vec<Finding>)> {
+async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc<Relation>>, Vec<Found>)> {
     let mask = loaded.mask(stream)?;
     // A source that cannot be looked at is found elsewhere.
     let Ok(source) = loaded.source(name) else { return Ok(Default::default()) };
     let Ok(relations) = source.relations(&table_filter(stream)).await else { return Ok(Default::default()) };
-    let (mut followed, mut findings) = (Vec::new(), Vec::new());
+    let (mut followed, mut found) = (Vec::new(), Vec::new());
     for relation in relations {
         match relation.name().check_source() {
             Ok(()) => followed.push(Arc::new(relation)),
-            Err(error) => findings.push(Finding::of_error(Severity::Error, "table", &error, "exclude the table")),
+            Err(error) => {
+                let finding = Finding::of_error(Severity::Error, "table", &error, "exclude the table");
+                found.push(Found::new(name, "mask", finding));
+            }
         }
     }
-    let Some(mut mask) = mask else { return Ok((followed, findings)) };
+    let Some(mut mask) = mask else { return Ok((followed, found)) };
+    let of_rule = |finding, rule: Option<usize>, pattern: Option<&str>| {
+        let place = loaded.mask_place(name, rule, pattern).map(|place| FilePlace::new(loaded, place));
+        Found { place, ..Found::new(name, "mask", finding) }
+    };
     let mut masked = Vec::new();
     for relation in followed {
-        match mask.output(&relation) {
-            Ok(outputs) => masked.extend(outputs),
-            Err(error) => findings.push(unreachable(&error)),
-        }
+        // What follows is planned over what its masks leave of it, whether or not all of them can be.
+        let (output, problems) = mask.plan(&relation);
+        masked.push(output);
+        found.extend(problems.into_iter().map(|problem| of_rule(unreachable(&problem.error), problem.rule, None)));
     }
-    findings.extend(masked.iter().filter_map(|relation| merged_by_masks(relation)));
-    let unmatched = mask.unmatched().into_iter().map(|pattern| Finding {
-        severity: Severity::Warning,
-        code: "mask_matches_nothing",
-        message: format!("no column of the followed tables fits the mask pattern {pattern}"),
-        remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
-    });
-    findings.extend(unmatched);
-    Ok((masked, findings))
+    let merged = masked.iter().filter_map(|relation| merged_by_masks(relation));
+    found.extend(merged.map(|finding| Found::new(name, "mask", finding)));
+    let looked_at = !masked.is_empty();
+    for (rule, pattern) in mask.unmatched().into_iter().filter(|_| looked_at) {
+        let finding = Finding {
+            severity: Severity::Warning,
+            code: "mask_matches_nothing",
+            message: format!("no column of the followed tables fits the mask pattern {pattern}"),
+            remedy: "correct the pattern if a column should be masked now; columns that are added later are still caught".to_owned(),
+        };
+        found.push(of_rule(finding, Some(rule), Some(&pattern)));
+    }
+    Ok((masked, found))
 }
 
 /// A table without a key of which masks may make different rows equal.
@@ -446,11 +464,6 @@ fn of_sql(
         None => problem.message.clone(),
     };
     let finding = Finding { severity, code, message, remedy: problem.help.clone().unwrap_or_default() };
-    let place = loaded.sql_place(stream, destination, problem).map(|(line, column, shown)| FilePlace {
-        file: loaded.name.clone(),
-        line,
-        column,
-        shown,
-    });
+    let place = loaded.sql_place(stream, destination, problem).map(|place| FilePlace::new(loaded, place));
     Found { place, ..Found::new(stream, "transforms", finding) }
 }

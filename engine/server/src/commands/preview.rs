@@ -1,5 +1,6 @@
 //! `logweir preview`: rows of a table as they are, and what a stream makes of them.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::json::writer::{JsonArray, Writer, WriterBuilder};
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
-use logweir_core::{ChangeBatch, ChangeType, Error, MetadataColumn, Relation, RelationName, Result, Transform};
+use logweir_core::{ChangeBatch, ChangeType, Column, Error, MetadataColumn, Relation, RelationName, Result, Transform};
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{BadValue, SqlProblem, SqlTransform, printable};
 
@@ -63,8 +64,8 @@ struct Preview {
     table: RelationName,
     before: RecordBatch,
     after: Vec<After>,
-    /// Changes that were set aside.
-    aside: Option<RecordBatch>,
+    /// Changes that were set aside, by the destination that does, or by the stream.
+    aside: Vec<(Option<String>, RecordBatch)>,
     /// They would stop the stream.
     aside_stops: bool,
     /// Nothing in the stream is for the table.
@@ -132,12 +133,17 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
     let shown = batch.records.clone();
     let mut rows = Rows { relations: vec![Arc::clone(&relation)], batches: vec![batch] };
     let mut hidden = Vec::new();
+    // For each table that it becomes the column of the source that each column is as it is.
+    let mut origins: Vec<Vec<Option<usize>>> = vec![(0..relation.columns().len()).map(Some).collect()];
     if let Some(mut mask) = loaded.mask(stream)? {
         rows = rows.through(&mut mask)?;
         hidden = mask.masked_columns(&relation);
     }
     if let Some(udf) = loaded.udf(stream)? {
         rows = rows.through(&mut udf.with_bad_value(BadValue::Quarantine))?;
+        // A function is said nothing of; what it leaves has its name.
+        let named = |column: &Column| relation.columns().iter().position(|source| source.name() == column.name());
+        origins = rows.relations.iter().map(|made| made.columns().iter().map(named).collect()).collect();
     }
     let references = references::load(loaded, name).await?;
     let known = references::known(loaded, name).await?;
@@ -151,53 +157,84 @@ async fn preview(loaded: &Loaded, name: &str, stream: &Stream, batch: ChangeBatc
         if let Err(problems) = plan(loaded, name, None, &mut sql, &rows.relations) {
             return Ok(Err(problems));
         }
-        let planned = rows.relations.first().cloned();
+        let before = rows.relations.clone();
         rows = rows.through(&mut sql)?;
-        hidden.extend(planned.iter().flat_map(|relation| sql.masked_columns(relation)));
+        let mut made_of = Vec::with_capacity(rows.relations.len());
+        for target in &rows.relations {
+            let mut of = vec![None; target.columns().len()];
+            for (source, origins) in before.iter().zip(&origins) {
+                let passed = sql.passed_columns(source, target.name());
+                let found = passed.into_iter().map(|index| origins.get(index?).copied().flatten());
+                of.iter_mut().zip(found).for_each(|(of, found)| *of = of.or(found));
+            }
+            made_of.push(of);
+        }
+        for (source, origins) in before.iter().zip(&origins) {
+            hidden.extend(sql.masked_columns(source).into_iter().filter_map(|index| origins.get(index).copied().flatten()));
+        }
+        origins = made_of;
     }
     let is_itself = |rows: &Rows| matches!(rows.relations.as_slice(), [only] if Arc::ptr_eq(only, &relation));
     let of_stream_alone = is_itself(&rows);
     // What lands where: the same in all destinations that have nothing of their own for it.
     let mut landing: Vec<(Option<String>, Rows)> = Vec::new();
+    let quarantine = RelationName::new(RelationName::OWN_SCHEMA, "quarantine");
+    let mut hidden_everywhere: Option<BTreeSet<usize>> = None;
     for (index, destination) in stream.destinations.iter().enumerate() {
-        let Some(sql) = loaded.destination_sql(stream, destination, &references)? else { continue };
+        let Some(sql) = loaded.destination_sql(stream, destination, &references)? else {
+            hidden_everywhere = Some(BTreeSet::new());
+            continue;
+        };
         let mut sql = sql.with_bad_value(BadValue::Quarantine);
         if let Err(problems) = plan(loaded, name, Some(index), &mut sql, &rows.relations) {
             return Ok(Err(problems));
         }
-        let made = rows.share().through(&mut sql)?;
-        if of_stream_alone {
-            hidden.extend(sql.masked_columns(&relation));
-        }
+        let mut shared = rows.share();
+        // What the stream sets aside is shown once.
+        shared.batches.retain(|batch| *batch.relation.name() != quarantine);
+        let made = shared.through(&mut sql)?;
+        let of = |(source, origins): (&Arc<Relation>, &Vec<Option<usize>>)| {
+            sql.masked_columns(source).into_iter().filter_map(|index| origins.get(index).copied().flatten()).collect::<Vec<_>>()
+        };
+        let masked: BTreeSet<usize> = rows.relations.iter().zip(&origins).flat_map(of).collect();
+        hidden_everywhere = Some(match hidden_everywhere {
+            Some(others) => others.intersection(&masked).copied().collect(),
+            None => masked,
+        });
         let same =
             made.relations.len() == rows.relations.len() && made.relations.iter().zip(&rows.relations).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
             landing.push((Some(destination.name().to_owned()), made));
         }
     }
+    hidden.extend(hidden_everywhere.into_iter().flatten());
     let untouched = of_stream_alone && landing.is_empty();
+    let set_aside = |rows: &Rows| -> Result<Option<RecordBatch>> {
+        let Some(relation) = rows.relations.iter().find(|relation| *relation.name() == quarantine) else { return Ok(None) };
+        let batches = rows.batches.iter().filter(|batch| *batch.relation.name() == quarantine).map(|batch| &batch.records);
+        let records = concat_batches(relation.schema(), batches).map_err(unexpected)?;
+        if records.num_rows() == 0 { Ok(None) } else { columns(&records, relation, &[], false).map(Some) }
+    };
+    let mut aside: Vec<(Option<String>, RecordBatch)> = set_aside(&rows)?.map(|records| (None, records)).into_iter().collect();
+    for (destination, rows) in &landing {
+        aside.extend(set_aside(rows)?.map(|records| (destination.clone(), records)));
+    }
     if landing.len() < stream.destinations.len() {
         landing.insert(0, (None, rows));
     }
     let with_types = types_differ(&shown, &relation);
     let mut after: Vec<After> = Vec::new();
-    let mut aside = None;
-    let quarantine = RelationName::new(RelationName::OWN_SCHEMA, "quarantine");
     for (destination, rows) in landing {
         let mut seen = std::collections::HashSet::new();
         for relation in &rows.relations {
-            if !seen.insert(relation.name()) {
+            if *relation.name() == quarantine || !seen.insert(relation.name()) {
                 continue;
             }
             let is_this = |batch: &&ChangeBatch| batch.relation.name() == relation.name();
             let batches: Vec<_> = rows.batches.iter().filter(is_this).map(|batch| &batch.records).collect();
             let records = concat_batches(relation.schema(), batches).map_err(unexpected)?;
-            if *relation.name() != quarantine {
-                let records = columns(&records, relation, &[], with_types)?;
-                after.push(After { table: relation.name().clone(), destination: destination.clone(), records });
-            } else if records.num_rows() > 0 && aside.is_none() {
-                aside = Some(columns(&records, relation, &[], false)?);
-            }
+            let records = columns(&records, relation, &[], with_types)?;
+            after.push(After { table: relation.name().clone(), destination: destination.clone(), records });
         }
     }
     let before = columns(&shown, &relation, &hidden, with_types)?;
@@ -289,20 +326,19 @@ fn text(preview: &Preview) -> Result<String> {
     }
     for After { table, destination, records } in after {
         let place = destination.as_ref().map(|destination| format!(" in {destination}")).unwrap_or_default();
-        let left = match (records.num_rows(), aside) {
-            // With rows set aside the count would be of both.
-            (count, None) if count < rows => format!(" of {rows}"),
-            _ => String::new(),
-        };
+        // With rows set aside the count would be of both.
+        let counts = aside.iter().all(|(place, _)| place.is_some() && place != destination);
+        let left = if counts && records.num_rows() < rows { format!(" of {rows}") } else { String::new() };
         text.push_str(&format!("\n{table}{place}, after: {}{left}\n{}\n", plural(records.num_rows()), pretty(records)?));
     }
-    if let Some(aside) = aside {
+    for (destination, aside) in aside {
         let becomes = if *aside_stops {
             "cannot be carried, and would stop the stream (on_bad_value: fail)"
         } else {
             "cannot be carried, and would go to logweir.quarantine"
         };
-        text.push_str(&format!("\n{} {becomes}\n{}\n", plural(aside.num_rows()), pretty(aside)?));
+        let place = destination.as_ref().map(|destination| format!(" in {destination}")).unwrap_or_default();
+        text.push_str(&format!("\n{} {becomes}{place}\n{}\n", plural(aside.num_rows()), pretty(aside)?));
     }
     Ok(text)
 }
@@ -320,14 +356,15 @@ fn json(preview: &Preview) -> Result<String> {
             Ok(format!("{{\"table\":{},\"destination\":{destination},\"rows\":{rows}}}", text(&table.to_string())))
         })
         .collect::<Result<_>>()?;
-    let aside = preview.aside.as_ref().map_or_else(|| Ok("[]".to_owned()), rows_as_json)?;
+    let aside = preview.aside.iter().map(|(_, records)| rows_as_json(records)).collect::<Result<Vec<_>>>()?;
+    let aside: Vec<&str> = aside.iter().map(|rows| rows.trim_start_matches('[').trim_end_matches(']')).collect();
     Ok(format!(
-        "{{\"stream\":{},\"table\":{},\"before\":{},\"after\":[{}],\"bad\":{}}}\n",
+        "{{\"stream\":{},\"table\":{},\"before\":{},\"after\":[{}],\"bad\":[{}]}}\n",
         text(&preview.stream),
         text(&preview.table.to_string()),
         rows_as_json(&preview.before)?,
         after.join(","),
-        aside
+        aside.join(",")
     ))
 }
 

@@ -77,9 +77,30 @@ impl Loaded {
         };
         let rule = owner.get("transforms")?.items().get(problem.rule)?;
         let shown = sql::shown(problem, rule.get("sql")?, &self.text);
-        let place = shown.place;
-        let problems = Problems::new(&self.name, &self.text, vec![shown], &clear::lines(&self.text));
-        Some((place.line, place.column, problems.render_place(place)))
+        Some(self.shown(shown))
+    }
+
+    /// The same for what is wrong with a masking rule of a stream, by its index, or without one with what becomes of columns that no rule is
+    /// for. `pattern` is the pattern of the rule that it is about, if it is about one.
+    pub(crate) fn mask_place(&self, stream: &str, rule: Option<usize>, pattern: Option<&str>) -> Option<(usize, usize, String)> {
+        let root = Node::parse(&self.text).ok()?;
+        let mask = root.get("streams")?.get(stream)?.get("mask")?;
+        let node = match rule {
+            Some(index) => {
+                let rule = mask.get("rules").unwrap_or(mask).items().get(index)?;
+                let columns = rule.get("columns").map(Node::items).unwrap_or_default();
+                let is_it = |node: &&Node| pattern.is_some() && node.text() == pattern;
+                columns.iter().find(is_it).or_else(|| rule.get("with")).unwrap_or(rule)
+            }
+            None => mask.get("unlisted")?,
+        };
+        Some(self.shown(Problem::new(node.place, "")))
+    }
+
+    fn shown(&self, problem: Problem) -> (usize, usize, String) {
+        let place = problem.place;
+        let problems = Problems::new(&self.name, &self.text, vec![problem], &clear::lines(&self.text));
+        (place.line, place.column, problems.render_place(place))
     }
 }
 

@@ -270,6 +270,15 @@ impl Masks {
         }
     }
 
+    /// True if columns must have the names that the log has for them.
+    pub(crate) fn need_names(&self) -> bool {
+        let names = match self {
+            Masks::Rules(_) => MaskNames::Log,
+            Masks::Options(options) => options.names,
+        };
+        names == MaskNames::Log && self.rules().iter().any(|rule| !rule.columns.is_empty() || rule.names.is_some())
+    }
+
     pub(crate) fn unlisted(&self) -> Unlisted {
         match self {
             Masks::Rules(_) => Unlisted::Keep,
@@ -285,8 +294,22 @@ pub(crate) struct MaskOptions {
     /// What becomes of columns that no rule is for.
     #[serde(default)]
     pub(crate) unlisted: Unlisted,
+    /// Whose names of columns the rules go by.
+    #[serde(default)]
+    pub(crate) names: MaskNames,
     /// The rules. The first that is for a column holds.
     pub(crate) rules: Vec<Mask>,
+}
+
+/// Whose names of columns masking rules go by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MaskNames {
+    /// Those of the log: of one that has none (MySQL and MariaDB without `binlog_row_metadata = FULL`) nothing is taken.
+    #[default]
+    Log,
+    /// Those that the server has when it is asked, where the log has none: no followed table is altered while the stream is stopped or behind.
+    Server,
 }
 
 /// What becomes of columns that no masking rule is for.

@@ -363,6 +363,42 @@ fn a_row_that_may_be_new_lacks_what_the_log_left_out() {
     );
 }
 
+/// A change of another kind is as if it had not been, whatever its row is, and whether anybody knows.
+#[test]
+fn a_condition_on_kinds_and_rows() {
+    check_images(
+        rule("SELECT * FROM customers WHERE age > 18 AND _metadata_change_type <> 'DELETE'"),
+        &SqlContext::default(),
+        "delete 1 | ada | 20
+         delete 1 | ada | 5
+         update 1 | ada | 20 -> 1 | ada | 5",
+        expect![[r#"
+            delete 1 | ada | 20
+              whole: nothing
+              key:   nothing
+              none:  nothing
+            delete 1 | ada | 5
+              whole: nothing
+              key:   nothing
+              none:  nothing
+            update 1 | ada | 20 -> 1 | ada | 5
+              whole: DELETE 1 | ~ | ~
+              key:   DELETE 1 | ~ | ~
+              none:  DELETE 1 | ~ | ~
+        "#]],
+    );
+    for (version, sql, rows) in [
+        (1, "SELECT * FROM customers WHERE _metadata_change_type <> 'READ'", "read 1 | ada | 20"),
+        (2, "SELECT * FROM customers WHERE _metadata_change_type <> 'READ'", "read 1 | ada | 20"),
+        (2, "SELECT * FROM customers WHERE age > 18 AND _metadata_change_type = 'INSERT'", "read 1 | ada | 20\n update 1 | ada | 3"),
+        (2, "SELECT * FROM customers WHERE 10 / age > 1 AND NOT _metadata_deleted", "delete 1 | ada | 0"),
+    ] {
+        let relation =
+            table("shop.customers", version, &[("id", DataType::Int32), ("name", DataType::Utf8), ("age", DataType::Int32)], &["id"]);
+        assert_eq!(applied(vec![rule(sql)], SqlContext::default(), &relation, rows), "", "{sql}");
+    }
+}
+
 #[test]
 fn a_condition_on_metadata() {
     let updates = "

@@ -336,6 +336,11 @@ fn names_differ_in_case() {
     "#]]
     .assert_eq(&of("SELECT * EXCEPT (userName, USERNAME) FROM mixed"));
     expect![[r#"
+        shop.Mixed: Id* Int32, userName Utf8, TOTAL Int32
+        INSERT 1 | A | 3
+    "#]]
+    .assert_eq(&of("SELECT * EXCEPT (USERNAME) RENAME (total AS \"TOTAL\") FROM mixed"));
+    expect![[r#"
         shop.Mixed: Id* Int32, username Utf8, Total Int64
         INSERT 1 | b | 6
     "#]]

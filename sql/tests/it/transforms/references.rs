@@ -552,8 +552,12 @@ fn a_table_is_replaced_while_the_stream_runs() {
         INSERT 2 | NULL
     "#]]
     .assert_eq(&looked_up(&transform));
-    // With two rows for one key the earlier ones stay.
+    // With two rows for one key the earlier ones stay, also for a version of the table that comes then.
     reference.replace(two(["fr", "fr"])).unwrap();
+    let altered = table("shop.orders", 2, &[("id", DataType::Int32), ("country", DataType::Utf8), ("more", DataType::Utf8)], &["id"]);
+    transform.output(&altered).unwrap();
+    let made = transform.apply(batch(&altered, &changes("insert 3 | de | x\n insert 4 | fr | x"))).unwrap();
+    assert_eq!(made.iter().map(printed).collect::<String>(), "shop.orders v2: id* Int32, label Utf8\nINSERT 3 | first\nINSERT 4 | NULL\n");
     expect![[r#"
         shop.orders: id* Int32, label Utf8
         INSERT 1 | first

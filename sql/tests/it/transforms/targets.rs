@@ -161,6 +161,44 @@ fn a_shared_target_is_not_emptied_by_one_of_its_tables() {
     .assert_eq(&made(&transform, "insert 1\n truncate\n insert 2"));
 }
 
+/// Also where the rule that shares it writes its name otherwise, and none of its tables has come.
+#[test]
+fn a_target_is_shared_whatever_its_rules_call_it() {
+    let rules = vec![into("shop.orders", "SELECT id FROM orders", "all.orders"), into("us.orders", "SELECT id FROM orders", "all.{table}")];
+    let mut transform = transform(rules, SqlContext::default());
+    let orders = table("shop.orders", 1, &[("id", Int32)], &["id"]);
+    transform.output(&orders).unwrap();
+    let error = transform.apply(batch(&orders, &changes("truncate"))).unwrap_err();
+    assert!(error.report().contains("a table was emptied whose target holds rows of other tables"), "{}", error.report());
+}
+
+/// What is to tell tables apart is another constant for each.
+#[test]
+fn tables_that_a_target_cannot_tell_apart_are_warned_of() {
+    let warnings = |select: &str, tables: [&str; 2], key: &[&str]| -> usize {
+        let keys = key.iter().map(|name| (*name).to_owned()).collect();
+        let rules = vec![SqlRule { key: keys, ..into("*.*", select, "all.orders") }];
+        let mut transform = transform(rules, SqlContext::default());
+        let declared: &[&str] = if key.is_empty() { &[] } else { &["id"] };
+        let mut warned = 0;
+        for name in tables {
+            let (_, warnings) = transform.plan(&table(name, 1, &[("id", Int32)], declared)).unwrap();
+            warned += warnings.iter().filter(|warning| warning.message.contains("nothing in its key says which")).count();
+        }
+        warned
+    };
+    let of_schema = "SELECT _metadata_source['schema'] AS shop, id FROM source";
+    assert_eq!(warnings(of_schema, ["a.orders", "b.orders"], &["shop", "id"]), 0);
+    assert_eq!(warnings(of_schema, ["a.orders_1", "a.orders_2"], &["shop", "id"]), 1, "both are of one schema");
+    assert_eq!(warnings("SELECT 'x' AS shop, id FROM source", ["a.orders", "b.orders"], &["shop", "id"]), 1);
+    assert_eq!(warnings("SELECT id FROM source", ["a.orders", "b.orders"], &["id"]), 1);
+    let both = "SELECT _metadata_source['schema'] AS shop, _metadata_source['table'] AS part, id FROM source";
+    assert_eq!(warnings(both, ["a.orders_1", "a.orders_2"], &["shop", "part", "id"]), 0);
+    // Without a key all columns are one; when a change was read tells no tables apart.
+    assert_eq!(warnings("SELECT _metadata_timestamp AS at, id FROM source", ["a.orders", "b.orders"], &[]), 1);
+    assert_eq!(warnings(of_schema, ["a.orders", "b.orders"], &[]), 0);
+}
+
 #[test]
 fn a_table_of_the_stream_keeps_its_name_to_itself() {
     let (a, b) = (table("shop.a", 1, &[("id", Int32)], &["id"]), table("shop.b", 1, &[("id", Int32)], &["id"]));
