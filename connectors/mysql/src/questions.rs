@@ -74,6 +74,10 @@ pub(crate) async fn sample(
     if !filter.accepts(name) || catalog_query::is_system_schema(&name.schema) {
         return Ok(None);
     }
+    // A view has a shape, too.
+    if !catalog_query::tables(&mut server, filter).await?.iter().any(|table| table.name == *name) {
+        return Ok(None);
+    }
     let Some(shape) = catalog_query::shape(&mut server, &facts, name).await? else { return Ok(None) };
     let mut plans = carried::plans(name, &shape, filter)?;
     if plans.is_empty() {

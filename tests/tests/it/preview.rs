@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-const STATEMENTS: [&str; 4] = [
+const STATEMENTS: [&str; 5] = [
     "CREATE TABLE shop.customers (id int PRIMARY KEY, name varchar(40), email varchar(60), phone varchar(20), country varchar(2), credit decimal(30,10), born date)",
     "CREATE TABLE shop.countries (code varchar(2) PRIMARY KEY, label varchar(40))",
     "INSERT INTO shop.countries VALUES ('DE', 'Germany'), ('FR', 'France')",
     "INSERT INTO shop.customers VALUES (1, 'Ada', 'ada@example.com', '555-0100', 'DE', 12345678901234567890.0123456789, '1999-12-31'), (2, 'Bob', NULL, NULL, 'FR', -0.5, NULL), (3, 'Cid', 'cid@example.com', '555-0101', 'XX', NULL, '2001-02-03'), (4, 'Dot', 'dot@example.com', '555-0102', 'DE', 0, '0001-01-01')",
+    "CREATE VIEW shop.seen AS SELECT id, name FROM shop.customers",
 ];
 
 fn with_rules(engine: Engine) -> Engine {
@@ -107,6 +108,7 @@ fn holds(engine: Engine) {
     for (rest, code, says) in [
         (vec!["--table", "customers"], 2, "is not schema.table"),
         (vec!["--table", "shop.nobody"], 2, "shows no table shop.nobody"),
+        (vec!["--table", "shop.seen"], 2, "shows no table shop.seen"),
         (vec!["--table", "other.customers"], 2, "no stream follows other.customers"),
         (vec!["--table", "other.customers", "--stream", "shop"], 2, "stream shop does not follow other.customers"),
         (vec!["--table", "shop.customers", "--stream", "shopp"], 2, "there is no stream `shopp`"),

@@ -274,7 +274,14 @@ mod tests {
                 &[(b'C', "22003"), (b'M', "value \"4711\" is out of range for type integer")],
                 "value \"…\" is out of range for type integer (22003)",
             ),
-            (&[(b'C', "P0001"), (b'M', "no"), (b'D', "4711"), (b'q', "SELECT 4711")], "no (P0001)"),
+            (
+                &[(b'C', "P0001"), (b'M', "no 4711"), (b'D', "4711"), (b'H', "not 4711"), (b'q', "SELECT 4711")],
+                "a function of the server raised an error (P0001)",
+            ),
+            (
+                &[(b'C', "22023"), (b'M', "no 4711"), (b'W', "PL/pgSQL function shop.guard() line 3 at RAISE")],
+                "a function of the server raised an error (22023)",
+            ),
             (
                 &[
                     (b'C', "22021"),
