@@ -831,15 +831,19 @@ pub(crate) const BINARY_REFUSED: &str = "a value came in a binary form that is n
 
 impl Versions {
     /// The version with this shape at this place.
+    ///
+    /// A number is given once: one of a reader before us that lies behind where we resume is a version of its own, also where we never come to
+    /// it. What was there in its place then, the log says again; what the catalog said, it may say otherwise now.
     fn of(&mut self, name: &RelationName, columns: Vec<Column>, key: Vec<usize>, since: LogPosition) -> Result<Arc<Relation>> {
-        let relation = Relation::new(name.clone(), self.version + 1, since, columns, key);
+        let greatest = self.known.last().map_or(0, |known| known.version()).max(self.version);
+        let relation = Relation::new(name.clone(), greatest.saturating_add(1), since, columns, key);
         if let Some(current) = self.current.as_ref().filter(|current| current.same_shape(&relation)) {
             return Ok(Arc::clone(current));
         }
-        let known = self.known.iter().find(|known| known.since() == since && known.same_shape(&relation));
-        let relation = match known {
+        let is_it = |known: &&Arc<Relation>| known.version() > self.version && known.since() == since && known.same_shape(&relation);
+        let relation = match self.known.iter().find(is_it) {
             Some(known) => Arc::clone(known),
-            None if self.version >= VERSIONS_MAX => return Err(Error::schema("the shape of a table changes without end")),
+            None if greatest >= VERSIONS_MAX => return Err(Error::schema("the shape of a table changes without end")),
             None => Arc::new(relation),
         };
         self.version = relation.version();

@@ -164,7 +164,7 @@ impl Fill {
         self.pool = pool.filter(|_| !self.state.pending.is_empty());
         self.surveyed = surveyed;
         self.last = (position.commit(), position.ordinal());
-        if surveyed {
+        if surveyed && self.state.reshaped.is_empty() {
             self.survey_at = Instant::now() + SURVEY_INTERVAL;
         }
         if self.active && !self.state.pending.is_empty() {
@@ -494,6 +494,7 @@ impl Fill {
             tracing::info!(relation = %plan.name, "the table was rewritten meanwhile: it is read again");
             let name = plan.relation.name().clone();
             self.state.reshaped.push(Reshaped { oid, name, added: Vec::new(), retyped: true, recreated: false });
+            self.survey_at = Instant::now();
         }
     }
 
@@ -675,8 +676,11 @@ impl Fill {
         match self.looked.take() {
             Some(Ok(mut look)) => {
                 session.decoder.learn_cut_keys(std::mem::take(&mut look.survey.cut_keys));
-                self.survey_at = Instant::now() + SURVEY_INTERVAL.max(look.took * SURVEY_SHARE);
+                let took = look.took;
                 self.learn(look);
+                // What came while it was being looked is waited for: the next look is for that.
+                let pause = if self.state.reshaped.is_empty() { SURVEY_INTERVAL.max(took * SURVEY_SHARE) } else { Duration::ZERO };
+                self.survey_at = Instant::now() + pause;
                 if self.pool.is_some() && self.readable_exactly(session).next().is_none() {
                     self.pool = None;
                     session.hold_at = None;

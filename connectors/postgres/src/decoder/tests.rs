@@ -593,6 +593,42 @@ fn a_version_of_the_checkpoint_is_met_again() {
     .assert_eq(&picture(&mut again));
 }
 
+/// The catalog is asked at another time than before the restart: what it says now is not taken for what a version of the same number was.
+#[test]
+fn a_number_of_the_checkpoint_is_not_given_to_another_shape() {
+    let id = |type_oid| [(true, "id", type_oid)];
+    let mut first = PgoutputDecoder::new(options());
+    transaction(&mut first, 0x200, &[relation(7, b'd', ID_NOTE), insert(7, &[Some("1"), None])]).unwrap();
+    transaction(&mut first, 0x300, &[relation(7, b'd', &id(INT4)), insert(7, &[Some("2")])]).unwrap();
+    first.flush().unwrap();
+    let relations: Vec<Arc<Relation>> = std::iter::from_fn(|| first.next())
+        .filter_map(|decoded| match decoded {
+            Decoded::Relation(relation) => Some(relation),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(relations.iter().map(|relation| relation.version()).collect::<Vec<_>>(), [1, 2]);
+    let resumed = DecoderOptions { from: Lsn(0x220), resume: Some(mark_position(0, Lsn(0x220))), relations, ..options() };
+    let mut again = PgoutputDecoder::new(resumed);
+    let column = crate::message::RelationColumn { flags: 1, name: "id".into(), type_oid: TEXT, typmod: -1 };
+    let shape = RelationShape { oid: 7, schema: "shop".into(), table: "t".into(), replica_identity: b'd', columns: vec![column] };
+    let described = again.describe(&shape, None, false).unwrap();
+    assert!(matches!(described, Described::Known { relation, .. } if relation.version() == 3));
+    // The log comes to the place of the second one, and then to what the catalog said.
+    transaction(&mut again, 0x300, &[relation(7, b'd', &id(INT4)), insert(7, &[Some("2")])]).unwrap();
+    transaction(&mut again, 0x400, &[relation(7, b'd', &id(TEXT)), insert(7, &[Some("3")])]).unwrap();
+    again.flush().unwrap();
+    expect![[r#"
+        shop.t v3 (id Utf8 key)
+        shop.t v4 (id Int32 key)
+        v4 300/1 INSERT id 2
+        shop.t v5 (id Utf8 key)
+        v5 400/1 INSERT id 3
+        mark 0/420
+    "#]]
+    .assert_eq(&picture(&mut again));
+}
+
 #[test]
 fn a_large_transaction_is_cut_without_a_mark() {
     let mut decoder = PgoutputDecoder::new(DecoderOptions { flush_bytes: 100, flush_bytes_max: 300, ..options() });
