@@ -1,11 +1,11 @@
-//! The SQL endpoint over the tables of a configuration.
+//! The SQL endpoints over the tables of a configuration.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use logweir_core::{Error, Pattern, Result};
-use logweir_pgwire::{Database, Endpoint, Options, User, tls};
+use logweir_pgwire::{Database, Endpoint, Options, Places, User, tls};
 use logweir_runtime::StreamProgress;
 use logweir_sql::{FooterCache, QueryEngine};
 
@@ -19,25 +19,66 @@ const SPILL_FACTOR: u64 = 8;
 /// How the streams go, once they run.
 pub(crate) type Running = Arc<OnceLock<Vec<Arc<StreamProgress>>>>;
 
-/// Starts it, if the configuration has one.
-pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<Endpoint>> {
+/// The endpoints that serve.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    postgres: Endpoint,
+    #[cfg(feature = "flight")]
+    flight: Option<logweir_flight::Endpoint>,
+}
+
+impl Endpoints {
+    /// Ends them: see [`Endpoint::stop`]. Blocks until then.
+    pub(crate) fn stop(self) {
+        #[cfg(feature = "flight")]
+        let flight = self.flight.map(|flight| std::thread::spawn(move || flight.stop()));
+        self.postgres.stop();
+        #[cfg(feature = "flight")]
+        if let Some(flight) = flight {
+            let _ = flight.join();
+        }
+    }
+}
+
+/// Starts those that the configuration has.
+pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<Endpoints>> {
     let Some(sql) = &loaded.config().sql else { return Ok(None) };
-    let options = Options {
-        listen: sql.listen,
-        tls: sql
-            .tls
-            .as_ref()
-            .map(|files| tls(&loaded.directory.join(&files.certificate), &loaded.directory.join(&files.key)))
-            .transpose()?,
-        users: sql.users.iter().map(|user| known(user, &loaded.directory)).collect::<Result<_>>()?,
-        statement_timeout: sql.statement_timeout.0,
-        connections: usize::try_from(sql.connections).unwrap_or(usize::MAX),
-        concurrent_queries: usize::try_from(sql.concurrent_queries).unwrap_or(usize::MAX),
-        open_cursors: usize::try_from(sql.open_cursors).unwrap_or(usize::MAX),
-    };
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let files = sql.tls.as_ref();
+    let tls = files.map(|files| tls(&loaded.directory.join(&files.certificate), &loaded.directory.join(&files.key))).transpose()?;
+    let users = || sql.users.iter().map(|user| known(user, &loaded.directory)).collect::<Result<Vec<_>>>();
     let memory_bytes = usize::try_from(sql.memory.0).unwrap_or(usize::MAX);
     let streams = Streams { loaded: Arc::clone(loaded), memory_bytes, footers: FooterCache::default(), running: Arc::clone(running) };
-    Endpoint::start(options, Box::new(streams)).map(Some)
+    // Of both protocols together.
+    let places = Places::new(count(sql.concurrent_queries), count(sql.open_cursors));
+    #[cfg(feature = "flight")]
+    let flight = match &sql.flight {
+        None => None,
+        Some(flight) => {
+            let options = logweir_flight::Options {
+                listen: flight.listen,
+                tls: tls.clone(),
+                users: users()?,
+                statement_timeout: sql.statement_timeout.0,
+                connections: count(sql.connections),
+                places: places.clone(),
+            };
+            Some(logweir_flight::Endpoint::start(options, Box::new(streams.clone()))?)
+        }
+    };
+    let options = Options {
+        listen: sql.listen,
+        tls,
+        users: users()?,
+        statement_timeout: sql.statement_timeout.0,
+        connections: count(sql.connections),
+        places,
+    };
+    Ok(Some(Endpoints {
+        postgres: Endpoint::start(options, Box::new(streams))?,
+        #[cfg(feature = "flight")]
+        flight,
+    }))
 }
 
 fn known(user: &SqlUser, directory: &Path) -> Result<User> {
@@ -49,6 +90,7 @@ fn known(user: &SqlUser, directory: &Path) -> Result<User> {
 }
 
 /// The streams of a configuration. What they have landed is looked at anew for every query.
+#[derive(Clone)]
 struct Streams {
     loaded: Arc<Loaded>,
     memory_bytes: usize,

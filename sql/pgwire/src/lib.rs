@@ -14,6 +14,7 @@
 mod copy;
 mod frame;
 mod parameter;
+mod places;
 mod reply;
 mod running;
 mod scram;
@@ -24,4 +25,6 @@ mod statement;
 mod stranger;
 mod value;
 
+pub use places::{Places, threads};
+pub use scram::PasswordVerifier;
 pub use server::{Database, Endpoint, Options, User, tls};

@@ -20,24 +20,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::frame::{Broken, Connection, Opening, STARTUP_BYTES_MAX};
+use crate::places::{Places, threads};
 use crate::reply::{Failure, Outcome, Refusal, Reply as _, put_text};
 use crate::running::stopping;
-use crate::scram::{Exchange, MECHANISM, Verifier};
+use crate::scram::{Exchange, MECHANISM, PasswordVerifier};
 use crate::session::Session;
 use crate::stranger::{Stranger, Strangers};
-
-/// Planning a statement that is not refused for its depth takes less, also in a debug build. Memory that is not used is not taken.
-const STACK_BYTES: usize = 128 << 20;
-
-/// As `nice` counts: a tenth of the time of a thread of the streams, where there is not enough for both.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 
 /// How long somebody may take to be known.
 const STARTUP: Duration = Duration::from_secs(15);
@@ -83,10 +76,8 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// Sessions at a time.
     pub connections: usize,
-    /// Queries at a time.
-    pub concurrent_queries: usize,
-    /// Queries that wait, with rows left, for the next statement of their session.
-    pub open_cursors: usize,
+    /// Queries at a time, and those that wait, with rows left, for the next statement of their session.
+    pub places: Places,
 }
 
 /// The certificate and key of PEM files.
@@ -126,7 +117,7 @@ pub(crate) async fn reached(stop: &mut watch::Receiver<StopLevel>, level: StopLe
 /// Somebody who may ask, as it is kept.
 pub(crate) struct Known {
     name: String,
-    verifier: Verifier,
+    verifier: PasswordVerifier,
     pub(crate) schemas: Vec<Pattern>,
 }
 
@@ -229,7 +220,7 @@ impl Endpoint {
         let mut secret = [0; 32];
         rand::rng().fill(&mut secret);
         let users = options.users.into_iter().map(|user| Known {
-            verifier: Verifier::new(user.password.expose_secret()),
+            verifier: PasswordVerifier::new(user.password.expose_secret()),
             name: user.name,
             schemas: user.schemas,
         });
@@ -237,8 +228,8 @@ impl Endpoint {
             database,
             users: users.collect(),
             statement_timeout: options.statement_timeout,
-            places: Arc::new(Semaphore::new(options.concurrent_queries.clamp(1, Semaphore::MAX_PERMITS))),
-            cursors: Arc::new(Semaphore::new(options.open_cursors.clamp(1, Semaphore::MAX_PERMITS))),
+            places: options.places.queries(),
+            cursors: options.places.cursors(),
             connections: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
             tls_required: !options.listen.ip().is_loopback(),
             tls: options.tls.map(TlsAcceptor::from),
@@ -248,15 +239,7 @@ impl Endpoint {
             stop: stopped,
         });
         let start = |error| Error::internal("could not start the threads of the SQL endpoint").source(error);
-        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.min(options.concurrent_queries + 1).max(2))
-            .thread_name("sql")
-            .thread_stack_size(STACK_BYTES)
-            .on_thread_start(step_back)
-            .enable_all()
-            .build()
-            .map_err(start)?;
+        let runtime = threads("sql", &options.places).map_err(start)?;
         let thread = std::thread::Builder::new()
             .name("sql-endpoint".to_owned())
             .spawn(move || {
@@ -284,13 +267,6 @@ impl Endpoint {
             let _ = thread.join();
         }
     }
-}
-
-/// Lets the threads of the streams go first: answers may wait, the log that a source keeps for us may not.
-fn step_back() {
-    // Of this thread alone, on Linux. Where it cannot be, the two are equals.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// Accepts until the end is asked for, then waits for those that are in.
@@ -476,7 +452,7 @@ async fn introduce(
 /// Has somebody prove a password.
 async fn authenticate(connection: &mut Connection, shared: &Shared, name: &str, peer: SocketAddr, stranger: &Stranger) -> Outcome<usize> {
     let known = shared.users.iter().position(|user| user.name == name);
-    let verifier = known.map_or_else(|| Verifier::of_nobody(name, &shared.secret), |user| shared.users[user].verifier.clone());
+    let verifier = known.map_or_else(|| PasswordVerifier::of_nobody(name, &shared.secret), |user| shared.users[user].verifier.clone());
     connection.output.authentication(10, format!("{MECHANISM}\0\0").as_bytes());
     connection.flush().await?;
     let (kind, mut body) = connection.message(STARTUP_BYTES_MAX).await?;

@@ -1,5 +1,5 @@
-//! Who may know whom: `server → runtime | pgwire → sql | connectors → core`, siblings never each other, DataFusion in `sql` alone,
-//! sockets in the connectors, pgwire and the server alone.
+//! Who may know whom: `server → runtime | flight → pgwire → sql | connectors → core`, siblings never each other, DataFusion in `sql` alone,
+//! sockets in the connectors, the endpoints and the server alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +32,8 @@ fn arrows_point_towards_core() {
         assert_eq!(ours(&dependencies[name]), ["logweir-core"], "{name} knows core and none of its siblings");
     }
     assert_eq!(ours(&dependencies["logweir-pgwire"]), ["logweir-core", "logweir-sql"], "the endpoint serves what sql answers");
+    let flight = ["logweir-core", "logweir-pgwire", "logweir-sql"];
+    assert_eq!(ours(&dependencies["logweir-flight"]), flight, "it has the users and the places of the other endpoint");
 }
 
 #[test]
@@ -41,6 +43,7 @@ fn every_crate_has_its_place() {
         "logweir-benches",
         "logweir-core",
         "logweir-files",
+        "logweir-flight",
         "logweir-mysql",
         "logweir-pgwire",
         "logweir-postgres",

@@ -8,6 +8,7 @@ mod change_log;
 mod compaction;
 mod conformance;
 mod faults;
+mod flight;
 mod in_flight;
 mod kill;
 mod leak;

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::message::RelationColumn;
 use crate::options::Arrays;
 
 const INT4: u32 = 23;
@@ -610,7 +611,7 @@ fn a_number_of_the_checkpoint_is_not_given_to_another_shape() {
     assert_eq!(relations.iter().map(|relation| relation.version()).collect::<Vec<_>>(), [1, 2]);
     let resumed = DecoderOptions { from: Lsn(0x220), resume: Some(mark_position(0, Lsn(0x220))), relations, ..options() };
     let mut again = PgoutputDecoder::new(resumed);
-    let column = crate::message::RelationColumn { flags: 1, name: "id".into(), type_oid: TEXT, typmod: -1 };
+    let column = RelationColumn { flags: 1, name: "id".into(), type_oid: TEXT, typmod: -1 };
     let shape = RelationShape { oid: 7, schema: "shop".into(), table: "t".into(), replica_identity: b'd', columns: vec![column] };
     let described = again.describe(&shape, None, false).unwrap();
     assert!(matches!(described, Described::Known { relation, .. } if relation.version() == 3));

@@ -24,6 +24,8 @@ pub(crate) struct SqlEndpoint {
     pub(crate) listen: SocketAddr,
     /// Encryption of the connections. With it a client may encrypt; where other machines reach the address, it must.
     pub(crate) tls: Option<EndpointTls>,
+    /// Arrow Flight SQL beside it, on a port of its own, with the same `tls`, users and bounds.
+    pub(crate) flight: Option<FlightEndpoint>,
     /// Who may ask.
     #[schemars(length(min = 1))]
     pub(crate) users: Vec<SqlUser>,
@@ -33,7 +35,7 @@ pub(crate) struct SqlEndpoint {
     /// What a query may hold in memory, apart from `memory`; beyond that it spills to disk or is refused.
     #[serde(default = "default_memory")]
     pub(crate) memory: Size,
-    /// How many sessions there may be at a time.
+    /// How many sessions there may be at a time, of each protocol.
     #[serde(default = "default_connections")]
     #[schemars(range(min = 1, max = 10000))]
     pub(crate) connections: u32,
@@ -45,6 +47,16 @@ pub(crate) struct SqlEndpoint {
     #[serde(default = "default_open_cursors")]
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) open_cursors: u32,
+}
+
+/// Arrow Flight SQL.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FlightEndpoint {
+    /// Address and port. An address that other machines reach needs `tls` of `sql`.
+    #[schemars(with = "String", extend("format" = "socket"))]
+    #[cfg_attr(not(feature = "flight"), allow(dead_code, reason = "a program without it refuses the section"))]
+    pub(crate) listen: SocketAddr,
 }
 
 /// The certificate that the endpoint shows.
@@ -95,14 +107,26 @@ pub(super) fn check(root: &Node, directory: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     let Some(sql) = root.get("sql") else { return problems };
     let tls = sql.get("tls");
-    if let Some(listen) = sql.get("listen")
-        && let Some(address) = listen.text().and_then(|text| text.parse::<SocketAddr>().ok())
-        && !address.ip().is_loopback()
-        && tls.is_none()
+    let flight = sql.get("flight");
+    for (listen, help) in [
+        (sql.get("listen"), "add tls: { certificate: …, key: … } beside it, or listen on 127.0.0.1"),
+        (flight.and_then(|flight| flight.get("listen")), "add tls: { certificate: …, key: … } to `sql`, or listen on 127.0.0.1"),
+    ] {
+        if let Some(listen) = listen
+            && let Some(address) = listen.text().and_then(|text| text.parse::<SocketAddr>().ok())
+            && !address.ip().is_loopback()
+            && tls.is_none()
+        {
+            let problem = Problem::new(listen.place, "`listen` is an address that other machines reach, and there is no `tls`");
+            problems.push(problem.help(help));
+        }
+    }
+    if !cfg!(feature = "flight")
+        && let Some(flight) = flight
     {
         problems.push(
-            Problem::new(listen.place, "`listen` is an address that other machines reach, and there is no `tls`")
-                .help("add tls: { certificate: …, key: … } beside it, or listen on 127.0.0.1"),
+            Problem::new(flight.place, "this program was built without Arrow Flight SQL")
+                .help("build it with the feature `flight`, which is on by default"),
         );
     }
     if let Some(certificate) = tls.and_then(|tls| tls.get("certificate"))
