@@ -10,6 +10,7 @@ mod civil;
 mod display;
 mod mask;
 mod merge;
+mod numbers;
 mod query;
 mod transform;
 mod udf;

@@ -21,7 +21,7 @@ use logweir_benches::process::cpu_seconds;
 use logweir_core::{ChangeBatch, LogPosition, MemoryPermit, Pattern, Relation, Transform};
 use logweir_sql::{
     BadValue, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, SqlContext, SqlRule, SqlTransform, UdfLimits, UdfRule, UdfTransform,
-    mask_functions,
+    Unresolved, mask_functions,
 };
 use secrecy::SecretString;
 
@@ -182,6 +182,7 @@ fn main() -> Result<()> {
             function: "process".to_owned(),
             limits: UdfLimits::default(),
             columns: Vec::new(),
+            unresolved: Unresolved::default(),
         };
         let mut function = UdfTransform::new(vec![rule], BadValue::Fail)?;
         function.output(&relation)?;

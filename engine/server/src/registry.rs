@@ -19,7 +19,7 @@ use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{Acknowledge, ChangeLogSpec, StreamSpec, TransformFactory};
 use logweir_sql::{
     BadValue, ColumnNames, DateUnit, MaskKey, MaskKeys, MaskKind, MaskRule, MaskTransform, References, SchemaChange, SharedTruncate,
-    SqlContext, SqlProblem, SqlRule, SqlTransform, UdfRule, UdfTransform, Unresolved, mask_functions,
+    SqlContext, SqlProblem, SqlRule, SqlTransform, UdfRule, UdfTransform, mask_functions,
 };
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -258,10 +258,7 @@ impl Loaded {
             sql: rule.sql.clone(),
             into: rule.into.clone(),
             key: rule.key.clone(),
-            unresolved: match rule.unresolved {
-                config::Unresolved::Fail => Unresolved::Fail,
-                config::Unresolved::Keep => Unresolved::Keep,
-            },
+            unresolved: rule.unresolved.into(),
             schema_change: match rule.schema_change {
                 config::SchemaChange::Fail => SchemaChange::Fail,
                 config::SchemaChange::Null => SchemaChange::Null,

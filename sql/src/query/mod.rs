@@ -47,6 +47,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::mask::{MaskKeys, query_functions};
+use crate::numbers::analyzer_rules;
 use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
@@ -405,6 +406,7 @@ impl Session {
             .with_config(config)
             .with_runtime_env(Arc::clone(&engine.runtime))
             .with_default_features()
+            .with_analyzer_rules(analyzer_rules())
             .with_physical_optimizer_rule(Arc::new(CountHeld));
         if engine.follow {
             state = state.with_physical_optimizer_rule(Arc::new(AtOnce));

@@ -267,9 +267,9 @@ fn assemble(
             Output::Computed(computed, cast) => {
                 let evaluated = rows.evaluate_to(computed, cast.as_ref(), lookups)?;
                 if let Some(failed) = evaluated.failed {
-                    let places = mask.values().set_indices().enumerate().filter(|(place, _)| failed.rows.value(*place));
+                    let places = mask.values().set_indices().enumerate();
                     let mut rows_failed = vec![false; batch.rows()];
-                    for (_, row) in places {
+                    for (row, reason) in places.filter_map(|(place, row)| failed.of(place).map(|reason| (row, reason))) {
                         // A value that the log left out was computed from nothing.
                         let left_out =
                             left_out.columns[index].as_ref().is_some_and(|column| column.unchanged.value(row) || column.partly.value(row));
@@ -278,7 +278,7 @@ fn assemble(
                         }
                         let deletes = matches!(fates[row], Fate::Whole(change_type) if change_type.deletes());
                         if !left_out && (is_key || !deletes) {
-                            bad.push(BadRow { row, column: Some(index), reason: failed.reason });
+                            bad.push(BadRow { row, column: Some(index), reason });
                         }
                     }
                     not_computed = Some(BooleanBuffer::from(rows_failed));

@@ -19,7 +19,7 @@ use arrow::array::{Array, AsArray};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use logweir_core::{ChangeBatch, ChangeType, LogPosition, Result, Unchanged};
 
-use super::evaluate::Reason;
+use super::evaluate::{Failed, Reason};
 use super::plan::{Computed, Depends, RulePlan};
 use super::reference::Pinned;
 use super::rows::Rows;
@@ -45,7 +45,7 @@ pub(super) enum Fate {
 struct Passes {
     passes: BooleanBuffer,
     known: BooleanBuffer,
-    failed: Option<(BooleanBuffer, Reason)>,
+    failed: Option<Failed>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,8 +68,7 @@ impl Passes {
         if let Some(unknown) = any_unchanged(&filter.depends, unchanged) {
             known = &known & &!&unknown;
         }
-        let failed = evaluated.failed.map(|failed| (failed.rows, failed.reason));
-        Ok(Passes { passes, known, failed })
+        Ok(Passes { passes, known, failed: evaluated.failed })
     }
 
     fn of_row(&self, row: usize) -> Passed {
@@ -81,7 +80,7 @@ impl Passes {
     }
 
     fn failed(&self, row: usize) -> Option<Reason> {
-        self.failed.as_ref().filter(|(rows, _)| rows.value(row)).map(|(_, reason)| *reason)
+        self.failed.as_ref().and_then(|failed| failed.of(row))
     }
 }
 

@@ -1,13 +1,11 @@
 //! Evaluates expressions over batches, and finds the rows that stand in the way.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBufferBuilder, LargeListArray, ListArray, RecordBatch, StructArray, UInt32Array, new_null_array,
-};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{Array, ArrayRef, AsArray, LargeListArray, ListArray, RecordBatch, StructArray, UInt32Array, new_null_array};
 use arrow::compute::{cast, concat, take};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
@@ -66,40 +64,40 @@ pub(super) struct Evaluated {
 
 /// Rows for which an expression has no value; it is null there.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) rows: BooleanBuffer,
-    pub(super) reason: Reason,
+pub(super) struct Failed(HashMap<usize, Reason>);
+
+impl Failed {
+    /// Why there is none for a row.
+    pub(super) fn of(&self, row: usize) -> Option<Reason> {
+        self.0.get(&row).copied()
+    }
 }
 
 /// Evaluates an expression over a batch; where it fails, over ever smaller parts, until the rows to blame stand alone.
 pub(super) fn evaluate_each(expr: &Arc<dyn PhysicalExpr>, to: Option<&DataType>, batch: &RecordBatch) -> Result<Evaluated> {
-    let reason = match converted(expr, to, batch) {
-        Ok(values) => return Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: None }),
-        Err(reason) => reason,
-    };
+    if let Ok(values) = converted(expr, to, batch) {
+        return Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: None });
+    }
     let data_type = match to {
         Some(data_type) => data_type.clone(),
         None => expr.data_type(batch.schema_ref()).map_err(|_| Error::internal("an expression that was planned has no type"))?,
     };
     let mut parts = Vec::new();
-    let mut failed = BooleanBufferBuilder::new(batch.num_rows());
+    let mut failed = HashMap::new();
     let mut waiting = vec![(0, batch.num_rows())];
     while let Some((start, rows)) = waiting.pop() {
         match converted(expr, to, &batch.slice(start, rows)) {
-            Ok(values) => {
-                parts.push(values);
-                failed.append_n(rows, false);
-            }
-            Err(_) if rows == 1 => {
+            Ok(values) => parts.push(values),
+            Err(reason) if rows == 1 => {
                 parts.push(new_null_array(&data_type, 1));
-                failed.append(true);
+                failed.insert(start, reason);
             }
             Err(_) => waiting.extend([(start + rows / 2, rows - rows / 2), (start, rows / 2)]),
         }
     }
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
     let values = concat(&parts).map_err(|_| Error::internal("the values of an expression do not fit together"))?;
-    Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: Some(Failed { rows: failed.finish(), reason }) })
+    Ok(Evaluated { values: with_nothing_under_nulls(values)?, failed: Some(Failed(failed)) })
 }
 
 /// The same values with nothing under the nulls that was not there to be seen: `NULLIF` and `CASE` leave the value that they hide in the buffers,

@@ -21,7 +21,9 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, Function as Call, Spanned, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::checked::Checked;
 use super::problem::Fault;
+use crate::numbers::widen;
 use crate::query::suggest::nearest;
 
 /// Functions whose result is that of the moment at which a statement is planned: for a stream, that of its start.
@@ -121,7 +123,7 @@ impl Functions {
         let context =
             SimplifyContext::builder().with_schema(Arc::clone(schema)).with_config_options(Arc::clone(self.state.config_options())).build();
         let simplifier = ExprSimplifier::new(context);
-        let mut expr = simplifier.coerce(expr, schema)?;
+        let mut expr = simplifier.coerce(widen(expr, schema)?.data, schema)?;
         for rewrite in self.state.analyzer().function_rewrites() {
             let options = self.state.config_options();
             expr = expr.transform_up(|expr| rewrite.rewrite(expr, schema, options))?.data;
@@ -134,7 +136,8 @@ impl Functions {
         // Arithmetic of DataFusion wraps around where a number becomes too large: a wrong value that nobody would notice.
         let strict = |expr: Arc<dyn PhysicalExpr>| {
             if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
-                return Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>));
+                let strict = Arc::new(binary.clone().with_fail_on_overflow(true));
+                return Ok(Transformed::yes(Checked::around(strict, schema.as_arrow())?));
             }
             if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
                 let data_type = negative.arg().data_type(schema.as_arrow())?;

@@ -13,6 +13,7 @@
 
 mod apply;
 pub(crate) mod cases;
+mod checked;
 pub(crate) mod depth;
 mod evaluate;
 mod functions;

@@ -12,8 +12,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::{FutureExt, TryStreamExt};
 use logweir_core::{Error, Result};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::query::unwrap;
 
@@ -31,18 +31,26 @@ async fn read(store: Arc<dyn ObjectStore>, path: &Path, bytes_max: usize) -> Res
     let config = SessionConfig::new().set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let context = SessionContext::new_with_config(config);
     let url = ObjectStoreUrl::parse("reference://file").map_err(unwrap)?;
-    context.register_object_store(url.as_ref(), store);
+    context.register_object_store(url.as_ref(), Arc::clone(&store));
     let file = format!("{}{path}", url.as_str());
     let dotted = format!(".{ending}");
-    let read: DataFrame = match ending.as_str() {
+    let read: std::result::Result<DataFrame, _> = match ending.as_str() {
         "parquet" => context.read_parquet(file, ParquetReadOptions::default().file_extension(&dotted)).await,
         "csv" => context.read_csv(file, CsvReadOptions::new().has_header(true).file_extension(&dotted)).await,
         "json" | "jsonl" | "ndjson" => context.read_json(file, JsonReadOptions::default().file_extension(&dotted)).await,
         _ => {
             return Err(Error::config("a reference table is a .parquet, .csv, .json, .jsonl or .ndjson file").context("file", path));
         }
-    }
-    .map_err(|error| unreadable(error, path))?;
+    };
+    let read = match read {
+        Ok(read) => read,
+        Err(error) => {
+            let gone = matches!(store.head(path).await, Err(object_store::Error::NotFound { .. }));
+            let nothing =
+                Error::config("a reference table is not there").context("file", path).remedy("put the file there, or mend its path");
+            return Err(if gone { nothing } else { unreadable(error, path) });
+        }
+    };
     let schema = Arc::clone(read.schema().inner());
     let mut rows = read.execute_stream().await.map_err(|error| unreadable(error, path))?;
     let (mut batches, mut bytes) = (Vec::new(), 0);

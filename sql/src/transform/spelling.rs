@@ -2,11 +2,14 @@
 //!
 //! * `body->>'a' = 'x'` is to the parser `body->>('a' = 'x')`. Arrows bind closer than comparisons.
 //! * A cast to `VARCHAR(3)` is to DataFusion one to `VARCHAR`. It cuts.
+//! * `1e300` is to DataFusion a decimal that there is not. It is a double.
 
 use std::mem::replace;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, CharacterLength, DataType, Expr, Spanned, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Spanned, Value, VisitMut, VisitorMut,
+};
 
 /// Puts it right wherever it is in the statement.
 pub(super) fn as_meant(statement: &mut impl VisitMut) {
@@ -18,6 +21,7 @@ pub(super) fn as_meant(statement: &mut impl VisitMut) {
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             arrows_first(expr);
             cut(expr);
+            double(expr);
             ControlFlow::Continue(())
         }
     }
@@ -54,17 +58,28 @@ fn subject(expr: &mut Expr) -> Option<&mut Box<Expr>> {
     }
 }
 
+/// The last operand of what stands before an arrow without parentheses, where it is the arrow's.
+fn object(expr: &mut Expr) -> Option<&mut Box<Expr>> {
+    match expr {
+        Expr::BinaryOp { right, op, .. } if is_comparison(op) => Some(right),
+        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) => Some(right),
+        Expr::Between { high, .. } => Some(high),
+        Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } | Expr::SimilarTo { pattern, .. } | Expr::RLike { pattern, .. } => {
+            Some(pattern)
+        }
+        _ => None,
+    }
+}
+
 fn arrows_first(expr: &mut Expr) {
     let Expr::BinaryOp { left, op, right } = expr else { return };
     if !is_arrow(op) {
         return;
     }
     // `x = body` -> 'a': the arrow is of the right side.
-    if let Expr::BinaryOp { op: comparison, .. } = left.as_ref()
-        && is_comparison(comparison)
-    {
+    if object(left).is_some() {
         let mut whole = replace(left.as_mut(), nothing());
-        if let Expr::BinaryOp { right: compared, .. } = &mut whole {
+        if let Some(compared) = object(&mut whole) {
             *left.as_mut() = replace(compared.as_mut(), nothing());
             *compared.as_mut() = replace(expr, nothing());
             arrows_first(compared);
@@ -81,6 +96,35 @@ fn arrows_first(expr: &mut Expr) {
             arrows_first(about);
         }
         *expr = whole;
+    }
+}
+
+/// Digits of a decimal.
+const DIGITS_MAX: i64 = 38;
+
+/// A number with an exponent that no decimal has.
+fn double(expr: &mut Expr) {
+    let Expr::Value(value) = expr else { return };
+    let Value::Number(text, _) = &value.value else { return };
+    let Some((digits, exponent)) = text.to_lowercase().split_once('e').map(|(digits, exponent)| (digits.to_owned(), exponent.to_owned()))
+    else {
+        return;
+    };
+    let whole = digits.split('.').next().map_or(0, str::len) as i64;
+    let fraction = digits.len() as i64 - whole;
+    let fits = exponent.parse::<i64>().is_ok_and(|exponent| {
+        exponent.checked_add(whole).is_some_and(|whole| whole <= DIGITS_MAX)
+            && fraction.checked_sub(exponent).is_some_and(|scale| scale <= DIGITS_MAX)
+    });
+    if !fits {
+        let text = Value::SingleQuotedString(text.clone()).with_span(value.span);
+        *expr = Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(Expr::Value(text)),
+            data_type: DataType::Double(ExactNumberInfo::None),
+            array: false,
+            format: None,
+        };
     }
 }
 

@@ -15,16 +15,17 @@ use super::read::{Made, Reason};
 use super::write::{Written, write_text};
 use super::{METADATA_FIELDS, Plan, Rule};
 use crate::civil::write_iso_timestamp;
-use crate::transform::BadValue;
 use crate::transform::cases::{may_have_landed, resolve};
 use crate::transform::quarantine::{SetAside, set_aside};
 use crate::transform::rows::unexpected;
+use crate::transform::{BadValue, Unresolved};
 
 const NO_ROW: Reason = "the function returned no JSON object";
 const TWICE: Reason = "the function returned a field twice";
 const NO_FIELD: Reason = "the table has no such column, and the rule adds none";
 const NO_FIELD_UNNAMED: Reason = "the function returned a field that is no column, under a name that is not in its script";
 const KEY_CHANGED: Reason = "a key stays as it is, for updates and deletes would not find the row";
+const LEFT_OUT: Reason = "the log left out its value, and the function may not have let the row pass before";
 const READ_ONLY: Reason = "what is told of a change cannot be changed";
 
 /// A row that the function cannot carry.
@@ -76,7 +77,7 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
                             run.drop_row(row);
                             continue;
                         }
-                        Ok(Returned::Json(json)) => run.read(&json),
+                        Ok(Returned::Json(json)) => run.read(&json).and_then(|()| run.resolved(row, rule.settings.unresolved)),
                         Err(failed) => Err(Bad { field: None, reason: failed.reason.into() }),
                     };
                     match made {
@@ -102,6 +103,13 @@ pub(super) fn apply(rule: &Rule, plan: &Plan, bad_value: BadValue, batch: Change
 }
 
 fn refusal(rule: &Rule, batch: &ChangeBatch, row: usize, bad: Bad) -> Error {
+    let remedy = match bad.reason == LEFT_OUT {
+        true => {
+            "let the source log whole rows (REPLICA IDENTITY FULL, binlog_row_image=FULL), set unresolved: keep in the udf rule if the function \
+             lets all rows pass, or on_bad_value: quarantine"
+        }
+        false => "make the function take such rows, or set on_bad_value: quarantine; what it throws is not shown, for it may hold values",
+    };
     let mut error = Error::data("a change cannot be carried by a UDF")
         .context("reason", bad.reason)
         .context("table", batch.relation.name())
@@ -110,9 +118,7 @@ fn refusal(rule: &Rule, batch: &ChangeBatch, row: usize, bad: Bad) -> Error {
     if let Some(field) = bad.field {
         error = error.context("field", field);
     }
-    error
-        .context("position", batch.position(row))
-        .remedy("make the function take such rows, or set on_bad_value: quarantine; what it throws is not shown, for it may hold values")
+    error.context("position", batch.position(row)).remedy(remedy)
 }
 
 /// A batch on its way.
@@ -282,6 +288,18 @@ impl<'a> Run<'a> {
         json.finish().map_err(|_| bad(NO_ROW))?;
         match plan.fields.iter().zip(&self.picks).find(|(field, pick)| field.key && **pick == Pick::Missing) {
             Some((field, _)) => Err(Bad { field: Some(field.name.clone()), reason: KEY_CHANGED.into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a row that lacks values which the target may not have either.
+    fn resolved(&self, row: usize, unresolved: Unresolved) -> std::result::Result<(), Bad> {
+        if unresolved == Unresolved::Keep || self.batch.unchanged.is_none() {
+            return Ok(());
+        }
+        let missing = self.picks.iter().enumerate().position(|(index, pick)| *pick == Pick::Missing && self.is_left_out(index, row));
+        match missing {
+            Some(index) => Err(Bad { field: Some(self.plan.fields[index].name.clone()), reason: LEFT_OUT.into() }),
             None => Ok(()),
         }
     }

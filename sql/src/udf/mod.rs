@@ -30,7 +30,7 @@ use logweir_core::{ChangeBatch, Column, Error, Pattern, Relation, RelationName, 
 pub use engine::UdfLimits;
 pub use types::UdfType;
 
-use crate::transform::{BadValue, quarantine};
+use crate::transform::{BadValue, Unresolved, quarantine};
 use engine::{Engine, Failed, LoadFailed, Returned};
 use kind::Kind;
 
@@ -49,6 +49,9 @@ pub struct UdfRule {
     pub limits: UdfLimits,
     /// Columns that the function adds, in this order behind the table's.
     pub columns: Vec<(String, UdfType)>,
+    /// What becomes of a row that passes and has values that the log left out: the function may not have let it pass before, and the
+    /// target has no earlier values to keep then.
+    pub unresolved: Unresolved,
 }
 
 /// What every name of a metadata column begins with.

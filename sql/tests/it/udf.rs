@@ -17,7 +17,7 @@ use logweir_core::{
     ChangeBatch, ChangeType, Column, ErrorKind, LogPosition, MemoryPermit, MetadataBuilder, Pattern, Relation, RelationName, SourcePlace,
     TimestampMicros, Transform, Unchanged,
 };
-use logweir_sql::{BadValue, UdfLimits, UdfRule, UdfTransform, UdfType};
+use logweir_sql::{BadValue, UdfLimits, UdfRule, UdfTransform, UdfType, Unresolved};
 use proptest::prelude::*;
 
 const IDENTITY: &str = "function process(inJson) { const row = JSON.parse(inJson); return JSON.stringify(row); }";
@@ -30,6 +30,7 @@ fn rule(script: &str) -> UdfRule {
         function: "process".to_owned(),
         limits: UdfLimits::default(),
         columns: Vec::new(),
+        unresolved: Unresolved::default(),
     }
 }
 
@@ -327,6 +328,7 @@ fn what_the_log_left_out_stays_left_out() {
                   if (row.id === 2) row.name = 'new'; row.note = String(row._metadata_unchanged) + ('name' in row); return row; }";
     let mut rule = rule(script);
     rule.columns = vec![("note".to_owned(), UdfType::Text)];
+    rule.unresolved = Unresolved::Keep;
     let mut changes = people(&[UpdateInsert; 3], &[(1, None), (2, None), (3, Some("c"))]);
     changes.unchanged = Some(Unchanged { columns: vec![(1, BooleanBuffer::from(vec![true, true, false]))] });
     let out = through(rule, BadValue::Fail, changes).unwrap();
@@ -336,6 +338,30 @@ fn what_the_log_left_out_stays_left_out() {
         UPDATE-INSERT | id 3 | name c | note undefinedtrue
     "#]]
     .assert_eq(&shown(&out));
+}
+
+/// A row that passes for the first time by such a change would lack the value for good.
+#[test]
+fn what_the_log_left_out_is_a_bad_value_unless_the_function_makes_it() {
+    let script = "function process(json) { const row = JSON.parse(json); if (row.id === 2) row.name = 'new'; if (row.id === 3) return null; return row; }";
+    let changes = || {
+        let mut changes = people(&[UpdateInsert; 4], &[(1, None), (2, None), (3, None), (4, Some("d"))]);
+        changes.unchanged = Some(Unchanged { columns: vec![(1, BooleanBuffer::from(vec![true, true, true, false]))] });
+        changes
+    };
+    let error = through(rule(script), BadValue::Fail, changes()).unwrap_err();
+    assert_eq!(error.get_context("field"), Some("name"));
+    assert!(error.get_remedy().unwrap().contains("unresolved: keep"), "{error}");
+    let out = through(rule(script), BadValue::Quarantine, changes()).unwrap();
+    let carried: String =
+        out.iter().filter(|batch| batch.relation.name().schema != "logweir").map(|batch| shown(std::slice::from_ref(batch))).collect();
+    expect![[r#"
+        DELETE | id 1 | name -
+        UPDATE-INSERT | id 2 | name new
+        DELETE | id 3 | name -
+        UPDATE-INSERT | id 4 | name d
+    "#]]
+    .assert_eq(&carried);
 }
 
 #[test]

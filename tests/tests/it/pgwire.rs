@@ -152,6 +152,12 @@ async fn clients_see_what_the_source_has() {
     let of_source: Vec<String> = server.query("SELECT CONCAT_WS('|', id, name, paid, born) FROM t.people WHERE id = 1").await;
     assert!(rows.starts_with(&of_source[0]), "{of_source:?}");
 
+    // A double stays one beside a number with a point.
+    assert_eq!(texts(&client, "SELECT coalesce(score, 0.0) FROM t.people ORDER BY id").await, ["1.5", "0", "-2e+30"]);
+    let far = "SELECT id FROM t.people WHERE score < -0.5 OR CASE WHEN id = 1 THEN score ELSE 0.0 END = 1.5 ORDER BY id";
+    assert_eq!(texts(&client, far).await, ["1", "3"]);
+    assert_eq!(texts(&client, "SELECT a.id FROM t.people a JOIN t.people b ON a.score = b.paid - 119.0").await, ["1"]);
+
     // Binary, with parameters, by tokio-postgres: every statement is prepared.
     let rows = client
         .query("SELECT id, name, face, score FROM t.people WHERE id = $1 OR name = $2 ORDER BY id", &[&1_i32, &"nobody"])

@@ -25,7 +25,7 @@ use serde::Deserialize as _;
 pub(crate) use change_log::{Acknowledge, ChangeLog, ChangeLogOptions, Compression};
 pub(crate) use model::{
     Backfill, Config, DateUnit, Destination, Mask, MaskKey, MaskWith, OnBadValue, Reference, SchemaChange, SharedTruncate, SqlRule, Start,
-    State, Stream, Unlisted, Unresolved,
+    State, Stream, Unlisted,
 };
 use problem::{Place, Problem};
 pub(crate) use problem::{Problems, nearest};

@@ -437,6 +437,9 @@ pub(crate) struct Udf {
     /// timestamp or timestamptz.
     #[serde(default)]
     pub(crate) columns: BTreeMap<String, UdfColumn>,
+    /// What becomes of a value that the log left out, because it did not change, in a row that the function may not have let pass before.
+    #[serde(default)]
+    pub(crate) unresolved: Unresolved,
 }
 
 fn default_udf_function() -> String {
@@ -507,6 +510,15 @@ pub(crate) enum Unresolved {
     Fail,
     /// It is marked as unchanged, although there may be no earlier row.
     Keep,
+}
+
+impl From<Unresolved> for logweir_sql::Unresolved {
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::Fail => logweir_sql::Unresolved::Fail,
+            Unresolved::Keep => logweir_sql::Unresolved::Keep,
+        }
+    }
 }
 
 /// What happens when the SQL no longer fits its table.

@@ -30,6 +30,7 @@ impl Udf {
             file: self.file.display().to_string(),
             function: self.function.clone(),
             limits: UdfLimits { time: self.time.0, memory_bytes: usize::try_from(self.memory.0).unwrap_or(usize::MAX) },
+            unresolved: self.unresolved.into(),
             columns: self.columns.iter().map(|(name, data_type)| (name.clone(), data_type.0)).collect(),
         })
     }

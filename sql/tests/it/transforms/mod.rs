@@ -5,6 +5,7 @@ pub(crate) mod changes;
 mod columns;
 mod masks;
 mod misfits;
+mod numbers;
 mod quarantine;
 mod random;
 mod references;

@@ -9,7 +9,7 @@ use expect_test::expect;
 use logweir_core::{
     ChangeBatch, Column, LogPosition, MetadataColumn, Pattern, Relation, RelationName, Transform, apply_all, output_of_all,
 };
-use logweir_sql::{BadValue, SqlContext, SqlRule, UdfLimits, UdfRule, UdfTransform};
+use logweir_sql::{BadValue, SqlContext, SqlRule, UdfLimits, UdfRule, UdfTransform, Unresolved};
 
 use super::changes::{batch, changes, printed, table, unbatched};
 use super::{applied, customers, rule, transform};
@@ -96,6 +96,7 @@ fn failing_udf() -> Box<dyn Transform> {
         function: "process".to_owned(),
         limits: UdfLimits::default(),
         columns: Vec::new(),
+        unresolved: Unresolved::default(),
     };
     Box::new(UdfTransform::new(vec![rule], BadValue::Quarantine).unwrap())
 }
