@@ -9,7 +9,7 @@ use logweir_tests::engine::{Engine, Running};
 use logweir_tests::servers::{DatabaseServer, free_port};
 use serde_json::json;
 
-use crate::pgwire::{A_MINUTE, PASSWORD, connect, resident, shop, started, wait_for, with_endpoint};
+use crate::pgwire::{A_MINUTE, PASSWORD, connect, resident, shop, started, wait_for, with_certificate, with_endpoint};
 
 struct Rig {
     server: DatabaseServer,
@@ -123,15 +123,7 @@ async fn adbc_over_tls() {
     let server = shop().await;
     let (sql, port) = (free_port(), free_port());
     let engine = with_endpoint(Engine::new(&server, "t"), sql, &[("flight", json!({ "listen": format!("0.0.0.0:{port}") }))]);
-    let file = |name: &str| engine.directory().join(name).display().to_string();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &file("key.pem"), "-out", &file("certificate.pem")])
-        .output()
-        .expect("openssl is installed");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let root = file("certificate.pem");
-    let engine = engine.set("/sql/tls", json!({ "certificate": "certificate.pem", "key": "key.pem" }));
+    let (engine, root) = with_certificate(engine);
     let running = started(&engine);
     let client_of_postgres = connect(sql, "ann").await;
     wait_for(&client_of_postgres, "SELECT count(*) FROM t.people", "3").await;

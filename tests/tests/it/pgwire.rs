@@ -453,6 +453,19 @@ async fn what_is_not_allowed_is_refused_with_its_code() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
+/// The engine with a certificate of its own making for its endpoints, and where that lies.
+pub(crate) fn with_certificate(engine: Engine) -> (Engine, String) {
+    let file = |name: &str| engine.directory().join(name).display().to_string();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &file("key.pem"), "-out", &file("certificate.pem")])
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let root = file("certificate.pem");
+    (engine.set("/sql/tls", json!({ "certificate": "certificate.pem", "key": "key.pem" })), root)
+}
+
 /// Memory of a process that is in use, in KiB.
 pub(crate) fn resident(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -470,15 +483,7 @@ async fn an_address_that_others_reach_is_encrypted() {
         assert_eq!(refused.code, Some(2), "{}", refused.stderr);
         assert!(refused.stderr.contains("`listen` is an address that other machines reach, and there is no `tls`"), "{}", refused.stderr);
     }
-    let file = |name: &str| engine.directory().join(name).display().to_string();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &file("key.pem"), "-out", &file("certificate.pem")])
-        .output()
-        .expect("openssl is installed");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let root = file("certificate.pem");
-    let engine = engine.set("/sql/tls", json!({ "certificate": "certificate.pem", "key": "key.pem" }));
+    let (engine, root) = with_certificate(engine);
     let running = started(&engine);
     let conninfo = |mode: &str| format!("sslmode={mode} sslrootcert={root}");
     let deadline = Instant::now() + A_MINUTE;

@@ -197,7 +197,7 @@ fn scripts_are_tried_when_the_file_is_read() {
           |
         8 |     udf: [ { table: shop.a, file: good.js, script: x } ]
           |                                            ^^^^^^
-         = allowed here: columns, file, function, memory, table, time
+         = allowed here: columns, file, function, memory, table, time, unresolved
 
         1 mistake in logweir.yaml
     "#]].assert_eq(&told);
