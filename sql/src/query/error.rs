@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use logweir_core::{Error, ErrorKind};
 
@@ -41,12 +42,28 @@ fn classify(error: DataFusionError) -> Error {
                 .remedy("raise memory in the configuration, or read fewer rows or columns")
                 .source(words(&error));
         }
+        _ if is_out_of_disk(&error) => {
+            return Error::config("the query needs more disk to spill to than it may have")
+                .remedy("raise memory in the configuration, eight times of which a query may spill, or read fewer rows or columns")
+                // DataFusion's own words name a setting that there is not here.
+                .source(Words { text: "the disk space that a query may spill to is used up".to_owned(), sqlstate: "53200" });
+        }
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Transient,
         DataFusionError::ParquetError(_) => ErrorKind::Corrupt,
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
         _ => ErrorKind::Data,
     };
     Error::new(kind, "could not answer the query").source(words(&error))
+}
+
+/// True if a query has spilled as much as it may. DataFusion says so where Arrow writes, and of Arrow's error the words alone are left.
+fn is_out_of_disk(error: &DataFusionError) -> bool {
+    match error.find_root() {
+        DataFusionError::ArrowError(error, _) => {
+            matches!(&**error, ArrowError::IoError(words, _) if words.contains("disk space during the spilling process"))
+        }
+        _ => false,
+    }
 }
 
 /// What DataFusion says, once: its errors repeat the causes that they also name as their source.
