@@ -25,6 +25,7 @@ pub(crate) struct SqlEndpoint {
     /// Encryption of the connections. With it a client may encrypt; where other machines reach the address, it must.
     pub(crate) tls: Option<EndpointTls>,
     /// Arrow Flight SQL beside it, on a port of its own, with the same `tls`, users and bounds.
+    #[cfg_attr(not(feature = "flight"), allow(dead_code))]
     pub(crate) flight: Option<FlightEndpoint>,
     /// Who may ask.
     #[schemars(length(min = 1))]
@@ -49,13 +50,13 @@ pub(crate) struct SqlEndpoint {
     pub(crate) open_cursors: u32,
 }
 
-/// Arrow Flight SQL.
+/// Arrow Flight SQL. A program without it refuses the section.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[cfg_attr(not(feature = "flight"), allow(dead_code))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FlightEndpoint {
     /// Address and port. An address that other machines reach needs `tls` of `sql`.
     #[schemars(with = "String", extend("format" = "socket"))]
-    #[cfg_attr(not(feature = "flight"), allow(dead_code, reason = "a program without it refuses the section"))]
     pub(crate) listen: SocketAddr,
 }
 
