@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -113,19 +113,7 @@ fn cast(expr: Expr, to: DataType) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), to))
 }
 
-/// The double that is nearest: Arrow's cast divides two doubles, and can miss it.
+/// The double that is nearest: Arrow's cast divides two doubles, and can miss it. Of a literal it is found once.
 fn double_of_decimal(expr: Expr) -> Expr {
-    let nearest = |digits: String, scale: i8| format!("{digits}e{}", -i32::from(scale)).parse::<f64>().ok();
-    let double = match &expr {
-        Expr::Literal(ScalarValue::Decimal32(Some(digits), _, scale), _) => nearest(digits.to_string(), *scale),
-        Expr::Literal(ScalarValue::Decimal64(Some(digits), _, scale), _) => nearest(digits.to_string(), *scale),
-        Expr::Literal(ScalarValue::Decimal128(Some(digits), _, scale), _) => nearest(digits.to_string(), *scale),
-        Expr::Literal(ScalarValue::Decimal256(Some(digits), _, scale), _) => nearest(digits.to_string(), *scale),
-        _ => None,
-    };
-    match (double, expr) {
-        (Some(double), _) => Expr::Literal(ScalarValue::Float64(Some(double)), None),
-        (None, Expr::Negative(of)) => Expr::Negative(Box::new(double_of_decimal(*of))),
-        (None, expr) => cast(cast(expr, DataType::Utf8), DataType::Float64),
-    }
+    cast(cast(expr, DataType::Utf8), DataType::Float64)
 }

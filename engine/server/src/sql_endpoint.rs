@@ -19,30 +19,15 @@ const SPILL_FACTOR: u64 = 8;
 /// How the streams go, once they run.
 pub(crate) type Running = Arc<OnceLock<Vec<Arc<StreamProgress>>>>;
 
-/// The endpoints that serve.
-#[derive(Debug)]
-pub(crate) struct Endpoints {
-    postgres: Endpoint,
-    #[cfg(feature = "flight")]
-    flight: Option<logweir_flight::Endpoint>,
-}
-
-impl Endpoints {
-    /// Ends them: see [`Endpoint::stop`]. Blocks until then.
-    pub(crate) fn stop(self) {
-        #[cfg(feature = "flight")]
-        let flight = self.flight.map(|flight| std::thread::spawn(move || flight.stop()));
-        self.postgres.stop();
-        #[cfg(feature = "flight")]
-        if let Some(flight) = flight {
-            let _ = flight.join();
-        }
-    }
+/// Ends them: see [`Endpoint::stop`]. Blocks until then.
+pub(crate) fn stop(endpoints: Vec<Endpoint>) {
+    std::thread::scope(|scope| endpoints.into_iter().for_each(|endpoint| drop(scope.spawn(|| endpoint.stop()))));
 }
 
 /// Starts those that the configuration has.
-pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<Endpoints>> {
-    let Some(sql) = &loaded.config().sql else { return Ok(None) };
+pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Vec<Endpoint>> {
+    let Some(sql) = &loaded.config().sql else { return Ok(Vec::new()) };
+    let mut endpoints = Vec::new();
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let files = sql.tls.as_ref();
     let tls = files.map(|files| tls(&loaded.directory.join(&files.certificate), &loaded.directory.join(&files.key))).transpose()?;
@@ -52,20 +37,17 @@ pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<En
     // Of both protocols together.
     let places = Places::new(count(sql.concurrent_queries), count(sql.open_cursors));
     #[cfg(feature = "flight")]
-    let flight = match &sql.flight {
-        None => None,
-        Some(flight) => {
-            let options = logweir_flight::Options {
-                listen: flight.listen,
-                tls: tls.clone(),
-                users: users()?,
-                statement_timeout: sql.statement_timeout.0,
-                connections: count(sql.connections),
-                places: places.clone(),
-            };
-            Some(logweir_flight::Endpoint::start(options, Box::new(streams.clone()))?)
-        }
-    };
+    if let Some(flight) = &sql.flight {
+        let options = logweir_flight::Options {
+            listen: flight.listen,
+            tls: tls.clone(),
+            users: users()?,
+            statement_timeout: sql.statement_timeout.0,
+            connections: count(sql.connections),
+            places: places.clone(),
+        };
+        endpoints.push(logweir_flight::start(options, Box::new(streams.clone()))?);
+    }
     let options = Options {
         listen: sql.listen,
         tls,
@@ -74,11 +56,8 @@ pub(crate) fn start(loaded: &Arc<Loaded>, running: &Running) -> Result<Option<En
         connections: count(sql.connections),
         places,
     };
-    Ok(Some(Endpoints {
-        postgres: Endpoint::start(options, Box::new(streams))?,
-        #[cfg(feature = "flight")]
-        flight,
-    }))
+    endpoints.push(logweir_pgwire::start(options, Box::new(streams))?);
+    Ok(endpoints)
 }
 
 fn known(user: &SqlUser, directory: &Path) -> Result<User> {

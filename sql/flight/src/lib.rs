@@ -4,7 +4,7 @@
 //! accept (server) ── TLS, a seat (connection) ── who asks (identity) ── what is asked (service) ── batches (rows) ── Flight
 //! ```
 //!
-//! An [`Endpoint`] has threads of its own: whatever a client asks, the streams go on. Everything a client can make grow has a bound:
+//! An endpoint has threads of its own: whatever a client asks, the streams go on. Everything a client can make grow has a bound:
 //! connections, before and after they are known; requests of one at a time; the length of a message; prepared statements; queries at a time,
 //! whose places are those of PostgreSQL's clients too; the time and the memory of each.
 //!
@@ -21,4 +21,4 @@ mod server;
 mod service;
 mod status;
 
-pub use server::{Endpoint, Options};
+pub use server::{Options, start};

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use logweir_core::{Error, Result, TimestampMicros};
+use logweir_pgwire::draining;
 use logweir_sql::{ClientSession, PreparedQuery};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::identity::Identity;
-use crate::server::{Shared, draining};
+use crate::server::Shared;
 use crate::status;
 
 /// Batches that wait for their client.

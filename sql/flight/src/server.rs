@@ -1,18 +1,16 @@
 //! Where connections come from, and how many there may be.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::BoxFuture;
-use logweir_core::{Error, Result};
-use logweir_pgwire::{Database, Places, User, threads};
+use logweir_core::Result;
+use logweir_pgwire::{Database, Endpoint, Places, Post, User, draining};
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,87 +71,28 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// Waits until the end is asked for.
-pub(crate) async fn draining(stop: &mut watch::Receiver<bool>) {
-    // Whoever could say so is gone: that is an end too.
-    let _ = stop.wait_for(|stopped| *stopped).await;
-}
-
-/// An endpoint that serves, on threads of its own.
-pub struct Endpoint {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({})", self.address)
-    }
-}
-
-impl Endpoint {
-    /// Listens, and serves from then on.
-    pub fn start(options: Options, database: Box<dyn Database>) -> Result<Self> {
-        if options.tls.is_none() && !options.listen.ip().is_loopback() {
-            return Err(Error::config("the Flight SQL endpoint must not be reached from other machines without TLS")
-                .context("address", options.listen)
-                .remedy("add `sql.tls`, or listen on 127.0.0.1"));
-        }
-        let failed = |error| {
-            Error::config("could not listen for Flight SQL")
-                .context("address", options.listen)
-                .remedy("choose another `sql.flight.listen`, or stop what uses the port")
-                .source(error)
-        };
-        let listener = StdListener::bind(options.listen).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let (stop, stopped) = watch::channel(false);
-        let tls = options.tls.map(|config| {
-            let mut config = config.as_ref().clone();
-            // gRPC is HTTP/2, and clients want to hear so.
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            TlsAcceptor::from(Arc::new(config))
-        });
-        let start = |error| Error::internal("could not start the threads of the Flight SQL endpoint").source(error);
-        let runtime = threads("flight", &options.places).map_err(start)?;
-        let shared = Arc::new(Shared {
+/// Answers Flight SQL's clients from then on.
+pub fn start(options: Options, database: Box<dyn Database>) -> Result<Endpoint> {
+    let tls = options.tls.map(|config| {
+        let mut config = config.as_ref().clone();
+        // gRPC is HTTP/2, and clients want to hear so.
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    });
+    let seats = Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = options.places.clone();
+    let post = Post { speaks: "Flight SQL", key: "sql.flight.listen", listen: options.listen, encrypted: tls.is_some() };
+    Endpoint::start(post, &places, move |listener, stop| {
+        let shared = Shared {
             database,
             users: Users::new(options.users),
             statement_timeout: options.statement_timeout,
             places: options.places,
             statements: Statements::default(),
-            stop: stopped,
-        });
-        let seats = Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let thread = std::thread::Builder::new()
-            .name("flight-endpoint".to_owned())
-            .spawn(move || {
-                let served = runtime.block_on(async move { serve(TcpListener::from_std(listener)?, tls, seats, shared).await });
-                if let Err(error) = served {
-                    tracing::error!(%error, "the Flight SQL endpoint has stopped");
-                }
-                // A plan that does not end is left behind: the process ends.
-                runtime.shutdown_background();
-            })
-            .map_err(start)?;
-        tracing::info!(%address, "answering Flight SQL");
-        Ok(Endpoint { address, stop, thread: Some(thread) })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Ends: queries that follow changes at once, others when they are done or after some seconds. Blocks until then.
-    pub fn stop(mut self) {
-        self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+            stop,
+        };
+        serve(listener, tls, seats, Arc::new(shared))
+    })
 }
 
 /// Serves until the end is asked for, then waits for what still runs.

@@ -13,6 +13,7 @@
 
 mod copy;
 mod frame;
+mod host;
 mod parameter;
 mod places;
 mod reply;
@@ -25,6 +26,7 @@ mod statement;
 mod stranger;
 mod value;
 
-pub use places::{Places, threads};
+pub use host::{Endpoint, Post, draining};
+pub use places::Places;
 pub use scram::PasswordVerifier;
-pub use server::{Database, Endpoint, Options, User, tls};
+pub use server::{Database, Options, User, start, tls};

@@ -1,12 +1,10 @@
 //! Who may come in, and how many.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::frame::{Broken, Connection, Opening, STARTUP_BYTES_MAX};
-use crate::places::{Places, threads};
+use crate::host::{Endpoint, Post, draining};
+use crate::places::Places;
 use crate::reply::{Failure, Outcome, Refusal, Reply as _, put_text};
 use crate::running::stopping;
 use crate::scram::{Exchange, MECHANISM, PasswordVerifier};
@@ -138,7 +137,7 @@ pub(crate) struct Shared {
     /// The sessions by number: their secrets, and how their queries are cancelled.
     sessions: Mutex<HashMap<i32, (i32, watch::Sender<u64>)>>,
     next_process: AtomicI32,
-    pub(crate) stop: watch::Receiver<StopLevel>,
+    stop: watch::Receiver<bool>,
 }
 
 impl Shared {
@@ -186,87 +185,35 @@ impl Drop for Registered {
     }
 }
 
-/// An endpoint that serves, on threads of its own.
-pub struct Endpoint {
-    address: SocketAddr,
-    stop: watch::Sender<StopLevel>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({})", self.address)
-    }
-}
-
-impl Endpoint {
-    /// Listens, and serves from then on.
-    pub fn start(options: Options, database: Box<dyn Database>) -> Result<Self> {
-        if options.tls.is_none() && !options.listen.ip().is_loopback() {
-            return Err(Error::config("the SQL endpoint must not be reached from other machines without TLS")
-                .context("address", options.listen)
-                .remedy("add `sql.tls`, or listen on 127.0.0.1"));
-        }
-        let failed = |error| {
-            Error::config("could not listen for SQL")
-                .context("address", options.listen)
-                .remedy("choose another `sql.listen`, or stop what uses the port")
-                .source(error)
-        };
-        let listener = StdListener::bind(options.listen).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let (stop, stopped) = watch::channel(StopLevel::Serve);
-        let mut secret = [0; 32];
-        rand::rng().fill(&mut secret);
-        let users = options.users.into_iter().map(|user| Known {
-            verifier: PasswordVerifier::new(user.password.expose_secret()),
-            name: user.name,
-            schemas: user.schemas,
-        });
-        let shared = Arc::new(Shared {
+/// Answers PostgreSQL's clients from then on.
+pub fn start(options: Options, database: Box<dyn Database>) -> Result<Endpoint> {
+    let mut secret = [0; 32];
+    rand::rng().fill(&mut secret);
+    let users = options.users.into_iter().map(|user| Known {
+        verifier: PasswordVerifier::new(user.password.expose_secret()),
+        name: user.name,
+        schemas: user.schemas,
+    });
+    let users = users.collect();
+    let (places, cursors) = (options.places.queries(), options.places.cursors());
+    let post = Post { speaks: "SQL", key: "sql.listen", listen: options.listen, encrypted: options.tls.is_some() };
+    Endpoint::start(post, &options.places, move |listener, stop| {
+        let shared = Shared {
             database,
-            users: users.collect(),
+            users,
             statement_timeout: options.statement_timeout,
-            places: options.places.queries(),
-            cursors: options.places.cursors(),
+            places,
+            cursors,
             connections: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
             tls_required: !options.listen.ip().is_loopback(),
             tls: options.tls.map(TlsAcceptor::from),
             secret,
             sessions: Mutex::new(HashMap::new()),
             next_process: AtomicI32::new(1),
-            stop: stopped,
-        });
-        let start = |error| Error::internal("could not start the threads of the SQL endpoint").source(error);
-        let runtime = threads("sql", &options.places).map_err(start)?;
-        let thread = std::thread::Builder::new()
-            .name("sql-endpoint".to_owned())
-            .spawn(move || {
-                let served = runtime.block_on(async move { serve(TcpListener::from_std(listener)?, shared).await });
-                if let Err(error) = served {
-                    tracing::error!(%error, "the SQL endpoint has stopped");
-                }
-                // A plan that does not end is left behind: the process ends.
-                runtime.shutdown_background();
-            })
-            .map_err(start)?;
-        tracing::info!(%address, "answering SQL");
-        Ok(Endpoint { address, stop, thread: Some(thread) })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Ends: sessions that do nothing at once, others when their statement does or after some seconds. Blocks until then.
-    pub fn stop(mut self) {
-        self.stop.send_replace(StopLevel::Drain);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+            stop,
+        };
+        serve(listener, Arc::new(shared))
+    })
 }
 
 /// Accepts until the end is asked for, then waits for those that are in.
@@ -278,7 +225,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()
     let (level, levels) = watch::channel(StopLevel::Serve);
     loop {
         tokio::select! {
-            () = reached(&mut stop, StopLevel::Drain) => break,
+            () = draining(&mut stop) => break,
             Some(_) = sessions.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
@@ -441,7 +388,7 @@ async fn introduce(
         }
         _ => databases.first().cloned(),
     };
-    if *shared.stop.borrow() != StopLevel::Serve {
+    if *shared.stop.borrow() {
         return Err(stopping().into());
     }
     let seat = Arc::clone(&shared.connections).try_acquire_owned().map_err(|_| too_many())?;

@@ -101,7 +101,7 @@ async fn adbc_reads_what_the_source_has() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = rig.engine.set("/sql/flight/listen", json!(taken.local_addr().unwrap().to_string()));
     let busy = engine.run(&["run"], A_MINUTE);
-    assert!(busy.code != Some(0) && busy.stderr.contains("could not listen for Flight SQL"), "{}", busy.stderr);
+    assert!(busy.code != Some(0) && busy.stderr.contains("could not listen for clients (endpoint: Flight SQL"), "{}", busy.stderr);
     let open = engine.set("/sql/flight/listen", json!(format!("0.0.0.0:{}", rig.port))).run(&["check"], A_MINUTE);
     assert_eq!(open.code, Some(2));
     assert!(open.stderr.contains("is an address that other machines reach"), "{}", open.stderr);

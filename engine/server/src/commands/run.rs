@@ -41,10 +41,8 @@ pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool,
         // A client that keeps its connection open does not keep the process.
         served.abort();
     }
-    if let Some(sql) = sql {
-        // Its sessions are given some seconds, which nothing else here waits for.
-        let _ = tokio::task::spawn_blocking(move || sql.stop()).await;
-    }
+    // Sessions are given some seconds, which nothing else here waits for.
+    let _ = tokio::task::spawn_blocking(move || sql_endpoint::stop(sql)).await;
     for (stream, error) in &failed {
         eprintln!("error: stream {stream}: {}", error.report());
     }
