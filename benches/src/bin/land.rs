@@ -88,6 +88,7 @@ async fn land(source: Arc<dyn Source>, memory_bytes: usize) -> Result<u64> {
         source,
         tables: TableFilter::all(),
         before_images: Vec::new(),
+        keep_before_images: Vec::new(),
         transforms: no_transforms(),
         destinations: vec![Destination { name: "lake".to_owned(), sink: Arc::new(sink), transforms: no_transforms() }],
         change_log: None,

@@ -136,6 +136,7 @@ async fn logweir(lake: &str, sql: &str, memory_bytes: usize) -> Result<(usize, i
         store_url,
         prefix,
         relation: None,
+        before_images: false,
     };
     let rows = QueryEngine::new(vec![table], memory_bytes)?.sql(sql).await?;
     if sql.starts_with("explain") {

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_array::ArrayRef;
 use arrow_schema::DataType;
-use logweir_core::{Error, LogPosition, Relation, Result, Unchanged};
+use logweir_core::{BeforeImages, Error, LogPosition, Relation, Result, Unchanged};
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -50,6 +50,7 @@ pub(crate) async fn on_pool<T: Send + 'static>(work: impl FnOnce() -> Result<T> 
 pub(crate) struct Part {
     pub(crate) columns: Vec<ArrayRef>,
     pub(crate) unchanged: Option<Unchanged>,
+    pub(crate) before: Option<BeforeImages>,
     pub(crate) rows: usize,
 }
 
@@ -138,7 +139,7 @@ impl FileEncoder {
         let encode = |(index, leaves): (usize, &mut Vec<ArrowColumnWriter>)| -> Result<()> {
             let field = form.written().field(index);
             for part in parts {
-                let column = form.column(index, &part.columns, part.unchanged.as_ref())?;
+                let column = form.column(index, &part.columns, part.unchanged.as_ref(), part.before.as_ref())?;
                 encode_column(field, &column, leaves)
                     .map_err(|error| parquet_error(error, form.relation().name()).context("column", field.name()))?;
             }

@@ -12,6 +12,7 @@
 //! | `_metadata_read_method` | text | `mysql-cdc-binlog` |
 //! | `_metadata_source` | struct | `database`, `schema`, `table`, `log_file` (text), `log_position` (unsigned 64 bit), `transaction` (text) |
 //! | `_metadata_unchanged` | list of text | columns whose value the source did not log because it did not change; null if none |
+//! | `_metadata_before` | struct | the table's columns as they were before an update; null for every other change, and where the source did not log the whole row. Only where before images are asked for |
 //!
 //! Two schemas describe it. The *written* one is what the encoder is handed: dictionaries stay dictionaries, so a constant costs
 //! a key per row. The *shown* one is embedded in the footer for Arrow readers, and has plain text there. In Parquet itself
@@ -23,9 +24,10 @@ use arrow_array::builder::{BooleanBufferBuilder, ListBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int8Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, Int8Array, ListArray, StringArray, StructArray, new_null_array};
-use arrow_buffer::{Buffer, OffsetBuffer};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use logweir_core::{ChangeType, Column, Error, LogPosition, MetadataColumn, Relation, Result, Unchanged};
+use arrow_select::nullif::nullif;
+use logweir_core::{BeforeImages, ChangeType, Column, Error, LogPosition, MetadataColumn, Relation, Result, Unchanged};
 
 /// A public metadata column, by its place behind the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +49,13 @@ pub enum FormColumn {
     Source = 6,
     /// `_metadata_unchanged`
     Unchanged = 7,
+    /// `_metadata_before`, which is there if it is asked for.
+    Before = 8,
 }
 
 impl FormColumn {
     /// Every column, in order.
-    pub const ALL: [FormColumn; 8] = [
+    pub const ALL: [FormColumn; 9] = [
         FormColumn::Timestamp,
         FormColumn::Sequence,
         FormColumn::ChangeType,
@@ -60,6 +64,7 @@ impl FormColumn {
         FormColumn::ReadMethod,
         FormColumn::Source,
         FormColumn::Unchanged,
+        FormColumn::Before,
     ];
 
     /// The column's name.
@@ -73,6 +78,7 @@ impl FormColumn {
             FormColumn::ReadMethod => "_metadata_read_method",
             FormColumn::Source => "_metadata_source",
             FormColumn::Unchanged => "_metadata_unchanged",
+            FormColumn::Before => "_metadata_before",
         }
     }
 }
@@ -118,6 +124,8 @@ pub struct Form {
     database: Option<ArrayRef>,
     schema: ArrayRef,
     table: ArrayRef,
+    /// The type of the rows before updates, if they are part of it.
+    before: Option<Fields>,
 }
 
 /// How a column that cannot be written is left out.
@@ -148,12 +156,16 @@ impl Form {
         Ok(())
     }
 
-    /// The form of `relation`. Fails as [`Form::check`] does.
-    pub fn new(relation: Arc<Relation>) -> Result<Self> {
+    /// The form of `relation`, with what updated rows were before if `before_images` are kept. Fails as [`Form::check`] does.
+    pub fn new(relation: Arc<Relation>, before_images: bool) -> Result<Self> {
         Self::check(&relation)?;
+        let columns = || relation.columns().iter().map(|column| Arc::clone(&column.field));
+        // A struct without members cannot be written.
+        let before: Option<Fields> = (before_images && !relation.columns().is_empty()).then(|| columns().collect());
+        let before_field = before.clone().map(|fields| Arc::new(Field::new(FormColumn::Before.name(), DataType::Struct(fields), true)));
         let with = |metadata: &[FieldRef]| {
-            let columns = relation.columns().iter().map(|column| Arc::clone(&column.field));
-            Arc::new(Schema::new(columns.chain(metadata.iter().map(Arc::clone)).collect::<Vec<_>>()))
+            let fields = columns().chain(metadata.iter().map(Arc::clone)).chain(before_field.clone());
+            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
         };
         let value = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
         Ok(Form {
@@ -162,6 +174,7 @@ impl Form {
             database: relation.origin().database.as_deref().map(value),
             schema: value(&relation.origin().schema),
             table: value(&relation.origin().table),
+            before,
             relation,
         })
     }
@@ -181,8 +194,14 @@ impl Form {
         &self.shown
     }
 
-    /// Column `index` of the written schema, made of the columns of a batch of the relation.
-    pub fn column(&self, index: usize, columns: &[ArrayRef], unchanged: Option<&Unchanged>) -> Result<ArrayRef> {
+    /// Column `index` of the written schema, made of the columns of a batch of the relation and what else the batch says.
+    pub fn column(
+        &self,
+        index: usize,
+        columns: &[ArrayRef],
+        unchanged: Option<&Unchanged>,
+        before: Option<&BeforeImages>,
+    ) -> Result<ArrayRef> {
         let table_columns = self.relation.columns().len();
         let metadata = |column: MetadataColumn| &columns[table_columns + column as usize];
         let Some(form) = index.checked_sub(table_columns) else { return Ok(Arc::clone(&columns[index])) };
@@ -196,7 +215,27 @@ impl Form {
             FormColumn::ReadMethod => Arc::clone(metadata(MetadataColumn::ReadMethod)),
             FormColumn::Source => Arc::new(self.source(metadata(MetadataColumn::Source).as_struct(), rows)?),
             FormColumn::Unchanged => self.unchanged(unchanged, rows),
+            FormColumn::Before => self.before(before, rows)?,
         })
+    }
+
+    /// Whole rows only: a part of one could not be told from a row with NULLs.
+    fn before(&self, before: Option<&BeforeImages>, rows: usize) -> Result<ArrayRef> {
+        let fields = self.before.clone().ok_or_else(|| Error::internal("a file without before images was asked for them"))?;
+        let Some(before) = before else { return Ok(new_null_array(&DataType::Struct(fields), rows)) };
+        let whole = before.whole();
+        let unfit = |error| {
+            Error::internal("the before images of a batch do not fit its relation").context("relation", self.relation.name()).source(error)
+        };
+        let columns = if whole == before.present {
+            before.columns.clone()
+        } else {
+            // Nothing lies under a null that somebody could find there.
+            let partial = BooleanArray::new(!&whole, None);
+            before.columns.iter().map(|column| nullif(column, &partial)).collect::<std::result::Result<_, _>>().map_err(unfit)?
+        };
+        let images = StructArray::try_new(fields, columns, Some(NullBuffer::new(whole))).map_err(unfit)?;
+        Ok(Arc::new(images))
     }
 
     fn source(&self, place: &StructArray, rows: usize) -> Result<StructArray> {

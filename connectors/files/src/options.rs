@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use logweir_core::{Error, Result};
+use logweir_core::{Error, Pattern, Result};
 use url::Url;
 
 use crate::layout::PathTemplate;
@@ -33,6 +33,8 @@ pub struct FilesOptions {
     pub rotate_bytes: u64,
     /// The zstd level of the files, 1 to 22.
     pub compression_level: i32,
+    /// Patterns over `schema.table` in the source: the tables whose files say what updated rows were before.
+    pub before_images: Vec<Pattern>,
 }
 
 impl FilesOptions {
@@ -56,6 +58,7 @@ impl FilesOptions {
             rotate_interval: Self::DEFAULT_ROTATE_INTERVAL,
             rotate_bytes: Self::DEFAULT_ROTATE_BYTES,
             compression_level: Self::DEFAULT_COMPRESSION_LEVEL,
+            before_images: Vec::new(),
         }
     }
 

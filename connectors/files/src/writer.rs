@@ -15,7 +15,8 @@ use arrow_schema::DataType;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use logweir_core::{
-    ChangeBatch, Error, LogPosition, MetadataColumn, Relation, RelationId, Result, ResultExt, Staged, Writer, WriterContext,
+    BeforeImages, ChangeBatch, Error, LogPosition, MetadataColumn, Pattern, Relation, RelationId, Result, ResultExt, Staged, Writer,
+    WriterContext,
 };
 use rayon::prelude::*;
 
@@ -57,6 +58,7 @@ pub(crate) struct FilesWriter {
     memory_bytes: usize,
     /// Bytes of a file that wait before they are encoded.
     step_bytes: usize,
+    before_images: Vec<Pattern>,
     staging: Staging,
     forms: HashMap<RelationId, Arc<Form>>,
     files: HashMap<FileKey, OpenFile>,
@@ -148,6 +150,7 @@ impl FilesWriter {
             rotate_interval: options.rotate_interval,
             rotate_bytes: options.rotate_bytes,
             // A file ends between two steps, so a step must not be larger than a file shall be.
+            before_images: options.before_images.clone(),
             step_bytes: usize::try_from(options.rotate_bytes).map_or(STEP_BYTES, |bytes| bytes.min(STEP_BYTES)),
             staging,
             forms: HashMap::new(),
@@ -164,7 +167,7 @@ impl FilesWriter {
         if let Some(form) = self.forms.get(&key) {
             return Ok(Arc::clone(form));
         }
-        let form = Arc::new(Form::new(Arc::clone(relation))?);
+        let form = Arc::new(Form::new(Arc::clone(relation), BeforeImages::are_kept(&self.before_images, relation))?);
         // The encoder has the last word on types; better now than in the middle of the rows.
         FileEncoder::new(Arc::clone(&form), &self.settings, &[])?;
         warn_of_wide_decimals(relation);
@@ -216,6 +219,7 @@ impl FilesWriter {
         file.parts.push(Part {
             columns: batch.records.columns().iter().map(|column| column.slice(offset, length)).collect(),
             unchanged: batch.unchanged.as_ref().map(|unchanged| unchanged.slice(offset, length)),
+            before: batch.before.as_ref().map(|before| before.slice(offset, length)),
             rows: length,
         });
         Ok(key)

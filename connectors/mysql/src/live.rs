@@ -41,7 +41,11 @@ const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 * 1024..=16 * 1024 * 10
 /// Under load, changes wait this long for more of their kind. A change after a pause waits for nothing.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// A stream that never pauses is flushed this often, whatever it holds.
+/// But not longer than this, once nothing more lies ready: changes that come one by one arrive within milliseconds, also where they never pause. Of a
+/// backlog there is always more.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// A stream of which there is always more is flushed this often, whatever it holds.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An idle log gives a mark this often: twice in the time that the contract allows.
@@ -552,7 +556,7 @@ impl LiveReader {
         let flush_at = session.unflushed_since.map(|since| {
             // After a pause nothing is worth waiting for; under load, a little patience makes batches.
             let busy = session.flushed_at.is_some_and(|flushed| since.duration_since(flushed) < 2 * LINGER);
-            if busy { session.heard_at + LINGER } else { since }.min(since + FLUSH_INTERVAL)
+            if busy { session.heard_at + LINGER } else { since }.min(since + PATIENCE)
         });
         let mark_at = self.last_mark_at + IDLE_MARK;
         let silence_at = session.heard_at + SILENCE_MAX;

@@ -11,7 +11,8 @@ use arrow_buffer::BooleanBuffer;
 use crate::memory::MemoryPermit;
 use crate::metadata::MetadataColumn;
 use crate::position::{LogMark, LogPosition};
-use crate::relation::Relation;
+use crate::relation::{Relation, RelationName};
+use crate::tables::Pattern;
 use crate::unchanged::Unchanged;
 
 /// What happened to a row (or, for a truncate, to every row).
@@ -94,6 +95,17 @@ impl BeforeImages {
         self.present.value(row) && !self.absent.as_ref().is_some_and(|absent| absent.is_unchanged(column, row))
     }
 
+    /// One bit per row of the batch: its image is here and holds every column.
+    pub fn whole(&self) -> BooleanBuffer {
+        let absent = self.absent.iter().flat_map(|absent| &absent.columns);
+        absent.fold(self.present.clone(), |whole, (_, absent)| &whole & &!absent)
+    }
+
+    /// True if `patterns`, over `schema.table` in the source, ask for the images of `relation` to be kept. logweir's own tables have none.
+    pub fn are_kept(patterns: &[Pattern], relation: &Relation) -> bool {
+        relation.name().schema != RelationName::OWN_SCHEMA && Pattern::any_matches(patterns, relation.origin())
+    }
+
     /// Rows `offset..offset + length` without copying.
     #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
@@ -121,9 +133,9 @@ pub struct ChangeBatch {
     pub records: RecordBatch,
     /// Values that are neither there nor NULL; `None` if there are none, which is the rule.
     pub unchanged: Option<Unchanged>,
-    /// What updated rows were before, for transforms: only of tables that were asked for at the opening of the log
+    /// What updated rows were before: only of tables that were asked for at the opening of the log
     /// ([`LogStart::before_images`](crate::LogStart::before_images)), and `None` if no row of the batch has one. It goes no
-    /// further than the transforms: writers ignore it.
+    /// further than the transforms of the stream, unless it is to be [kept](BeforeImages::are_kept): then it is written, too.
     pub before: Option<BeforeImages>,
     /// The position of the last change.
     pub last: LogPosition,

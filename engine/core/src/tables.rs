@@ -79,6 +79,9 @@ pub struct TableFilter {
     /// True if a column must be known by the name that it had when a change was logged, because something is hidden by its name: a source
     /// whose log has no names and that knows those of now alone must refuse the table's changes.
     pub exact_names: bool,
+    /// Patterns over `schema.table`: tables whose updates are to be told with the whole row before, which is worth a warning where the
+    /// source does not log it.
+    pub before_images: Vec<Pattern>,
 }
 
 impl TableFilter {

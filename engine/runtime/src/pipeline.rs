@@ -189,7 +189,7 @@ impl Run<'_> {
             resume: machine.resume().cloned(),
             relations: machine.relations(),
             tables: self.spec.tables.clone(),
-            before_images: self.spec.before_images.clone(),
+            before_images: [self.spec.before_images.as_slice(), &self.spec.keep_before_images].concat(),
             memory: memory.clone(),
         };
         let mut log = self.spec.source.open_log(start).await?;
@@ -359,6 +359,7 @@ impl Run<'_> {
         let reader = Reader {
             log,
             transforms,
+            before_images: self.spec.keep_before_images.clone(),
             appender,
             events: events_to,
             control: control.subscribe(),

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use logweir_core::{
-    ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, Relation, RelationName, Result, Transform, apply_all,
-    output_of_all,
+    BeforeImages, ChangeBatch, Clock, Error, LogEvent, LogMark, LogPosition, LogReader, Pattern, Relation, RelationName, Result, Transform,
+    apply_all, output_of_all,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -35,6 +35,8 @@ pub(crate) enum Goal {
 pub(crate) struct Reader {
     pub(crate) log: Box<dyn LogReader>,
     pub(crate) transforms: Vec<Box<dyn Transform>>,
+    /// The tables of which what updated rows were before is kept behind the transforms.
+    pub(crate) before_images: Vec<Pattern>,
     pub(crate) appender: Appender,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) control: watch::Receiver<Control>,
@@ -286,8 +288,8 @@ impl Reader {
         let name = batch.relation.name().to_string();
         let batches = apply_all(&self.transforms, batch).inspect_err(|_| self.place.refused = true)?;
         for batch in batches {
-            // Nobody behind the transforms wants to know what a row was before.
-            let batch = ChangeBatch { before: None, ..batch };
+            let kept = batch.before.is_some() && BeforeImages::are_kept(&self.before_images, &batch.relation);
+            let batch = if kept { batch } else { ChangeBatch { before: None, ..batch } };
             if self.append(Entry::Changes(batch)).await? == Flow::Stop {
                 return Ok(Flow::Stop);
             }

@@ -65,6 +65,8 @@ pub struct StreamSpec {
     pub tables: TableFilter,
     /// Patterns over `schema.table`: the tables whose transforms want to know what updated rows were before.
     pub before_images: Vec<Pattern>,
+    /// And those of which it is kept behind the stream's transforms, for destinations and queries.
+    pub keep_before_images: Vec<Pattern>,
     /// What happens to changes before they go anywhere.
     pub transforms: TransformFactory,
     /// Says which changes are followed and what happens to them: another text for other rules. What the change log holds was made by the rules of

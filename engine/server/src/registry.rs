@@ -114,6 +114,7 @@ impl Loaded {
                 options.path = destination.path.clone();
                 options.rotate_interval = destination.rotate.interval.0;
                 options.rotate_bytes = destination.rotate.size.0;
+                options.before_images = before_images(self.stream(stream)?);
                 Ok(options)
             }
             other => {
@@ -270,7 +271,8 @@ impl Loaded {
         };
         let functions = mask_functions(&self.mask_keys()?);
         let (references, known) = (references.clone(), known.to_vec());
-        let context = SqlContext { functions, references, known, bad_value: bad_value(stream), behind_sql: false };
+        let before_images = before_images(stream);
+        let context = SqlContext { functions, references, known, bad_value: bad_value(stream), before_images, behind_sql: false };
         Ok((transforms.iter().map(rule).collect(), context))
     }
 
@@ -295,7 +297,7 @@ impl Loaded {
         let (masks, refuses_unlisted) = (self.mask_rules(stream)?, refuses_unlisted(stream));
         let (udfs, udf_bad_value) = (self.udf_rules(stream)?, bad_value(stream));
         let (rules, context) = self.sql_rules(stream, &stream.transforms, &extra.references, &extra.known)?;
-        let before_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
+        let wanted_images = if rules.is_empty() { Vec::new() } else { sql_transform(rules.clone(), context.clone())?.before_images() };
         let transforms: TransformFactory = Arc::new(move || {
             let mut transforms: Vec<Box<dyn Transform>> = Vec::new();
             if !masks.is_empty() || refuses_unlisted {
@@ -324,7 +326,8 @@ impl Loaded {
             name: name.to_owned(),
             source: self.source(name)?,
             tables: table_filter(stream),
-            before_images,
+            before_images: wanted_images,
+            keep_before_images: before_images(stream),
             transforms,
             rules: self.rules(name, stream)?,
             destinations,
@@ -595,6 +598,11 @@ fn sql_transform(rules: Vec<SqlRule>, context: SqlContext) -> Result<SqlTransfor
 }
 
 /// The tables of a stream.
+/// The tables whose updates are landed with the row before.
+pub(crate) fn before_images(stream: &Stream) -> Vec<Pattern> {
+    stream.before_images.iter().map(|pattern| Pattern::new(&pattern.0)).collect()
+}
+
 pub(crate) fn table_filter(stream: &Stream) -> TableFilter {
     let tables = &stream.tables;
     TableFilter {
@@ -602,6 +610,7 @@ pub(crate) fn table_filter(stream: &Stream) -> TableFilter {
         exclude: tables.exclude.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
         exclude_columns: tables.exclude_columns.iter().map(|pattern| Pattern::new(&pattern.0)).collect(),
         exact_names: stream.mask.need_names(),
+        before_images: before_images(stream),
     }
 }
 

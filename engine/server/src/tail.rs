@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray as _, RecordBatch};
 use arrow::compute::cast;
 use async_trait::async_trait;
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use logweir_core::{ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Relation, RelationId, RelationName, Result, Transform as _};
-use logweir_files::form::Form;
+use futures::{StreamExt as _, TryStreamExt as _};
+use logweir_core::{
+    BeforeImages, ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Pattern, Relation, RelationId, RelationName, Result,
+    Transform as _,
+};
+use logweir_files::form::{Form, FormColumn};
 use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
-use logweir_sql::{SqlTransform, Tail, TailBatch, TailSpan};
+use logweir_sql::{SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
 
 use crate::registry::SqlFactory;
 
@@ -23,6 +26,7 @@ use crate::registry::SqlFactory;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The change log of a stream beside one of its destinations.
+#[derive(Clone)]
 pub(crate) struct LogTail {
     pub(crate) directory: PathBuf,
     /// Everything at or before it is visible in the destination.
@@ -31,9 +35,11 @@ pub(crate) struct LogTail {
     pub(crate) logged: LogPosition,
     /// What happens to changes on their way to it.
     pub(crate) sql: Option<SqlFactory>,
+    /// The tables of which what updated rows were before is shown.
+    pub(crate) before_images: Vec<Pattern>,
     /// Tables with the columns that they have lost, which it may name.
     pub(crate) recalled: Vec<Arc<Relation>>,
-    /// More of one table is not held.
+    /// More of one table is not held: it is read when it is asked for.
     pub(crate) bytes_max: usize,
     /// Of all tables of a query, what may still be held.
     pub(crate) bytes_left: Arc<AtomicUsize>,
@@ -75,26 +81,27 @@ impl Tail for LogTail {
         Ok(TailSpan { after: self.visible, through: last.position.max(self.visible), commit_time: last.commit_time })
     }
 
-    async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<Vec<TailBatch>> {
+    async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<TailRows> {
         let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
-        let (directory, span, name) = (self.directory.clone(), *span, table.clone());
-        // Transforms may make the table of any other.
-        let all = self.sql.is_some();
-        let batches = blocking(move || {
-            let wanted = |relation: &Relation| all || *relation.name() == name;
-            SegmentCursor::changes(&directory, span.after, span.through, &wanted, bytes_max)
-        })
-        .await?;
+        let (mut held, mut parts) = (Some(Vec::new()), Vec::new());
+        let mut bytes = 0;
+        let mut passing = Some(self.passing(table, span)?);
+        while let Some(at) = passing.take() {
+            let Some((at, batches)) = at.next().await? else { break };
+            passing = Some(at);
+            bytes += batches.iter().map(|batch| batch.rows.get_array_memory_size()).sum::<usize>();
+            batches.iter().for_each(|batch| self.note(table, span, batch, &mut parts));
+            // What is too much is read when it is asked for, each time anew.
+            match &mut held {
+                Some(batches_held) if bytes <= bytes_max => batches_held.extend(batches),
+                _ => held = None,
+            }
+        }
+        let Some(held) = held else { return Ok(TailRows::Read(parts)) };
         // Of tables that are read at once each may have seen the same as left.
-        let bytes = batches.iter().map(ChangeBatch::bytes).sum::<usize>();
         let take = |left: usize| Some(left.saturating_sub(bytes));
         let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        let mut view = self.view(table)?;
-        let mut shown = Vec::with_capacity(batches.len());
-        for batch in batches {
-            view.show(batch, &mut shown)?;
-        }
-        Ok(shown)
+        Ok(TailRows::Held(held))
     }
 
     fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
@@ -121,6 +128,45 @@ impl Tail for LogTail {
 }
 
 impl LogTail {
+    fn passing(&self, table: &RelationName, span: &TailSpan) -> Result<Passing> {
+        let (directory, span) = (self.directory.clone(), *span);
+        // Transforms may make the table of any other.
+        Ok(Passing { directory, span, all: self.sql.is_some(), view: self.view(table)?, cursor: None })
+    }
+
+    /// Takes note of a batch among those of its relation.
+    fn note(&self, table: &RelationName, span: &TailSpan, batch: &TailBatch, parts: &mut Vec<TailPart>) {
+        let Some(last) = last_position(&batch.rows) else { return };
+        let rows = batch.rows.num_rows() as u64;
+        if let Some(part) = parts.iter_mut().find(|part| is_of(part, batch)) {
+            part.rows += rows;
+            part.last = part.last.max(last);
+            part.truncates |= batch.truncates;
+            part.unchanged |= batch.unchanged;
+            return;
+        }
+        let (tail, table, span) = (self.clone(), table.clone(), *span);
+        let (relation, schema) = (Arc::clone(&batch.relation), batch.rows.schema());
+        let open = move || -> BoxStream<'static, Result<RecordBatch>> {
+            let (relation, schema) = (Arc::clone(&relation), Arc::clone(&schema));
+            let begun = Some(tail.passing(&table, &span));
+            let batches = futures::stream::try_unfold(begun, |passing| async move {
+                // Made by the first look, so that its error is the first item.
+                let Some(passing) = passing else { return Ok(None) };
+                let next = passing?.next().await?;
+                Ok::<_, Error>(next.map(|(passing, batches)| (batches, Some(Ok(passing)))))
+            });
+            let of_relation = move |batches: Vec<TailBatch>| {
+                let of_it = batches.into_iter().filter(|batch| batch.relation == relation && batch.rows.schema() == schema);
+                futures::stream::iter(of_it.map(|batch| Ok(batch.rows)).collect::<Vec<_>>())
+            };
+            batches.map_ok(of_relation).try_flatten().boxed()
+        };
+        let (relation, schema) = (Arc::clone(&batch.relation), batch.rows.schema());
+        let (truncates, unchanged) = (batch.truncates, batch.unchanged);
+        parts.push(TailPart { relation, schema, rows, last, truncates, unchanged, open: Arc::new(open) });
+    }
+
     fn view(&self, table: &RelationName) -> Result<View> {
         let mut sql = self.sql.as_ref().map(|make| make()).transpose()?;
         if let Some(sql) = &mut sql {
@@ -128,7 +174,7 @@ impl LogTail {
                 sql.recall(relation);
             }
         }
-        Ok(View { table: table.clone(), sql, planned: HashMap::new(), form: None })
+        Ok(View { table: table.clone(), sql, before_images: self.before_images.clone(), planned: HashMap::new(), form: None })
     }
 }
 
@@ -136,6 +182,7 @@ impl LogTail {
 struct View {
     table: RelationName,
     sql: Option<SqlTransform>,
+    before_images: Vec<Pattern>,
     /// Whether it makes the table of a relation.
     planned: HashMap<RelationId, bool>,
     /// Of one table's batches most are of one version.
@@ -170,11 +217,66 @@ impl View {
         for batch in batches {
             let form = match &mut self.form {
                 Some(form) if *form.relation() == batch.relation => form,
-                other => other.insert(Form::new(Arc::clone(&batch.relation))?),
+                other => {
+                    let before_images = BeforeImages::are_kept(&self.before_images, &batch.relation);
+                    other.insert(Form::new(Arc::clone(&batch.relation), before_images)?)
+                }
             };
             shown.push(as_shown(form, batch)?);
         }
         Ok(())
+    }
+}
+
+fn is_of(part: &TailPart, batch: &TailBatch) -> bool {
+    part.relation == batch.relation && part.schema == batch.rows.schema()
+}
+
+/// The position of the last row.
+fn last_position(rows: &RecordBatch) -> Option<LogPosition> {
+    let sequences = rows.column_by_name(FormColumn::Sequence.name())?.as_string_opt::<i32>()?;
+    sequences.iter().next_back()??.parse().ok()
+}
+
+/// Frames of the log that are passed at a time.
+const FRAMES: usize = 16;
+
+/// Somebody passes over a span of the log.
+struct Passing {
+    directory: PathBuf,
+    span: TailSpan,
+    /// Transforms may make the table of any other.
+    all: bool,
+    view: View,
+    cursor: Option<SegmentCursor>,
+}
+
+impl Passing {
+    /// What some more frames hold of the table, which may be nothing; `None` at the end.
+    async fn next(mut self) -> Result<Option<(Self, Vec<TailBatch>)>> {
+        blocking(move || Ok(self.pass()?.map(|batches| (self, batches)))).await
+    }
+
+    fn pass(&mut self) -> Result<Option<Vec<TailBatch>>> {
+        let TailSpan { after, through, .. } = self.span;
+        if through <= after {
+            return Ok(None);
+        }
+        let cursor = match &mut self.cursor {
+            Some(cursor) => cursor,
+            None => self.cursor.insert(SegmentCursor::behind(&self.directory, after)?),
+        };
+        let (all, name) = (self.all, self.view.table.clone());
+        let wanted = move |relation: &Relation| all || *relation.name() == name;
+        let mut shown = Vec::new();
+        for frame in 0..FRAMES {
+            match cursor.next_changes(after, through, &wanted)? {
+                Some(batch) => self.view.show(batch, &mut shown)?,
+                None if frame == 0 => return Ok(None),
+                None => break,
+            }
+        }
+        Ok(Some(shown))
     }
 }
 
@@ -249,7 +351,7 @@ fn as_shown(form: &Form, batch: ChangeBatch) -> Result<TailBatch> {
     let schema = Arc::clone(form.shown());
     let columns = batch.records.columns();
     let column = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
-        let written = form.column(index, columns, batch.unchanged.as_ref())?;
+        let written = form.column(index, columns, batch.unchanged.as_ref(), batch.before.as_ref())?;
         // Its words may quote a value.
         cast(&written, field.data_type()).map_err(|_| Error::internal("a change cannot be shown").context("column", field.name()))
     };

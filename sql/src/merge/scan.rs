@@ -5,6 +5,8 @@
 //! and decides which rows are the newest of their keys ([`NewestFirst`]); then it reads what was asked for of these rows only. Rows go on at once, and what is
 //! held is the keys that were seen.
 //!
+//! What is in flight lies behind all files: its batches are decided first, like row groups that are in memory already.
+//!
 //! Row groups are decided one after the other, and read side by side: each partition takes the next one when it is done with its
 //! last. Where memory does not hold the keys, the walk goes several times, each time for another share of the keys.
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::cast;
+use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::runtime::SpawnedTask;
@@ -56,6 +58,8 @@ pub(crate) struct OrderedFiles {
     pub(crate) versions: Vec<OrderedVersion>,
     /// The version of each file, and the file; newest first.
     pub(crate) files: Vec<(usize, ObjectMeta)>,
+    /// What lies behind the files: batches with the schemas of their versions, newest first.
+    pub(crate) in_flight: Vec<(usize, RecordBatch)>,
     pub(crate) rows: u64,
     /// The least and the greatest key, if that is known.
     pub(crate) keys: Option<(i128, i128)>,
@@ -102,9 +106,17 @@ struct Walk {
     store: ObjectStoreUrl,
     versions: Vec<Version>,
     files: Vec<(usize, ObjectMeta)>,
+    in_flight: Vec<(usize, RecordBatch)>,
     types: Vec<DataType>,
     /// The keys, if they are integers that lie close together.
     range: Option<std::ops::RangeInclusive<i128>>,
+}
+
+impl Walk {
+    /// The numbers of all that is walked through: batches in flight first.
+    fn all(&self) -> std::ops::Range<usize> {
+        0..self.in_flight.len() + self.files.len()
+    }
 }
 
 /// A walk that some partitions are on.
@@ -145,7 +157,8 @@ impl MergeScan {
             types.len() == 1 && types[0].is_integer() && bytes <= (files.rows * RANGE_BYTES_PER_ROW).max(RANGE_BYTES_MIN)
         });
         let versions = files.versions.iter().map(version).collect::<Result<_>>()?;
-        let walk = Walk { store: files.store.clone(), versions, files: files.files.clone(), types, range };
+        let (store, in_flight) = (files.store.clone(), files.in_flight.clone());
+        let walk = Walk { store, versions, files: files.files.clone(), in_flight, types, range };
         let partitions = files.rows.div_ceil(PARTITION_ROWS_MIN).clamp(1, state.config().target_partitions() as u64);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -185,9 +198,10 @@ impl DisplayAs for MergeScan {
         let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         write!(
             f,
-            "MergeScan: key=[{}], sorted=log, keys={form}, files={}, projection=[{}]",
+            "MergeScan: key=[{}], sorted=log, keys={form}, files={}, in_flight={}, projection=[{}]",
             self.key.join(", "),
             self.walk.files.len(),
+            self.walk.in_flight.iter().map(|(_, batch)| batch.num_rows()).sum::<usize>(),
             columns.join(", ")
         )
     }
@@ -264,11 +278,16 @@ impl ExecutionPlan for MergeScan {
     }
 }
 
-/// A row group of which it is decided which rows stand.
+/// Rows that are decided together.
+enum Piece {
+    RowGroup(OpenFile, usize),
+    InFlight(RecordBatch),
+}
+
+/// A piece of which it is decided which rows stand.
 struct Decided {
-    file: OpenFile,
+    piece: Piece,
     version: usize,
-    row_group: usize,
     standing: BooleanBuffer,
 }
 
@@ -288,7 +307,16 @@ impl Decided {
             });
             return Ok(futures::stream::iter(parts).boxed());
         }
-        let mut read = self.file.read(self.row_group, &gather, batch_rows);
+        let (file, row_group) = match &self.piece {
+            Piece::RowGroup(file, row_group) => (file, *row_group),
+            Piece::InFlight(rows) => {
+                let stands = BooleanArray::new(self.standing.clone(), None);
+                let rows = filter_record_batch(&rows.project(&gather.columns)?, &stands)?;
+                let rows = batch(gather.evaluate(&rows)?, count);
+                return Ok(futures::stream::once(std::future::ready(rows)).boxed());
+            }
+        };
+        let mut read = file.read(row_group, &gather, batch_rows);
         if count < self.standing.len() {
             read = read.with_row_selection(RowSelection::from_boolean_buffer(self.standing.clone()));
         }
@@ -302,21 +330,21 @@ impl Decided {
     }
 }
 
-/// The walk from the newest row group to the oldest.
+/// The walk from the newest piece to the oldest.
 struct Decider {
     walk: Arc<Walk>,
     store: Arc<dyn ObjectStore>,
     seen: NewestFirst,
     memory: MemoryReservation,
-    /// Files that were not opened yet on this way.
-    files: std::ops::Range<usize>,
+    /// What was not begun yet on this way: batches in flight, and files behind them.
+    left: std::ops::Range<usize>,
     /// The file under way, and how many of its row groups are to come.
     open: Option<(OpenFile, usize, usize)>,
-    /// Row groups that were decided on this way.
+    /// Pieces that were decided on this way.
     step: usize,
     /// How many of them were decided for these keys on an earlier way.
     known: usize,
-    /// Keys for which the walk is still to be gone, and how many row groups were decided for them.
+    /// Keys for which the walk is still to be gone, and how many pieces were decided for them.
     shares: Vec<(Share, usize)>,
     input_rows: Count,
     walks: Count,
@@ -340,7 +368,7 @@ impl Decider {
             store: context.runtime_env().object_store(&walk.store)?,
             seen,
             memory,
-            files: 0..walk.files.len(),
+            left: walk.all(),
             open: None,
             step: 0,
             known: 0,
@@ -351,34 +379,46 @@ impl Decider {
         })
     }
 
-    /// The next row group that has rows which stand.
+    /// The next piece that has rows which stand.
     async fn next(&mut self) -> Result<Option<Decided>> {
         loop {
-            let Some((file, version, row_group)) = self.row_group().await? else { return Ok(None) };
+            let Some((version, piece)) = self.piece().await? else { return Ok(None) };
             let decide = self.walk.versions[version].decide.clone();
-            let rows: Rows = file.read(row_group, &decide, DECIDE_ROWS).build()?;
-            // All of the row group, for the last rows of it are looked at first. If this task ends here nothing is lost.
-            let batches: Vec<RecordBatch> = rows.try_collect().await?;
+            let batches: Vec<RecordBatch> = match &piece {
+                Piece::InFlight(batch) => vec![batch.project(&decide.columns)?],
+                Piece::RowGroup(file, row_group) => {
+                    let rows: Rows = file.read(*row_group, &decide, DECIDE_ROWS).build()?;
+                    // All of the row group, for the last rows of it are looked at first. If this task ends here nothing is lost.
+                    rows.try_collect().await?
+                }
+            };
             // From here on nothing waits.
-            self.open = (row_group > 0).then(|| (file.clone(), version, row_group));
+            match &piece {
+                Piece::InFlight(_) => self.left.start += 1,
+                Piece::RowGroup(file, row_group) => self.open = (*row_group > 0).then(|| (file.clone(), version, *row_group)),
+            }
             let standing = self.decide(version, &decide, &batches)?;
             self.step += 1;
             if self.step > self.known && standing.count_set_bits() > 0 {
-                return Ok(Some(Decided { file, version, row_group, standing }));
+                return Ok(Some(Decided { piece, version, standing }));
             }
         }
     }
 
-    /// The row group that is to be decided next: its file, the file's version and its number.
-    async fn row_group(&mut self) -> Result<Option<(OpenFile, usize, usize)>> {
+    /// What is to be decided next, and its version.
+    async fn piece(&mut self) -> Result<Option<(usize, Piece)>> {
         loop {
             if let Some((file, version, row_groups)) = &self.open {
-                return Ok(Some((file.clone(), *version, row_groups - 1)));
+                return Ok(Some((*version, Piece::RowGroup(file.clone(), row_groups - 1))));
             }
-            if !self.files.is_empty() {
-                let (version, meta) = self.walk.files[self.files.start].clone();
+            if !self.left.is_empty() {
+                let Some(number) = self.left.start.checked_sub(self.walk.in_flight.len()) else {
+                    let (version, batch) = &self.walk.in_flight[self.left.start];
+                    return Ok(Some((*version, Piece::InFlight(batch.clone()))));
+                };
+                let (version, meta) = self.walk.files[number].clone();
                 let file = OpenFile::open(&self.store, &meta).await?;
-                self.files.start += 1;
+                self.left.start += 1;
                 self.open = Some(match file.row_groups() {
                     0 => continue,
                     row_groups => (file, version, row_groups),
@@ -390,12 +430,12 @@ impl Decider {
                 return Ok(None);
             };
             self.seen = NewestFirst::new(&self.walk.types, share).map_err(wrap)?;
-            (self.files, self.step, self.known) = (0..self.walk.files.len(), 0, known);
+            (self.left, self.step, self.known) = (self.walk.all(), 0, known);
             self.walks.add(1);
         }
     }
 
-    /// Which of these rows stand: those of a row group, in order.
+    /// Which of these rows stand: those of a piece, in order.
     fn decide(&mut self, version: usize, decide: &Reading, batches: &[RecordBatch]) -> Result<BooleanBuffer> {
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         while let Err(error) = self.memory.try_resize(self.seen.bytes_with(rows)) {
@@ -422,7 +462,7 @@ impl Decider {
                     // Nothing at or before it stands, in this file and in those before.
                     from = row + 1;
                     truncated = true;
-                    (self.open, self.files.start) = (None, self.files.end);
+                    (self.open, self.left.start) = (None, self.left.end);
                 }
             }
             let deleted = columns.pop();

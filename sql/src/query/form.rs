@@ -10,6 +10,8 @@ pub(super) const SEQUENCE: &str = "_metadata_sequence";
 pub(super) const CHANGE_TYPE: &str = "_metadata_change_type";
 pub(super) const DELETED: &str = "_metadata_deleted";
 pub(super) const UNCHANGED: &str = "_metadata_unchanged";
+/// There where it was asked for.
+pub(super) const BEFORE: &str = "_metadata_before";
 
 /// The metadata columns of a file, for a table that has none yet.
 pub(super) fn metadata_fields() -> Fields {

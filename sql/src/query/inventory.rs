@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::compute::{cast, max, min};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use datafusion::parquet::errors::ParquetError;
 use datafusion::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -19,8 +20,8 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use url::Url;
 
 use super::LandedTable;
-use super::form::{METADATA_PREFIX, SEQUENCE, TIMESTAMP, UNCHANGED, footer, metadata_fields};
-use super::tail::{TailBatch, TailSpan};
+use super::form::{BEFORE, METADATA_PREFIX, SEQUENCE, TIMESTAMP, UNCHANGED, footer, metadata_fields};
+use super::tail::{TailBatch, TailPart, TailRows, TailSpan};
 
 /// Footers read at a time: enough to hide the latency of a bucket, few enough not to be throttled.
 const FOOTER_READS_MAX: usize = 16;
@@ -125,11 +126,13 @@ struct Span {
     last: (i64, String),
 }
 
-/// The files of a table in the order of the log.
+/// The files of a table, and what is in flight behind them, in the order of the log.
 #[derive(Debug)]
 pub(super) struct LogOrder<'a> {
     /// The number of the group and the file, newest first.
-    pub(super) newest_first: Vec<(usize, &'a DataFile)>,
+    pub(super) files: Vec<(usize, &'a DataFile)>,
+    /// The number of the group and that of the batch in it, newest first.
+    pub(super) in_flight: Vec<(usize, usize)>,
     /// The least and the greatest key in them, if that is one integer.
     pub(super) keys: Option<(i128, i128)>,
 }
@@ -147,6 +150,8 @@ pub(super) struct FileGroup {
     pub(super) files: Vec<Arc<DataFile>>,
     /// What is not in files yet, in the order of the log: behind everything that is.
     pub(super) tail: Vec<RecordBatch>,
+    /// And what of that is too much to be held.
+    pub(super) parts: Vec<TailPart>,
     /// The position of the last change in it, as text.
     tail_last: String,
     /// True if a file or the tail may hold a truncate.
@@ -174,7 +179,7 @@ impl Landed {
 
     /// Lists the files and reads the footers not read before. `None` if nothing is known of the table. With a tail, files behind its
     /// beginning are left out: it has what is in them.
-    pub(super) async fn inventory(&self, tail: Option<(TailSpan, Vec<TailBatch>)>) -> Result<Option<Inventory>> {
+    pub(super) async fn inventory(&self, tail: Option<(TailSpan, TailRows)>) -> Result<Option<Inventory>> {
         let listed: Vec<ObjectMeta> = self
             .table
             .store
@@ -205,13 +210,14 @@ impl Landed {
         if let Some(cache) = &self.cache {
             cache.count(more, fewer);
         }
-        let mut batches = Vec::new();
+        let mut in_flight = TailRows::Held(Vec::new());
         if let Some((span, tail)) = tail {
             let after = span.after.to_string();
             files.retain(|file| file.last <= after);
-            batches = tail;
+            in_flight = tail;
         }
-        Ok(Inventory::new(files, batches, self.table.relation.as_ref()))
+        let expected = self.table.relation.as_ref().map(|relation| (relation, self.table.before_images));
+        Ok(Inventory::new(files, in_flight, expected))
     }
 
     /// A file of this table and stream, or `None` if it belongs to others.
@@ -339,6 +345,18 @@ fn integers(parquet: &ParquetMetaData, schema: &Schema, column: &str) -> Option<
     all
 }
 
+/// The least and the greatest key of a batch in flight, if that is one integer.
+fn keys_of(group: &FileGroup, batch: usize) -> Option<(i128, i128)> {
+    let [key] = group.key.as_slice() else { return None };
+    let column = group.tail[batch].column_by_name(key)?;
+    if !column.data_type().is_integer() {
+        return None;
+    }
+    let numbers = cast(column, &DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)).ok()?;
+    let numbers = numbers.as_primitive::<Decimal128Type>();
+    min(numbers).zip(max(numbers))
+}
+
 fn leaf(parquet: &ParquetMetaData, column: &str) -> Option<usize> {
     let columns = parquet.file_metadata().schema_descr().columns();
     columns.iter().position(|leaf| leaf.path().parts().first().is_some_and(|part| part == column))
@@ -368,8 +386,8 @@ pub(super) fn is_metadata(field: &Field) -> bool {
 
 impl FileGroup {
     fn new(origin: Option<RelationName>, version: u32, schema: SchemaRef, key: Vec<String>) -> Self {
-        let (files, tail) = (Vec::new(), Vec::new());
-        FileGroup { origin, version, schema, key, files, tail, tail_last: String::new(), truncates: false, unchanged: false }
+        let (files, tail, parts) = (Vec::new(), Vec::new(), Vec::new());
+        FileGroup { origin, version, schema, key, files, tail, parts, tail_last: String::new(), truncates: false, unchanged: false }
     }
 
     /// Rows in files.
@@ -379,12 +397,13 @@ impl FileGroup {
 
     /// Rows that are not in files yet.
     pub(super) fn rows_in_flight(&self) -> u64 {
-        self.tail.iter().map(|batch| batch.num_rows() as u64).sum()
+        let held = self.tail.iter().map(|batch| batch.num_rows() as u64);
+        held.chain(self.parts.iter().map(|part| part.rows)).sum()
     }
 
     /// True if there are no rows of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.tail.is_empty()
+        self.files.is_empty() && self.tail.is_empty() && self.parts.is_empty()
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -397,9 +416,22 @@ impl FileGroup {
 }
 
 impl Inventory {
-    fn new(files: Vec<Arc<DataFile>>, tail: Vec<TailBatch>, relation: Option<&Relation>) -> Option<Self> {
+    /// `expected` is the newest version that is known, and whether it says what updated rows were before.
+    fn new(files: Vec<Arc<DataFile>>, in_flight: TailRows, expected: Option<(&Relation, bool)>) -> Option<Self> {
         let mut groups: Vec<FileGroup> = Vec::new();
-        for TailBatch { relation, rows, truncates, unchanged } in tail {
+        let (held, parts) = match in_flight {
+            TailRows::Held(held) => (held, Vec::new()),
+            TailRows::Read(parts) => (Vec::new(), parts),
+        };
+        for part in parts {
+            let (relation, schema) = (&part.relation, unpacked_schema(&part.schema));
+            let group = group_of(&mut groups, relation.renamed_from(), relation.version(), &schema, &declared_key(relation));
+            group.truncates |= part.truncates;
+            group.unchanged |= part.unchanged;
+            group.tail_last = part.last.to_string().max(std::mem::take(&mut group.tail_last));
+            group.parts.push(part);
+        }
+        for TailBatch { relation, rows, truncates, unchanged } in held {
             let schema = unpacked_schema(&rows.schema());
             let group = group_of(&mut groups, relation.renamed_from(), relation.version(), &schema, &declared_key(&relation));
             group.truncates |= truncates;
@@ -420,20 +452,22 @@ impl Inventory {
         for group in &mut groups {
             group.files.sort_by(|a, b| a.meta.location.cmp(&b.meta.location));
         }
-        if let Some(relation) = relation
+        if let Some((relation, before_images)) = expected
             && groups.last().is_none_or(|newest| newest.last() < relation.since().to_string().as_str())
         {
             // The metadata columns as the files have them.
             let metadata = groups.last().map(|group| {
-                let fields = group.schema.fields().iter().filter(|field| is_metadata(field)).map(Arc::clone);
+                let fields = group.schema.fields().iter().filter(|field| is_metadata(field) && field.name() != BEFORE).map(Arc::clone);
                 fields.collect::<Vec<_>>()
             });
-            groups.push(without_files(relation, metadata.unwrap_or_else(|| metadata_fields().iter().map(Arc::clone).collect())));
+            let metadata = metadata.unwrap_or_else(|| metadata_fields().iter().map(Arc::clone).collect());
+            groups.push(without_files(relation, metadata, before_images));
         }
         (!groups.is_empty()).then_some(Inventory { groups })
     }
 
-    /// The files in the order of the log, if they can be brought into it: the rows of each rise, and no two lie over each other.
+    /// All that there is in the order of the log, if it can be brought into it: the rows of each file rise, no two lie over each other, and
+    /// the same is so of what is in flight, behind all files. `None` if there are no files.
     pub(super) fn in_log_order(&self) -> Option<LogOrder<'_>> {
         let mut files = Vec::new();
         for (number, group) in self.groups.iter().enumerate() {
@@ -448,11 +482,38 @@ impl Inventory {
         if files.windows(2).any(|pair| pair[1].2.last >= pair[0].2.first) {
             return None;
         }
-        let keys = files.iter().map(|(_, file, _)| file.keys).reduce(|all, keys| {
+        let (last_time, last) = &files[0].2.last;
+        let in_flight = self.in_flight_behind((*last_time, last))?;
+        let of_batch = |(group, batch): &(usize, usize)| keys_of(&self.groups[*group], *batch);
+        let of_files = files.iter().map(|(_, file, _)| file.keys);
+        let keys = of_files.chain(in_flight.iter().map(of_batch)).reduce(|all, keys| {
             let ((from, to), (least, greatest)) = (all?, keys?);
             Some((from.min(least), to.max(greatest)))
         });
-        Some(LogOrder { newest_first: files.into_iter().map(|(number, file, _)| (number, file)).collect(), keys: keys.flatten() })
+        let files = files.into_iter().map(|(number, file, _)| (number, file)).collect();
+        Some(LogOrder { files, in_flight, keys: keys.flatten() })
+    }
+
+    /// What is in flight, newest first, if it is in the order of the log and behind a place.
+    fn in_flight_behind(&self, place: (i64, &str)) -> Option<Vec<(usize, usize)>> {
+        let mut batches = Vec::new();
+        for (number, group) in self.groups.iter().enumerate() {
+            if !group.parts.is_empty() {
+                return None;
+            }
+            for (batch, rows) in group.tail.iter().enumerate().filter(|(_, rows)| rows.num_rows() > 0) {
+                let times = rows.column_by_name(TIMESTAMP)?.as_primitive_opt::<TimestampMicrosecondType>()?.values();
+                let sequences = rows.column_by_name(SEQUENCE)?.as_string_opt::<i32>()?;
+                let at = |row: usize| (times[row], sequences.value(row));
+                if (1..rows.num_rows()).any(|row| at(row - 1) >= at(row)) {
+                    return None;
+                }
+                batches.push((at(0), at(rows.num_rows() - 1), (number, batch)));
+            }
+        }
+        batches.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+        let apart = batches.windows(2).all(|pair| pair[1].1 < pair[0].0) && batches.last().is_none_or(|(first, ..)| *first > place);
+        apart.then(|| batches.into_iter().map(|(.., place)| place).collect())
     }
 
     /// The commit time up to which only what stands is left, if anything was compacted.
@@ -491,8 +552,10 @@ pub(super) fn declared_key(relation: &Relation) -> Vec<String> {
 }
 
 /// A version that no change was landed under yet.
-fn without_files(relation: &Relation, metadata: Vec<FieldRef>) -> FileGroup {
+fn without_files(relation: &Relation, metadata: Vec<FieldRef>, before_images: bool) -> FileGroup {
     let columns: Vec<FieldRef> = relation.columns().iter().map(|column| unpacked(&column.field)).collect();
-    let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata).collect::<Vec<_>>()));
+    let images = || Arc::new(Field::new(BEFORE, DataType::Struct(columns.iter().map(Arc::clone).collect()), true));
+    let before = (before_images && !columns.is_empty()).then(images);
+    let schema = Arc::new(Schema::new(columns.into_iter().chain(metadata).chain(before).collect::<Vec<_>>()));
     FileGroup::new(relation.renamed_from().cloned(), relation.version(), schema, declared_key(relation))
 }

@@ -48,6 +48,7 @@ use url::Url;
 
 use crate::mask::{MaskKeys, query_functions};
 use crate::numbers::analyzer_rules;
+use crate::transform::spelling::distinct_as_meant;
 use catalog::{Opened, StreamCatalog, SystemSchema};
 pub(crate) use error::unwrap;
 use error::words;
@@ -59,7 +60,7 @@ use inventory::Landed;
 pub use pg::{item_oid, type_oid};
 pub use prepare::{CaughtUp, ClientSession, PreparedQuery};
 pub use state::sqlstate;
-pub use tail::{Tail, TailBatch, TailSpan};
+pub use tail::{Tail, TailBatch, TailPart, TailRows, TailSpan};
 
 /// Consumers of memory that are named when it runs out.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -91,6 +92,8 @@ pub struct LandedTable {
     /// The newest version as it is landed (after masks and transforms), if a checkpoint knows it. With it a table that has no
     /// files yet is an empty table.
     pub relation: Option<Relation>,
+    /// True if what is landed from now on says what updated rows were before.
+    pub before_images: bool,
     /// What is on its way there; `None` if only the files are looked at. Tables of one destination share it.
     pub tail: Option<Arc<dyn Tail>>,
 }
@@ -235,7 +238,7 @@ impl QueryEngine {
         let state = session.context.state();
         let dialect = state.config_options().sql_parser.dialect;
         let mut statement = state.sql_to_statement(text, &dialect).map_err(unwrap)?;
-        call_own_tables(&mut statement);
+        as_meant(&mut statement);
         if !reads_only(&statement) {
             return Err(more_than_read());
         }
@@ -252,13 +255,15 @@ impl QueryEngine {
     }
 }
 
-/// `logweir.snapshot()` is the table of that name, and so are its kin.
-fn call_own_tables(statement: &mut Statement) {
+/// The statement as it is meant: `logweir.snapshot()` is the table of that name, and so are its kin; IS DISTINCT FROM takes in what it does in
+/// PostgreSQL.
+fn as_meant(statement: &mut Statement) {
     match statement {
         Statement::Statement(sql) => {
             let _ = sql.visit(&mut OwnCalls);
+            distinct_as_meant(sql.as_mut());
         }
-        Statement::Explain(explain) => call_own_tables(&mut explain.statement),
+        Statement::Explain(explain) => as_meant(&mut explain.statement),
         _ => {}
     }
 }

@@ -10,11 +10,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
@@ -28,7 +27,7 @@ use super::follow::{Behind, Followed};
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
 use super::keys::{Refused, key_names};
-use super::scan::{GroupScan, readable};
+use super::scan::{GroupScan, TailScan, as_readable, readable};
 use super::tail::Tail;
 use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, Version, cast_to_common, unify};
@@ -100,9 +99,8 @@ impl TablePlans<'_> {
             let resolved = Resolved::new(rows.build()?, key.iter().map(ToString::to_string).collect());
             rows = LogicalPlanBuilder::scan("resolved", provider_as_source(Arc::new(resolved)), None)?;
         }
-        // Rows are told apart by their numbers in the files there, so nothing may lie beside the files, and none of their rows be left out.
-        let in_flight = self.inventory.groups.iter().any(|group| !group.tail.is_empty());
-        let by_order = !newest.key.is_empty() && !unchanged && !in_flight && self.as_of.is_none();
+        // Rows are told apart by their numbers in the files there, so none of their rows may be left out.
+        let by_order = !newest.key.is_empty() && !unchanged && self.as_of.is_none();
         let files = if by_order { self.ordered_files(&read, &key, names.len())? } else { None };
         let key = key.into_iter().map(str::to_owned).collect();
         let merged = Merged::new(rows.build()?, key, &names, [TIMESTAMP, SEQUENCE, DELETED])?.of_files(files);
@@ -122,7 +120,7 @@ impl TablePlans<'_> {
         Some(error.context("table", self.name).context("known since", since).remedy("ask for a later time"))
     }
 
-    /// The files in the order of the log, if they are; `read` are the table's columns and, behind `width`, what decides.
+    /// All there is in the order of the log, if it can be brought into it; `read` are the table's columns and, behind `width`, what decides.
     fn ordered_files(&self, read: &[UnifiedColumn], key: &[&str], width: usize) -> Result<Option<OrderedFiles>> {
         let Some(order) = self.inventory.in_log_order() else { return Ok(None) };
         let version = |(i, group): (usize, &FileGroup)| {
@@ -138,11 +136,13 @@ impl TablePlans<'_> {
                 change_type: if group.truncates { Some(named(CHANGE_TYPE)?) } else { None },
             })
         };
+        let tails = self.inventory.groups.iter().map(in_flight).collect::<Result<Vec<_>>>()?;
         Ok(Some(OrderedFiles {
             store: self.store.clone(),
             versions: self.inventory.groups.iter().enumerate().map(version).collect::<Result<_>>()?,
-            files: order.newest_first.iter().map(|(group, file)| (*group, file.meta.clone())).collect(),
-            rows: self.inventory.groups.iter().map(FileGroup::rows).sum(),
+            files: order.files.iter().map(|(group, file)| (*group, file.meta.clone())).collect(),
+            in_flight: order.in_flight.iter().map(|(group, batch)| (*group, tails[*group][*batch].clone())).collect(),
+            rows: self.inventory.groups.iter().map(|group| group.rows() + group.rows_in_flight()).sum(),
             keys: order.keys,
         }))
     }
@@ -200,6 +200,9 @@ impl TablePlans<'_> {
             if !group.tail.is_empty() {
                 parts.push(Arc::new(MemTable::try_new(readable(group), vec![in_flight(group)?])?));
             }
+            for part in &group.parts {
+                parts.push(Arc::new(TailScan::new(readable(group), part.clone())));
+            }
             for part in parts {
                 let scan = LogicalPlanBuilder::scan(format!("v{}", group.version), provider_as_source(part), None)?;
                 let values = columns.iter().map(|column| value(column, i, group)).collect::<Result<Vec<Expr>>>()?;
@@ -234,15 +237,7 @@ pub(super) fn in_log_order(changes: LogicalPlan) -> Result<LogicalPlan> {
 /// Rows that are in no file, as the files of their group have them.
 fn in_flight(group: &FileGroup) -> Result<Vec<RecordBatch>> {
     let schema = readable(group);
-    let cast_to = |(column, field): (&ArrayRef, &FieldRef)| cast(column, field.data_type()).map_err(DataFusionError::from);
-    group
-        .tail
-        .iter()
-        .map(|batch| {
-            let columns = batch.columns().iter().zip(schema.fields()).map(cast_to).collect::<Result<Vec<_>>>()?;
-            Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
-        })
-        .collect()
+    group.tail.iter().map(|batch| as_readable(batch, &schema)).collect()
 }
 
 /// A column's value in the rows of group `i`.

@@ -19,7 +19,7 @@ use logweir_core::{Error, Result};
 
 use super::error::{unwrap, words};
 use super::follow::Behind;
-use super::{QueryEngine, QueryResult, Session, call_own_tables, more_than_read, pg, reads_only, weight};
+use super::{QueryEngine, QueryResult, Session, as_meant, more_than_read, pg, reads_only, weight};
 use crate::transform::depth::on_large_stack;
 
 /// More parameters than anybody has use for, fewer than fit into a message.
@@ -84,7 +84,7 @@ impl QueryEngine {
                 },
                 _ => pg::Names::default(),
             };
-            call_own_tables(&mut statement);
+            as_meant(&mut statement);
             let oid_lists = pg::oid_lists(&statement);
             pg::rewrite(&mut statement);
             Ok((statement, names, oid_lists))

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use logweir_core::{LogPosition, Relation, RelationName, Result, TimestampMicros};
@@ -35,14 +36,48 @@ pub struct TailBatch {
     pub unchanged: bool,
 }
 
+/// The changes of a table in a span: held, or, where that is too much, to be read when they are asked for.
+#[derive(Debug, Clone)]
+pub enum TailRows {
+    /// All of them, in the order of the log.
+    Held(Vec<TailBatch>),
+    /// What there is of each relation.
+    Read(Vec<TailPart>),
+}
+
+/// Changes of one relation, which are read anew whenever they are asked for.
+#[derive(Clone)]
+pub struct TailPart {
+    /// The relation as it is landed.
+    pub relation: Arc<Relation>,
+    /// Its columns and the metadata columns, dictionaries unpacked.
+    pub schema: SchemaRef,
+    /// Changes.
+    pub rows: u64,
+    /// The position of the last of them.
+    pub last: LogPosition,
+    /// True if one of them is a truncate.
+    pub truncates: bool,
+    /// True if one of them has an unchanged value.
+    pub unchanged: bool,
+    /// Begins to read them, in the order of the log.
+    pub open: Arc<dyn Fn() -> BoxStream<'static, Result<RecordBatch>> + Send + Sync>,
+}
+
+impl fmt::Debug for TailPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TailPart({} v{}, {} rows)", self.relation.name(), self.relation.version(), self.rows)
+    }
+}
+
 /// The change log of a stream, as one of its destinations will land it.
 #[async_trait]
 pub trait Tail: Send + Sync + fmt::Debug {
     /// How far the files and the log go now.
     async fn span(&self) -> Result<TailSpan>;
 
-    /// The changes of a table in a span, in the order of the log.
-    async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<Vec<TailBatch>>;
+    /// The changes of a table in a span.
+    async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<TailRows>;
 
     /// The changes of a table behind a mark of the log, as they come: in the order of the log, whole transactions, and no end but an error. It is of
     /// kind `LogGone` if the log does not reach back that far, or whoever reads is overtaken by its retention.

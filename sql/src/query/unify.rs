@@ -7,8 +7,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion::logical_expr::{Expr, cast};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::functions::core::expr_fn::{get_field, named_struct};
+use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::{Expr, cast, lit};
 use logweir_core::RelationName;
 
 /// The type that both types' values can be cast to without loss, at worst their text.
@@ -39,8 +42,20 @@ pub(super) fn common_type(a: &DataType, b: &DataType) -> DataType {
         (Date32, Timestamp(unit, None)) | (Timestamp(unit, None), Date32) => Timestamp(*unit, None),
         (Timestamp(a, zone), Timestamp(b, other)) if zone == other => Timestamp(finer(*a, *b), zone.clone()),
         (Duration(a), Duration(b)) => Duration(finer(*a, *b)),
+        (Struct(a), Struct(b)) => Struct(common_members(a, b)),
         _ => Utf8,
     }
+}
+
+/// The members of both, by name: those of `a` first.
+fn common_members(a: &Fields, b: &Fields) -> Fields {
+    let named = |fields: &Fields, name: &str| fields.iter().find(|field| field.name() == name).cloned();
+    let common = |field: &FieldRef| match named(b, field.name()) {
+        Some(other) => Arc::new(Field::new(field.name(), common_type(field.data_type(), other.data_type()), true)),
+        None => Arc::new(Field::clone(field).with_nullable(true)),
+    };
+    let more = b.iter().filter(|field| named(a, field.name()).is_none()).map(|field| Arc::new(Field::clone(field).with_nullable(true)));
+    a.iter().map(common).chain(more).collect()
 }
 
 /// `expr` of type `from` as a value of its common type `to`.
@@ -51,8 +66,23 @@ pub(super) fn cast_to_common(expr: Expr, from: &DataType, to: &DataType) -> Expr
         // Arrow casts a number to its bytes in memory; here bytes are those of its text.
         (Utf8 | LargeUtf8 | Binary | LargeBinary | FixedSizeBinary(_), Binary | LargeBinary) => cast(expr, to.clone()),
         (_, Binary | LargeBinary) => cast(cast(expr, Utf8), to.clone()),
+        (Struct(from), Struct(members)) => struct_of(&expr, from, members),
         _ => cast(expr, to.clone()),
     }
+}
+
+/// The members of a struct, by their names, each as its common type; NULL where the struct is. One that it does not have is NULL.
+fn struct_of(expr: &Expr, from: &Fields, to: &Fields) -> Expr {
+    let member = |field: &FieldRef| {
+        let value = match from.iter().find(|own| own.name() == field.name()) {
+            Some(own) => cast_to_common(get_field(expr.clone(), own.name()), own.data_type(), field.data_type()),
+            None => cast(lit(ScalarValue::Null), field.data_type().clone()),
+        };
+        [lit(field.name().as_str()), value]
+    };
+    let made = named_struct(to.iter().flat_map(member).collect());
+    // Without a further branch it is NULL.
+    Expr::Case(Case::new(None, vec![(Box::new(expr.clone().is_not_null()), Box::new(made))], None))
 }
 
 /// True for types whose values compare as they are: of one type, or exact numbers.

@@ -12,6 +12,7 @@
 //! where that cannot be told from NULL downstream, the change is a bad value.
 
 mod apply;
+mod before;
 pub(crate) mod cases;
 mod checked;
 pub(crate) mod depth;
@@ -26,7 +27,7 @@ mod reference;
 mod reference_file;
 pub(crate) mod rows;
 mod rule;
-mod spelling;
+pub(crate) mod spelling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::ScalarUDF;
-use logweir_core::{ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationId, RelationName, Result, Transform};
+use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Column, Error, Pattern, Relation, RelationId, RelationName, Result, Transform};
 
 pub use evaluate::catches_panics;
 pub use problem::{SqlPlace, SqlProblem};
@@ -71,6 +72,8 @@ pub struct SqlContext {
     pub known: Vec<Arc<Relation>>,
     /// What happens to a change that a rule cannot carry.
     pub bad_value: BadValue,
+    /// Patterns over `schema.table` in the source: the tables of which what updated rows were before is carried, too.
+    pub before_images: Vec<Pattern>,
     /// True if the changes have been through other SQL, as those of a destination with rules of its own may have: what was set aside
     /// there has other columns than the tables here.
     pub behind_sql: bool,
@@ -87,6 +90,8 @@ struct Planned {
     rule: usize,
     plan: RulePlan,
     target: Arc<Relation>,
+    /// What updated rows were before is carried, too.
+    before_images: bool,
 }
 
 /// What becomes of a version of a table.
@@ -112,6 +117,7 @@ pub struct SqlTransform {
     references: References,
     bad_value: BadValue,
     behind_sql: bool,
+    keep_before_images: Vec<Pattern>,
     plans: HashMap<RelationId, Plan>,
     shown: HashMap<RelationName, Shown>,
     targets: HashMap<RelationName, Sources>,
@@ -149,6 +155,7 @@ impl SqlTransform {
             references: context.references,
             bad_value: context.bad_value,
             behind_sql: context.behind_sql,
+            keep_before_images: context.before_images,
             plans: HashMap::new(),
             shown: HashMap::new(),
             targets,
@@ -230,7 +237,8 @@ impl SqlTransform {
                     }
                     warnings.extend(plan.warnings.iter().map(|warning| Fault::new(warning.clone()).problem(number)));
                     let target = Arc::new(relation.transformed(target_name, plan.columns.clone(), plan.key.clone()));
-                    planned.push(Planned { rule: number, plan, target });
+                    let before_images = BeforeImages::are_kept(&self.keep_before_images, &target);
+                    planned.push(Planned { rule: number, plan, target, before_images });
                 }
                 Err(faults) => problems.extend(faults.into_iter().map(|fault| fault.problem(number))),
             }
@@ -339,7 +347,13 @@ impl SqlTransform {
 
     fn apply_rule(&self, planned: &Planned, batch: &ChangeBatch, out: &mut Vec<ChangeBatch>) -> Result<()> {
         let settings = &self.rules[planned.rule].settings;
-        let applied = apply::apply(&planned.plan, &planned.target, settings.unresolved, batch)?;
+        let (plan, target) = (&planned.plan, &planned.target);
+        let mut applied = apply::apply(plan, target, settings.unresolved, batch)?;
+        if planned.before_images
+            && let Some(carried) = &mut applied.batch
+        {
+            carried.before = before::images(plan, batch, carried)?;
+        }
         if !applied.bad.is_empty() {
             let rule = format!("{} {}", planned.rule + 1, settings.table);
             let column = |bad: &apply::BadRow| bad.column.map(|index| planned.target.columns()[index].name());
@@ -492,7 +506,7 @@ impl Transform for SqlTransform {
     fn apply(&self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
         let name = batch.relation.name();
         let planned = match self.plans.get(&batch.relation.id()) {
-            Some(Plan::Pass) => return Ok(vec![ChangeBatch { before: None, ..batch }]),
+            Some(Plan::Pass) => return Ok(vec![batch]),
             Some(Plan::SetAside) => return Ok(vec![quarantine::reduced(batch, &self.shown)?]),
             Some(Plan::Rules(planned)) => planned,
             None => {

@@ -39,7 +39,12 @@ impl<'a> Rows<'a> {
 
     /// The rows of a batch that are set in `wanted`.
     pub(super) fn of(batch: &'a ChangeBatch, wanted: &BooleanArray) -> Self {
-        let mut rows = Self::all(batch);
+        Self::of_sources(batch, batch.records.columns(), wanted)
+    }
+
+    /// The same with other values in the table's columns.
+    pub(super) fn of_sources(batch: &'a ChangeBatch, sources: &'a [ArrayRef], wanted: &BooleanArray) -> Self {
+        let mut rows = Self::over(batch, sources);
         if wanted.true_count() < batch.rows() {
             let selection = FilterBuilder::new(wanted).optimize().build();
             rows.count = selection.count();

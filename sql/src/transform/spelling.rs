@@ -1,6 +1,7 @@
 //! SQL as it is meant, where the parser takes it otherwise than PostgreSQL.
 //!
 //! * `body->>'a' = 'x'` is to the parser `body->>('a' = 'x')`. Arrows bind closer than comparisons.
+//! * `a IS DISTINCT FROM b AND c` is to the parser `a IS DISTINCT FROM (b AND c)`. AND and OR bind less.
 //! * A cast to `VARCHAR(3)` is to DataFusion one to `VARCHAR`. It cuts.
 //! * `1e300` is to DataFusion a decimal that there is not. It is a double.
 
@@ -8,7 +9,7 @@ use std::mem::replace;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Spanned, Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 /// Puts it right wherever it is in the statement.
@@ -20,12 +21,52 @@ pub(super) fn as_meant(statement: &mut impl VisitMut) {
         // What is inside has been put right.
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             arrows_first(expr);
+            connectives_last(expr);
             cut(expr);
             double(expr);
             ControlFlow::Continue(())
         }
     }
     let _ = VisitMut::visit(statement, &mut Meant);
+}
+
+/// The part of it that holds for queries as well: what IS DISTINCT FROM takes in.
+pub(crate) fn distinct_as_meant(statement: &mut impl VisitMut) {
+    struct Meant;
+    impl VisitorMut for Meant {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            connectives_last(expr);
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(statement, &mut Meant);
+}
+
+/// Takes AND and OR without parentheses out of what binds closer than they do, from the right of it: of IS DISTINCT FROM, and then of what
+/// that stands in.
+fn connectives_last(expr: &mut Expr) {
+    use BinaryOperator::{And, Or};
+    let (taken, also_and) = match expr {
+        Expr::IsDistinctFrom(_, taken) | Expr::IsNotDistinctFrom(_, taken) => (taken, true),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr: taken } => (taken, true),
+        Expr::BinaryOp { op: And, right: taken, .. } => (taken, false),
+        _ => return,
+    };
+    let is_outer = |expr: &Expr| matches!(expr, Expr::BinaryOp { op, .. } if *op == Or || (also_and && *op == And));
+    if !is_outer(taken) {
+        return;
+    }
+    let mut whole = replace(taken.as_mut(), nothing());
+    let mut first = &mut whole;
+    while is_outer(first) {
+        let Expr::BinaryOp { left, .. } = first else { return };
+        first = left.as_mut();
+    }
+    *taken.as_mut() = replace(first, nothing());
+    *first = replace(expr, nothing());
+    *expr = whole;
 }
 
 fn nothing() -> Expr {

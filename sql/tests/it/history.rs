@@ -2,12 +2,14 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use logweir_core::{ChangeType, LogPosition};
+use logweir_sql::{LandedTable, QueryEngine, Tail};
 use proptest::prelude::*;
 
-use crate::lake::{Change, Lake, Version, answer};
+use crate::lake::{Change, InFlight, Lake, MEMORY_BYTES, Version, answer};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -217,6 +219,9 @@ proptest! {
         shuffle in any::<u64>(),
         all_is_logged in any::<bool>(),
         tells_order in any::<bool>(),
+        in_flight in 0..1000_usize,
+        rows in 1..5_usize,
+        held in any::<bool>(),
     ) {
         let mut model = Model::new();
         for step in steps {
@@ -226,12 +231,19 @@ proptest! {
         prop_assume!(!model.files.is_empty());
         run(async {
             let lake = if tells_order { Lake::new() } else { Lake::without_order() };
-            for (i, (version, changes)) in model.files.iter().enumerate() {
+            // The last of them are in no file yet, or none is.
+            let (files, tail) = model.files.split_at(model.files.len() - in_flight % (model.files.len() + 1));
+            for (i, (version, changes)) in files.iter().enumerate() {
                 // Names that do not follow the log.
                 let name = (i as u64 + 1).wrapping_mul(shuffle | 1);
                 lake.write(&format!("shop/t/{name:016x}-{i}.parquet"), "t", version, changes).await;
             }
-            let engine = lake.engine(&["t"]);
+            let after = files.last().and_then(|(_, changes)| changes.last()).map_or(LogPosition::MIN, |last| last.position);
+            let tail = (!tail.is_empty()).then(|| {
+                let tail = InFlight::new("t", after, tail, rows);
+                Arc::new(if held { tail } else { tail.not_held() }) as Arc<dyn Tail>
+            });
+            let engine = QueryEngine::new(vec![LandedTable { tail, ..lake.table("t") }], MEMORY_BYTES).unwrap();
             // Whole numbers, whatever the column has become.
             let x = if model.newest_has_x() { ", x" } else { "" };
             let sql = format!("select id, cast(v as int) as v, w{x} from t order by id");

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
     UInt64Array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use logweir_core::{ChangeType, LogPosition, RelationName};
-use logweir_sql::{LandedTable, QueryEngine, printable};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use logweir_core::{ChangeType, Column, LogPosition, Relation, RelationName, Result};
+use logweir_sql::{LandedTable, QueryEngine, Tail, TailBatch, TailPart, TailRows, TailSpan, printable};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -82,25 +85,12 @@ impl Lake {
 
     /// Writes a file of `shop.<table>`, its values given as text.
     pub(crate) async fn write(&self, path: &str, table: &str, version: &Version, changes: &[Change]) {
-        let columns = (version.columns.iter().enumerate())
-            .map(|(i, (_, data_type))| {
-                let text = StringArray::from_iter(changes.iter().map(|change| change.values[i].as_deref()));
-                cast(&text, data_type).unwrap()
-            })
-            .collect();
-        self.write_columns(path, table, version, changes, columns).await;
+        self.write_columns(path, table, version, changes, columns_of(version, changes)).await;
     }
 
     /// The same with columns given as arrays.
     pub(crate) async fn write_columns(&self, path: &str, table: &str, version: &Version, changes: &[Change], columns: Vec<ArrayRef>) {
-        let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = version
-            .columns
-            .iter()
-            .zip(columns)
-            .map(|((name, data_type), array)| (Arc::new(field(name, data_type)), array))
-            .chain(metadata(table, changes))
-            .unzip();
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+        let batch = shown(table, version, changes, columns);
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
@@ -130,11 +120,103 @@ impl Lake {
             store: Arc::clone(&self.store) as Arc<dyn ObjectStore>,
             prefix: Path::from(format!("shop/{table}")),
             relation: None,
+            before_images: false,
         }
     }
 
     pub(crate) fn engine(&self, tables: &[&str]) -> QueryEngine {
         QueryEngine::new(tables.iter().map(|table| self.table(table)).collect(), MEMORY_BYTES).unwrap()
+    }
+}
+
+fn columns_of(version: &Version, changes: &[Change]) -> Vec<ArrayRef> {
+    let column = |(i, (_, data_type)): (usize, &(String, DataType))| {
+        let text = StringArray::from_iter(changes.iter().map(|change| change.values[i].as_deref()));
+        cast(&text, data_type).unwrap()
+    };
+    version.columns.iter().enumerate().map(column).collect()
+}
+
+/// Changes as a file holds them.
+fn shown(table: &str, version: &Version, changes: &[Change], columns: Vec<ArrayRef>) -> RecordBatch {
+    let columns = version.columns.iter().zip(columns).map(|((name, data_type), array)| (Arc::new(field(name, data_type)), array));
+    let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = columns.chain(metadata(table, changes)).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
+}
+
+/// What is in flight of one table behind the files.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    span: TailSpan,
+    batches: Vec<TailBatch>,
+    held: bool,
+}
+
+impl InFlight {
+    /// Of the stretches of the log, each of one version, what lies behind `after`, in batches of so many rows.
+    pub(crate) fn new(table: &str, after: LogPosition, stretches: &[(Version, Vec<Change>)], rows: usize) -> Self {
+        let (mut batches, mut through) = (Vec::new(), after);
+        for (version, changes) in stretches {
+            let column = |(name, data_type): &(String, DataType)| Column {
+                field: Arc::new(field(name, data_type)),
+                source_type: "x".into(),
+                detail: serde_json::Value::Null,
+            };
+            let place = |key: &String| version.columns.iter().position(|(name, _)| name == key).unwrap();
+            let (columns, key) = (version.columns.iter().map(column).collect(), version.key.iter().map(place).collect());
+            let relation = Arc::new(Relation::new(RelationName::new("shop", table), version.version, LogPosition::MIN, columns, key));
+            for changes in changes.chunks(rows) {
+                through = changes[changes.len() - 1].position;
+                batches.push(TailBatch {
+                    relation: Arc::clone(&relation),
+                    rows: shown(table, version, changes, columns_of(version, changes)),
+                    truncates: changes.iter().any(|change| change.change_type == ChangeType::Truncate),
+                    unchanged: changes.iter().any(|change| !change.unchanged.is_empty()),
+                });
+            }
+        }
+        InFlight { span: TailSpan { after, through, commit_time: None }, batches, held: true }
+    }
+
+    /// The same, which is read whenever somebody asks.
+    pub(crate) fn not_held(self) -> Self {
+        InFlight { held: false, ..self }
+    }
+}
+
+#[async_trait]
+impl Tail for InFlight {
+    async fn span(&self) -> Result<TailSpan> {
+        Ok(self.span)
+    }
+
+    async fn read(&self, _: &RelationName, _: &TailSpan) -> Result<TailRows> {
+        if self.held {
+            return Ok(TailRows::Held(self.batches.clone()));
+        }
+        let mut parts: Vec<TailPart> = Vec::new();
+        for batch in &self.batches {
+            if !parts.iter().any(|part| Arc::ptr_eq(&part.relation, &batch.relation)) {
+                let of_relation = self.batches.iter().filter(|other| Arc::ptr_eq(&other.relation, &batch.relation));
+                let batches: Vec<TailBatch> = of_relation.cloned().collect();
+                let last = batches[batches.len() - 1].rows.column_by_name("_metadata_sequence").unwrap();
+                let last = last.as_string::<i32>().value(last.len() - 1).parse().unwrap();
+                parts.push(TailPart {
+                    relation: Arc::clone(&batch.relation),
+                    schema: batch.rows.schema(),
+                    rows: batches.iter().map(|batch| batch.rows.num_rows() as u64).sum(),
+                    last,
+                    truncates: batches.iter().any(|batch| batch.truncates),
+                    unchanged: batches.iter().any(|batch| batch.unchanged),
+                    open: Arc::new(move || futures::stream::iter(batches.clone().into_iter().map(|batch| Ok(batch.rows))).boxed()),
+                });
+            }
+        }
+        Ok(TailRows::Read(parts))
+    }
+
+    fn follow(&self, _: &RelationName, _: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
+        futures::stream::empty().boxed()
     }
 }
 

@@ -9,7 +9,7 @@ use logweir_sql::{LandedTable, MaskKeys, QueryEngine};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
-use crate::lake::{Change, Lake, MEMORY_BYTES, Version, answer, change};
+use crate::lake::{Change, InFlight, Lake, MEMORY_BYTES, Version, answer, change};
 
 async fn check(engine: &QueryEngine, sql: &str, expected: Expect) {
     expected.assert_eq(&answer(engine, sql).await);
@@ -607,6 +607,22 @@ async fn of_two_destinations_the_first_is_read() {
 }
 
 #[tokio::test]
+async fn distinct_from_binds_closer_than_and() {
+    let engine = QueryEngine::new(vec![], MEMORY_BYTES).unwrap();
+    for (sql, expected) in [
+        ("true is distinct from true and false", "false"),
+        ("true is distinct from (true and false)", "true"),
+        ("false and 1 is distinct from 1 or true", "true"),
+        ("not 1 is distinct from 1 and false", "false"),
+        ("null is not distinct from null and 1 = 1 and 2 = 2 or false", "true"),
+        ("1 is distinct from 1 or 2 is distinct from 2 or 1 is distinct from 2", "true"),
+    ] {
+        let sql = format!("select {sql} as a");
+        assert_eq!(answer(&engine, &sql).await, format!("a\n{expected}\n"), "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn a_filter_on_the_key_reaches_the_files() {
     let lake = lake(&[("a", &orders(), &[change(1, Insert, [Some("1"), Some("a")])])]).await;
     let plan = answer(&lake.engine(&["orders"]), "explain select note from orders where id = 1").await;
@@ -629,6 +645,40 @@ fn metric<'a>(plan: &'a str, operator: &str, name: &str) -> &'a str {
     let line = plan.lines().find(|line| line.contains(operator)).unwrap_or_else(|| panic!("{plan}"));
     let (_, value) = line.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{line}"));
     value.split([',', ']']).next().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_merged_with_the_files() {
+    let lake = Lake::new();
+    let row = |n, kind, id: &'static str, note: &'static str| change(n, kind, [Some(id), Some(note)]);
+    lake.write(
+        "shop/orders/a.parquet",
+        "orders",
+        &orders(),
+        &[row(1, Insert, "1", "a"), row(2, Insert, "2", "b"), row(3, Insert, "3", "c")],
+    )
+    .await;
+    // A key that lies outside of what the statistics of the files say, a delete, and a row that comes back.
+    let changes = [
+        row(4, Insert, "900", "d"),
+        row(5, Delete, "2", "b"),
+        row(6, UpdateInsert, "1", "e"),
+        row(7, Delete, "3", "c"),
+        row(8, Insert, "3", "f"),
+    ];
+    let engine = |changes: &[Change]| {
+        let tail = InFlight::new("orders", LogPosition::new(0, 1, 3, 1, true), &[(orders(), changes.to_vec())], 2);
+        QueryEngine::new(vec![LandedTable { tail: Some(std::sync::Arc::new(tail)), ..lake.table("orders") }], MEMORY_BYTES).unwrap()
+    };
+    let ordered = engine(&changes);
+    assert_eq!(answer(&ordered, "select * from orders order by id").await, "id | note\n1 | e\n3 | f\n900 | d\n");
+    let plan = answer(&ordered, "explain select note from orders").await;
+    assert!(plan.contains("MergeScan: key=[id], sorted=log, keys=range, files=1, in_flight=5"), "{plan}");
+    // A backfill's rows come when they come.
+    let unordered = engine(&[changes[1].clone(), changes[0].clone(), changes[2].clone()]);
+    assert_eq!(answer(&unordered, "select * from orders order by id").await, "id | note\n1 | e\n3 | c\n900 | d\n");
+    let plan = answer(&unordered, "explain select note from orders").await;
+    assert!(plan.contains("MergeExec: key=[id]"), "{plan}");
 }
 
 #[tokio::test]

@@ -204,6 +204,7 @@ impl World {
             source: Arc::new(SimSource::new(Arc::clone(self), Arc::clone(life))),
             tables: TableFilter::all(),
             before_images: Vec::new(),
+            keep_before_images: Vec::new(),
             transforms,
             destinations: (0..self.setting.destinations)
                 .map(|index| Destination { name: format!("d{index}"), sink: sink(index), transforms: no_transforms() })

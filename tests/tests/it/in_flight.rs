@@ -53,7 +53,8 @@ async fn what_no_file_holds_yet_is_seen_as_the_source_has_it() {
     let engine = Engine::new(&server, "t")
         .also("slow", &logweir_tests::oracle::Lake::Directory(other.path().join("slow")))
         .set("/streams/shop/destinations/0/rotate", json!({ "interval": "1500ms" }))
-        .set("/streams/shop/destinations/1/rotate", json!({ "interval": "1h" }));
+        .set("/streams/shop/destinations/1/rotate", json!({ "interval": "1h" }))
+        .set("/streams/shop/before_images", json!(["t.people"]));
     let mut running = engine.start(&["run"]);
     let mut rng = StdRng::seed_from_u64(seed(601));
     let mut moments = Vec::new();
@@ -121,6 +122,18 @@ async fn what_no_file_holds_yet_is_seen_as_the_source_has_it() {
     assert!(csv(&engine, "SELECT count(*) FROM logweir.schema_versions", &[]).starts_with("count(*)\n"));
     assert!(csv(&engine, "SELECT destination FROM logweir.consumers ORDER BY 1", &[]).ends_with("lake\nslow\n"));
 
+    // Of an update under the same key what was is the version before it.
+    let was = |destination: &str| {
+        let sql = format!(
+            "SELECT count(*) FILTER (WHERE was IS DISTINCT FROM before OR none) AS others, count(*) > 0 AS some
+             FROM (SELECT _metadata_change_type AS what, _metadata_before IS NULL AS none, _metadata_before['id'] = id AS same,
+                          _metadata_before['name'] AS was, lag(name) OVER (PARTITION BY id ORDER BY _metadata_sequence) AS before
+                   FROM \"shop/{destination}\".t_changes.people) WHERE what = 'UPDATE-INSERT' AND same IS NOT FALSE"
+        );
+        assert_eq!(csv(&engine, &sql, &[]), "others,some\n0,true\n", "{destination}");
+    };
+    was("lake");
+    was("slow");
     let as_it_was = |destination: &str| {
         for (moment, select, expected) in &moments {
             let sql = format!("SELECT {select} FROM \"shop/{destination}\".t.people ORDER BY id");
@@ -135,6 +148,7 @@ async fn what_no_file_holds_yet_is_seen_as_the_source_has_it() {
     for destination in ["lake", "slow"] {
         assert_eq!(csv(&engine, &format!("SELECT {select} FROM \"shop/{destination}\".t.people ORDER BY id"), &[]), *expected);
         as_it_was(destination);
+        was(destination);
     }
     let landed = csv(&engine, "SELECT sum(rows_in_flight) AS in_flight FROM logweir.tables", &[]);
     assert_eq!(landed, "in_flight\n0\n");

@@ -71,6 +71,7 @@ async fn ends_the_stream_whichever_task_ends_first() {
             source: Arc::new(Unreadable),
             tables: TableFilter::all(),
             before_images: Vec::new(),
+            keep_before_images: Vec::new(),
             transforms: no_transforms(),
             destinations: vec![Destination {
                 name: "lake".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use logweir_core::{Finding, Result};
+use logweir_core::{Finding, Pattern, Result};
 
 use super::{Subject, error, list, names, quoted, statements, warning};
 use crate::catalog::{self, Generated, Persistence, ReplicaIdentity, Shape, Table};
@@ -74,10 +74,14 @@ fn identities(subject: &Subject<'_>, tables: &[&Table], shapes: &HashMap<Oid, Sh
     let published = subject.publication.as_ref().is_none_or(|publication| publication.update || publication.delete);
     let mut none = Vec::new();
     let mut keyless = Vec::new();
+    let mut partial = Vec::new();
     for table in tables {
         // Rows lie in partitions, and theirs is the identity that counts.
         if table.kind == catalog::Kind::Partitioned {
             continue;
+        }
+        if table.identity != ReplicaIdentity::Full && Pattern::any_matches(&subject.filter.before_images, &table.name) {
+            partial.push(*table);
         }
         let Some(shape) = shapes.get(&table.oid) else { continue };
         match table.identity {
@@ -104,6 +108,13 @@ fn identities(subject: &Subject<'_>, tables: &[&Table], shapes: &HashMap<Oid, Sh
             "no_primary_key",
             format!("tables without a primary key, whose rows are told apart by all their values: {}", names(&keyless)),
             "run ALTER TABLE … ADD PRIMARY KEY (…) on each",
+        ));
+    }
+    if !partial.is_empty() {
+        findings.push(warning(
+            "before_images",
+            format!("tables whose log has no whole row before an update, so that _metadata_before is NULL: {}", names(&partial)),
+            statements(&partial, |table| format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted)),
         ));
     }
     findings

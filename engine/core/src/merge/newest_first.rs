@@ -8,8 +8,9 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
-use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer};
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
 use hashbrown::HashTable;
@@ -72,7 +73,8 @@ enum Seen {
 }
 
 struct Rows {
-    converter: RowConverter,
+    /// Makes one text of several columns; `None` for a single column that is a text, or bytes.
+    converter: Option<RowConverter>,
     /// The keys, one behind the other.
     bytes: Vec<u8>,
     table: HashTable<RowKey>,
@@ -103,10 +105,11 @@ impl NewestFirst {
         let seen = match types {
             [] => return Err(Error::config("changes without a key cannot be merged")),
             [only] if words_fit(only) => Seen::Words { width: Width::of(only), table: HashTable::new() },
+            [DataType::Utf8 | DataType::Binary] => Seen::Rows(Rows { converter: None, bytes: Vec::new(), table: HashTable::new() }),
             types => {
                 let fields = types.iter().map(|data_type| SortField::new(data_type.clone())).collect();
                 let converter = RowConverter::new(fields).map_err(|error| cannot("a key has a type that cannot be compared", &error))?;
-                Seen::Rows(Rows { converter, bytes: Vec::new(), table: HashTable::new() })
+                Seen::Rows(Rows { converter: Some(converter), bytes: Vec::new(), table: HashTable::new() })
             }
         };
         // NULL has no hash; it is in the first share.
@@ -162,7 +165,7 @@ impl NewestFirst {
                 let hash = mix(word);
                 share.contains(hash) && is_new(table, hash, word)
             })?,
-            Seen::Rows(seen) => seen.push(key, *share, &mut standing)?,
+            Seen::Rows(seen) => seen.push(key, *share, null, &mut standing)?,
         }
         Ok(standing.finish())
     }
@@ -172,7 +175,9 @@ impl NewestFirst {
         match &self.seen {
             Seen::Bits { bits, .. } => bits.len() * size_of::<u64>(),
             Seen::Words { table, .. } => table.allocation_size(),
-            Seen::Rows(rows) => rows.table.allocation_size() + rows.bytes.capacity() + rows.converter.size(),
+            Seen::Rows(rows) => {
+                rows.table.allocation_size() + rows.bytes.capacity() + rows.converter.as_ref().map_or(0, RowConverter::size)
+            }
         }
     }
 
@@ -277,13 +282,43 @@ fn each_word(
 }
 
 impl Rows {
-    fn push(&mut self, key: &[ArrayRef], share: Share, standing: &mut Standing<'_>) -> Result<()> {
-        let rows = self.converter.convert_columns(key);
+    fn push(&mut self, key: &[ArrayRef], share: Share, null: &mut bool, standing: &mut Standing<'_>) -> Result<()> {
+        let Some(converter) = &self.converter else {
+            return match key {
+                [column] if *column.data_type() == DataType::Utf8 => {
+                    let column = column.as_string::<i32>();
+                    self.push_bytes(column.nulls(), column.len(), |row| column.value(row).as_bytes(), share, null, standing)
+                }
+                [column] if *column.data_type() == DataType::Binary => {
+                    let column = column.as_binary::<i32>();
+                    self.push_bytes(column.nulls(), column.len(), |row| column.value(row), share, null, standing)
+                }
+                _ => Err(Error::internal("key columns are others than was said")),
+            };
+        };
+        let rows = converter.convert_columns(key);
         let rows = rows.map_err(|error| cannot("key columns have other types than was said", &error))?;
+        self.push_bytes(None, rows.num_rows(), |row| rows.row(row).data(), share, null, standing)
+    }
+
+    fn push_bytes<'a>(
+        &mut self,
+        nulls: Option<&NullBuffer>,
+        rows: usize,
+        key: impl Fn(usize) -> &'a [u8],
+        share: Share,
+        null: &mut bool,
+        standing: &mut Standing<'_>,
+    ) -> Result<()> {
         let Rows { bytes, table, .. } = self;
-        for row in (0..rows.num_rows()).rev() {
-            let key = rows.row(row);
-            let key: &[u8] = key.as_ref();
+        for row in (0..rows).rev() {
+            if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                if !std::mem::replace(null, true) {
+                    standing.first(row);
+                }
+                continue;
+            }
+            let key = key(row);
             let hash = hash(key) as u32;
             let spread = RowKey::spread(hash);
             if !share.contains(spread) {

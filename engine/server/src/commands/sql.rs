@@ -13,7 +13,7 @@ use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use chrono::DateTime;
 use futures::StreamExt as _;
-use logweir_core::{Error, Pattern, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{BeforeImages, Error, Pattern, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, References, Tail, printable};
@@ -23,11 +23,13 @@ use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
 use crate::live::Process;
+use crate::registry::before_images;
 use crate::system::SystemTables;
 use crate::tail::LogTail;
 
-/// Of the memory, what is on its way of one table may take this part.
-const TAIL_FRACTION: usize = 4;
+/// Of the memory, what is on its way is held up to this part, and of one table up to that. The rest is read when it is asked for.
+const HELD_FRACTION: usize = 8;
+const HELD_OF_TABLE_FRACTION: usize = 32;
 
 /// Runs the command.
 pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
@@ -74,7 +76,7 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
     let mut streams = Vec::new();
     let mut unlanded = Vec::new();
     let mut system = SystemTables::default();
-    let bytes_left = Arc::new(AtomicUsize::new(reach.memory_bytes));
+    let bytes_left = Arc::new(AtomicUsize::new(reach.memory_bytes / HELD_FRACTION));
     for (name, stream) in &loaded.config().streams {
         let state = loaded.state(&name.0)?;
         let names = databases(&name.0, stream);
@@ -87,6 +89,7 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
         let live = reach.process.as_ref().and_then(|process| process.stream(&name.0));
         system.add(&document, loaded.change_log(&name.0)?.as_ref(), live, &|schema| reach.shows(schema))?;
         let landed_by_stream = landed::tables(loaded, stream, &document)?;
+        let images = before_images(stream);
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
@@ -104,6 +107,7 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
                     store: Arc::clone(&store),
                     prefix: prefix(&root, &name.0, &table.name, destination)?,
                     relation: table.relation.as_deref().cloned(),
+                    before_images: table.relation.as_ref().is_some_and(|relation| BeforeImages::are_kept(&images, relation)),
                     tail: tail.clone(),
                 };
                 // Of several versions the last is the newest.
@@ -153,8 +157,9 @@ fn tail(
         visible: part.visible(),
         logged: logged.mark.position,
         sql,
+        before_images: before_images(loaded.stream(stream)?),
         recalled: recalled.to_vec(),
-        bytes_max: reach.memory_bytes / TAIL_FRACTION,
+        bytes_max: reach.memory_bytes / HELD_OF_TABLE_FRACTION,
         bytes_left: Arc::clone(bytes_left),
     })))
 }

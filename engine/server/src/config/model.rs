@@ -106,6 +106,9 @@ pub(crate) struct Stream {
     /// Which tables; all but the server's own when left out.
     #[serde(default)]
     pub(crate) tables: Tables,
+    /// Patterns over `schema.table` in the source: the tables whose updates are landed with the row before, as `_metadata_before`.
+    #[serde(default)]
+    pub(crate) before_images: Vec<TablePattern>,
     /// Whether rows that exist already are read, too.
     #[serde(default)]
     pub(crate) backfill: Backfill,

@@ -40,6 +40,13 @@ impl Udf {
 pub(super) fn check(root: &Node, directory: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (_, stream) in root.get("streams").map(Node::entries).unwrap_or_default() {
+        if let (Some(udf), Some(images)) = (stream.get("udf"), stream.get("before_images"))
+            && !udf.items().is_empty()
+            && !images.items().is_empty()
+        {
+            let message = "`before_images` cannot go with `udf`: a function makes something of a row, and nobody knows what it was before";
+            problems.push(Problem::new(images.place, message).help("give the tables with functions a stream of their own"));
+        }
         for node in stream.get("udf").map(Node::items).unwrap_or_default() {
             // What is not even a rule has been found already.
             let (Some(file), Ok(udf)) = (node.get("file"), serde_json::from_value::<Udf>(node.to_json())) else { continue };

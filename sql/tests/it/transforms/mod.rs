@@ -1,5 +1,6 @@
 //! SQL transforms from the outside: rules and changes in, changes out.
 
+mod before;
 mod cases;
 pub(crate) mod changes;
 mod columns;
