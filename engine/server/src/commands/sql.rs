@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::landed;
 use crate::live::Process;
 use crate::system::SystemTables;
-use crate::tail::LogTail;
+use crate::tail::{LogTail, extent};
 
 /// Of the memory, what is on its way of one table may take this part.
 const TAIL_FRACTION: usize = 4;
@@ -85,7 +85,11 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
         let live = reach.process.as_ref().and_then(|process| process.stream(&name.0));
-        system.add(&document, loaded.change_log(&name.0)?.as_ref(), live, &|schema| reach.shows(schema))?;
+        let log = match loaded.change_log(&name.0)? {
+            Some(log) => extent(&log).await,
+            None => Ok(None),
+        };
+        system.add(&document, log, live, &|schema| reach.shows(schema))?;
         let landed_by_stream = landed::tables(loaded, stream, &document)?;
         for destination in &stream.destinations {
             let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
@@ -149,7 +153,7 @@ fn tail(
     }
     let sql = loaded.destination_sql_factory(loaded.stream(stream)?, destination, &References::default())?;
     Ok(Some(Arc::new(LogTail {
-        directory: log.segments.directory,
+        log: log.segments.place(),
         visible: part.visible(),
         logged: logged.mark.position,
         sql,

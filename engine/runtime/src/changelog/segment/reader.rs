@@ -13,6 +13,7 @@ use logweir_core::{ChangeBatch, Error, LogMark, MemoryPermit, Relation, Result};
 use super::batch::Decoding;
 use super::frame::{HEADER_BYTES, Header, Kind, NoFrame, padded, verify};
 use super::index::{Index, Point};
+use super::name::SegmentName;
 use super::{DAMAGE_REMEDY, damaged, file_failed};
 
 /// Bytes at the end of a sealed segment: the place of its index, and a word.
@@ -78,6 +79,16 @@ impl SegmentReader {
         &self.path
     }
 
+    /// What the file's name says.
+    pub(super) fn name(&self) -> Option<SegmentName> {
+        self.path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse)
+    }
+
+    /// Goes on at the same place of another copy of the segment, which has more of it.
+    pub(super) fn go_on_in(&mut self, copy: SegmentReader) {
+        (self.file, self.index) = (copy.file, None);
+    }
+
     /// The number that it begins with.
     pub(super) fn first_entry(&self) -> u64 {
         self.first_entry
@@ -107,7 +118,7 @@ impl SegmentReader {
     }
 
     fn read_index(&self) -> Result<Option<Index>> {
-        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        let bytes = self.bytes()?;
         let Some(at) = bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
         let mut trailer = [0; TRAILER_BYTES as usize];
         if self.read_at(&mut trailer, at)? < trailer.len() || trailer[8..] != SEALED {
@@ -130,12 +141,12 @@ impl SegmentReader {
     pub(super) fn place(&self) -> Result<Place> {
         let mut bytes = [0; HEADER_BYTES];
         let read = self.read_at(&mut bytes, self.offset)?;
-        Ok(match Header::decode(&bytes[..read]) {
-            Ok(header) if header.entry != self.next_entry => Place::End(NoFrame::Broken),
-            Ok(header) if header.kind == Kind::Index => Place::Sealed,
-            Ok(header) => Place::Frame(header),
-            Err(none) => Place::End(none),
-        })
+        Ok(place_of(&bytes[..read], self.next_entry))
+    }
+
+    /// Bytes that there are by now.
+    pub(super) fn bytes(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(|error| self.failed(error))?.len())
     }
 
     fn header_at(&self, at: u64) -> Result<Option<Header>> {
@@ -148,7 +159,7 @@ impl SegmentReader {
     fn payload(&self, header: &Header, at: u64) -> Result<Option<Buffer>> {
         let length = usize::try_from(padded(header.payload_bytes)).map_err(|_| Error::corrupt("a frame is too long"))?;
         // Not before it is known to be there: a length that a torn write left is anything.
-        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        let bytes = self.bytes()?;
         if bytes < at + header.frame_bytes() {
             return Ok(None);
         }
@@ -255,6 +266,16 @@ impl SegmentReader {
     /// A frame is what was written, and yet nothing that can be read.
     fn unreadable(&self, error: Error) -> Error {
         error.context("segment", self.path.display()).context("offset", self.offset).remedy(DAMAGE_REMEDY)
+    }
+}
+
+/// What the bytes are that stand where a frame of this number is to begin.
+pub(super) fn place_of(bytes: &[u8], next_entry: u64) -> Place {
+    match Header::decode(bytes) {
+        Ok(header) if header.entry != next_entry => Place::End(NoFrame::Broken),
+        Ok(header) if header.kind == Kind::Index => Place::Sealed,
+        Ok(header) => Place::Frame(header),
+        Err(none) => Place::End(none),
     }
 }
 

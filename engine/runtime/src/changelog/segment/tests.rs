@@ -1,18 +1,31 @@
 //! Logs that are written, torn, cut off, kept and read, beside a list of what was appended.
 
+use std::sync::Arc;
+
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use logweir_core::{
-    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, MemoryPermit, MetadataBuilder, RelationName, SourceOffset, SourcePlace,
-    Unchanged,
+    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, LogMark, LogPosition, MemoryPermit, MetadataBuilder, Relation, RelationName,
+    SourceOffset, SourcePlace, TimestampMicros, Unchanged,
 };
 use serde_json::json;
 
+use super::frame::Kind;
+use super::name::SegmentName;
+use super::place::local_segments;
+use super::reader::{Place, SegmentReader};
 use super::*;
+use crate::changelog::window::Entry;
 
 mod damage;
+mod store;
+
+/// The segments of a directory by their first entries.
+fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    Ok(local_segments(directory)?.into_iter().map(|segment| (segment.first_entry(), segment.path)).collect())
+}
 
 fn position(commit: u64) -> LogPosition {
     LogPosition::new(0, 1, commit, 0, false)
@@ -89,6 +102,8 @@ fn text(entry: &Entry) -> String {
 fn options(directory: &Path) -> SegmentOptions {
     SegmentOptions {
         directory: directory.to_owned(),
+        store: None,
+        cache_bytes: u64::MAX,
         compression: Compression::Lz4,
         retain_age: Duration::from_secs(3600),
         retain_bytes: 1 << 30,
