@@ -133,6 +133,17 @@ impl Engine {
         self
     }
 
+    /// Keeps the change log in a bucket of the emulator, too, beside the directory `log` of the installation; `more` is what else is said of it.
+    #[must_use]
+    pub fn change_log_in(mut self, endpoint: &str, url: &str, more: &Value) -> Self {
+        let mut log = json!({ "url": url, "options": store_options(endpoint), "dir": self.directory.path().join("log") });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            log[key] = value.clone();
+        }
+        self.config["streams"]["shop"]["change_log"] = log;
+        self
+    }
+
     /// Changes the configuration: a JSON pointer and its new value.
     #[must_use]
     pub fn set(mut self, pointer: &str, value: Value) -> Self {

@@ -44,8 +44,14 @@ fn entries(rows: usize) -> Result<(Vec<Entry>, usize)> {
 }
 
 fn append(entries: &[Entry], directory: &Path, compression: Compression) -> Result<()> {
-    let options =
-        SegmentOptions { directory: directory.to_owned(), compression, retain_age: Duration::from_secs(3600), retain_bytes: 1 << 40 };
+    let options = SegmentOptions {
+        directory: directory.to_owned(),
+        store: None,
+        cache_bytes: u64::MAX,
+        compression,
+        retain_age: Duration::from_secs(3600),
+        retain_bytes: 1 << 40,
+    };
     let mut log = SegmentLog::open(options, None)?;
     for entry in entries {
         log.append(entry, TimestampMicros(0))?;

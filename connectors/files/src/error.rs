@@ -10,7 +10,7 @@ use logweir_core::{Error, ErrorKind};
 use parquet::errors::ParquetError;
 
 /// An error of an object store, met while `doing` something to `path`.
-pub(crate) fn store_error(error: object_store::Error, doing: &'static str, path: impl Display) -> Error {
+pub fn store_error(error: object_store::Error, doing: &'static str, path: impl Display) -> Error {
     let text = chain(&error);
     let new = |kind: ErrorKind| Error::new(kind, doing).context("path", &path);
     use object_store::Error as E;

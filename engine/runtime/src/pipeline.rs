@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::changelog::segment::SegmentLog;
+use crate::changelog::segment::{SegmentClaim, SegmentLog};
 use crate::changelog::{Appender, ChangeLog, ENTRIES_MAX, OnDisk, blocking, change_log, change_log_on_disk};
 use crate::checkpoint::{Action, Checkpoint, CheckpointDocument, Event, LogKept};
 use crate::consumer::{ConsumerEnd, ConsumerTask, Decision, Links, run_name};
@@ -222,8 +222,14 @@ impl Run<'_> {
             mark = None;
         }
         machine.set_log_rules(&self.spec.rules);
-        let open = if for_source { SegmentLog::open_only_copy } else { SegmentLog::open };
-        let segments = blocking(move || open(options, mark)).await?;
+        let in_store = options.store.is_some();
+        let claim = blocking(move || SegmentLog::claim(options)).await?;
+        if in_store {
+            // Whoever has taken over the stream before this claim must not be overruled by it; who does so later claims a higher number.
+            self.state.lock().await.claim().await?;
+        }
+        let open = if for_source { SegmentClaim::open_only_copy } else { SegmentClaim::open };
+        let segments = blocking(move || open(claim, mark)).await?;
         if let Some(mark) = mark
             && segments.mark().is_none()
         {
@@ -418,7 +424,7 @@ impl Run<'_> {
     fn change_log(&self, segments: Option<&SegmentLog>, memory: &MemoryBudget) -> (Appender, ChangeLog) {
         let (Some(segments), Some(spec)) = (segments, &self.spec.change_log) else { return change_log(ENTRIES_MAX) };
         let disk = OnDisk {
-            directory: spec.segments.directory.clone(),
+            place: spec.segments.place(),
             next_entry: segments.next_entry(),
             window_bytes: memory.total_bytes() / WINDOW_FRACTION,
             memory: MemoryBudget::new(self.spec.memory_bytes / 100 * FROM_DISK_PERCENT),

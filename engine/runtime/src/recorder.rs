@@ -132,13 +132,17 @@ impl Recorder {
 
 impl State {
     /// Makes what was written durable, up to the last mark, and says so.
-    async fn sync(&mut self, segments: SegmentLog, events: &mpsc::Sender<Event>) -> Result<SegmentLog> {
+    async fn sync(&mut self, mut segments: SegmentLog, events: &mpsc::Sender<Event>) -> Result<SegmentLog> {
         self.sync = None;
         self.bytes_since = 0;
         let Some(mark) = segments.mark().filter(|mark| self.durable < Some(mark.position) || self.durable.is_none()).cloned() else {
             return Ok(segments);
         };
-        let segments = blocking(move || segments.sync().map(|()| segments)).await?;
+        let segments = blocking(move || {
+            segments.sync()?;
+            Ok(segments)
+        })
+        .await?;
         self.durable = Some(mark.position);
         // Nobody listens any more when the stream ends by a fault.
         let _ = events.send(Event::Logged(mark)).await;

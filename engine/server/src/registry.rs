@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logweir_core::{BackfillProgress, Error, LogMark, Pattern, Relation, Result, Sink, Source, StateStore, TableFilter, Transform};
-use logweir_files::{FilesOptions, FilesSink, open_store};
+use logweir_files::{FilesOptions, FilesSink, open_store, store_error};
 use logweir_mysql::files::BinlogFilesSource;
 use logweir_mysql::options::{BinlogFilesOptions, MysqlOptions};
 use logweir_mysql::source::MysqlSource;
 use logweir_postgres::options::PostgresOptions;
 use logweir_postgres::source::PostgresSource;
-use logweir_runtime::changelog::segment::SegmentOptions;
+use logweir_runtime::changelog::segment::{SegmentOptions, SegmentStore};
 use logweir_runtime::state::{LocalStateStore, ObjectStateStore};
 use logweir_runtime::{Acknowledge, ChangeLogSpec, StreamSpec, TransformFactory};
 use logweir_sql::{
@@ -405,8 +405,11 @@ impl Loaded {
                     .remedy("say where with `change_log: { dir: … }`"));
             }
         };
+        let store = options.url.as_ref().map(|url| self.segment_store(url, &options.options, &directory)).transpose()?;
         let segments = SegmentOptions {
             directory,
+            store,
+            cache_bytes: options.cache.0,
             compression: match options.compression {
                 config::Compression::None => Compression::None,
                 config::Compression::Lz4 => Compression::Lz4,
@@ -416,6 +419,40 @@ impl Loaded {
             retain_bytes: options.retain.size.0,
         };
         Ok(Some(ChangeLogSpec { segments, acknowledge }))
+    }
+
+    fn segment_store(&self, url: &str, options: &BTreeMap<String, OptionValue>, directory: &Path) -> Result<SegmentStore> {
+        let url = parse_url(url)?;
+        let folder = if url.scheme() == "file" { Some(local_path(&url)?) } else { None };
+        if let Some(folder) = folder.as_ref().map(|folder| plain(folder)) {
+            let directory = plain(directory);
+            if folder.starts_with(&directory) || directory.starts_with(&folder) {
+                return Err(Error::config("the change log's url and its directory are the same place")
+                    .context("url", url)
+                    .context("directory", directory.display())
+                    .remedy("let change_log.dir be a directory of its own, or leave change_log.url out"));
+            }
+        }
+        let (store, prefix) = open_store(&url, &self.store_options(options)?)?;
+        Ok(SegmentStore::new(store, prefix, folder, |error, doing, path| store_error(error, doing, path)))
+    }
+
+    /// The store of a stream's change log, if it has one.
+    pub(crate) fn change_log_url(&self, name: &str) -> Option<&str> {
+        match &self.stream(name).ok()?.change_log {
+            Some(ChangeLog::Disk(options)) => options.url.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What looks at that store as at a destination's; `None` if it has none.
+    pub(crate) fn change_log_probe(&self, name: &str) -> Result<Option<FilesSink>> {
+        let Some(ChangeLog::Disk(ChangeLogOptions { url: Some(url), options, .. })) = &self.stream(name)?.change_log else {
+            return Ok(None);
+        };
+        let mut files = FilesOptions::new(parse_url(url)?, name);
+        files.options = self.store_options(options)?;
+        FilesSink::new(files).map(Some)
     }
 
     fn connect_timeout(&self, stream: &Stream) -> Duration {

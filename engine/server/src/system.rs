@@ -11,8 +11,7 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
 };
 use logweir_core::{Clock as _, Error, ErrorKind, LogMark, OpenTransaction, Relation, Result, SystemClock, TimestampMicros};
-use logweir_runtime::ChangeLogSpec;
-use logweir_runtime::changelog::segment::{Extent, SegmentCursor};
+use logweir_runtime::changelog::segment::Extent;
 use logweir_runtime::checkpoint::{CheckpointDocument, ConsumerCheckpoint};
 
 use crate::live;
@@ -29,21 +28,21 @@ pub(crate) struct SystemTables {
 }
 
 impl SystemTables {
-    /// Adds a stream, with the columns of the tables of those schemas that are shown, and what its process says of it.
+    /// Adds a stream and what its change log holds, with the columns of the tables of those schemas that are shown, and what its process says of it.
     pub(crate) fn add(
         &mut self,
         document: &CheckpointDocument,
-        log: Option<&ChangeLogSpec>,
+        log: Result<Option<Extent>>,
         live: Option<&serde_json::Value>,
         shows: &dyn Fn(&str) -> bool,
     ) -> Result<()> {
-        let extent = match log.map(|log| SegmentCursor::extent(&log.segments.directory)) {
+        let extent = match log {
             // Who asks for something else need not hear of it; who reads what is damaged does.
-            Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(stream = document.stream, error = %error.report(), "the change log cannot be described");
                 None
             }
-            extent => extent.transpose()?.flatten(),
+            extent => extent?,
         };
         self.streams.push((document.stream.clone(), document.passed().cloned(), extent));
         let consumers = document.consumers.iter().map(|(name, part)| {

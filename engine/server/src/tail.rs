@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,22 +12,25 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use logweir_core::{
-    BeforeImages, ChangeBatch, ChangeType, Error, ErrorKind, LogPosition, Pattern, Relation, RelationId, RelationName, Result,
+    BeforeImages, ChangeBatch, ChangeType, Error, ErrorKind, LogMark, LogPosition, Pattern, Relation, RelationId, RelationName, Result,
     Transform as _,
 };
 use logweir_files::form::{Form, FormColumn};
-use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
+use logweir_runtime::ChangeLogSpec;
+use logweir_runtime::changelog::segment::{Extent, Locate, SegmentCursor, SegmentPlace};
 use logweir_sql::{SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
 
 use crate::registry::SqlFactory;
 
 /// How often whoever follows looks whether the log has grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
+/// How often in a row whoever follows begins again where it is, before it is told.
+const RETRIES_MAX: u32 = 3;
 
 /// The change log of a stream beside one of its destinations.
 #[derive(Clone)]
 pub(crate) struct LogTail {
-    pub(crate) directory: PathBuf,
+    pub(crate) log: SegmentPlace,
     /// Everything at or before it is visible in the destination.
     pub(crate) visible: LogPosition,
     /// The log holds everything at or before it, as the checkpoint says.
@@ -47,17 +49,17 @@ pub(crate) struct LogTail {
 
 impl fmt::Debug for LogTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogTail({} from {})", self.directory.display(), self.visible)
+        write!(f, "LogTail({} from {})", self.log.directory.display(), self.visible)
     }
 }
 
 #[async_trait]
 impl Tail for LogTail {
     async fn span(&self) -> Result<TailSpan> {
-        let (directory, visible) = (self.directory.clone(), self.visible);
+        let (log, visible) = (self.log.clone(), self.visible);
         let located = blocking(move || {
-            SegmentCursor::behind(&directory, visible)?;
-            SegmentCursor::locate(&directory, Locate::Position(LogPosition::MAX))
+            SegmentCursor::behind(&log, visible)?;
+            SegmentCursor::locate(&log, Locate::Position(LogPosition::MAX))
         });
         let last = match located.await {
             Ok((_, last)) => last,
@@ -70,7 +72,7 @@ impl Tail for LogTail {
         if last.position < self.logged {
             // Less than there was would look like the present, and is the past.
             return Err(Error::corrupt("the change log does not hold what the checkpoint says")
-                .context("directory", self.directory.display())
+                .context("directory", self.log.directory.display())
                 .context("position", self.logged)
                 .remedy(
                     "a process that has just begun the log anew is there in a moment: ask again; else restart the stream, which mends the log or \
@@ -107,12 +109,14 @@ impl Tail for LogTail {
     fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
         let begin = || -> Result<Following> {
             Ok(Following {
-                directory: self.directory.clone(),
+                log: self.log.clone(),
                 all: self.sql.is_some(),
                 view: self.view(table)?,
                 cursors: None,
                 after,
                 through: after,
+                handed: after,
+                retries: 0,
                 ready: VecDeque::new(),
             })
         };
@@ -129,9 +133,9 @@ impl Tail for LogTail {
 
 impl LogTail {
     fn passing(&self, table: &RelationName, span: &TailSpan) -> Result<Passing> {
-        let (directory, span) = (self.directory.clone(), *span);
+        let (log, span) = (self.log.clone(), *span);
         // Transforms may make the table of any other.
-        Ok(Passing { directory, span, all: self.sql.is_some(), view: self.view(table)?, cursor: None })
+        Ok(Passing { log, span, all: self.sql.is_some(), view: self.view(table)?, cursor: None })
     }
 
     /// Takes note of a batch among those of its relation.
@@ -243,7 +247,7 @@ const FRAMES: usize = 16;
 
 /// Somebody passes over a span of the log.
 struct Passing {
-    directory: PathBuf,
+    log: SegmentPlace,
     span: TailSpan,
     /// Transforms may make the table of any other.
     all: bool,
@@ -264,7 +268,7 @@ impl Passing {
         }
         let cursor = match &mut self.cursor {
             Some(cursor) => cursor,
-            None => self.cursor.insert(SegmentCursor::behind(&self.directory, after)?),
+            None => self.cursor.insert(SegmentCursor::behind(&self.log, after)?),
         };
         let (all, name) = (self.all, self.view.table.clone());
         let wanted = move |relation: &Relation| all || *relation.name() == name;
@@ -282,7 +286,7 @@ impl Passing {
 
 /// Somebody reads the log as it grows.
 struct Following {
-    directory: PathBuf,
+    log: SegmentPlace,
     /// Transforms may make the table of any other.
     all: bool,
     view: View,
@@ -292,6 +296,9 @@ struct Following {
     after: LogPosition,
     /// The mark up to which it reads now: everything before it is whole.
     through: LogPosition,
+    /// What it needs of the log up to here was handed on.
+    handed: LogPosition,
+    retries: u32,
     ready: VecDeque<TailBatch>,
 }
 
@@ -303,7 +310,18 @@ impl Following {
                 return Ok((self, batch));
             }
             let (following, moved) = blocking(move || {
-                let moved = self.look()?;
+                let moved = match self.look() {
+                    // Another writer goes on with the log, whose entries have other numbers; positions are what they were.
+                    Err(error) if error.is_transient() && self.retries < RETRIES_MAX => {
+                        self.retries += 1;
+                        (self.cursors, self.after, self.through) = (None, self.handed, self.handed);
+                        false
+                    }
+                    moved => {
+                        self.retries = 0;
+                        moved?
+                    }
+                };
                 Ok((self, moved))
             })
             .await?;
@@ -319,7 +337,7 @@ impl Following {
         let (cursor, ahead) = match &mut self.cursors {
             Some(cursors) => cursors,
             None => {
-                let behind = || SegmentCursor::behind(&self.directory, self.after);
+                let behind = || SegmentCursor::behind(&self.log, self.after);
                 self.cursors.insert((behind()?, behind()?))
             }
         };
@@ -331,6 +349,7 @@ impl Following {
             if self.through > self.after
                 && let Some(batch) = cursor.next_changes(self.after, self.through, &wanted)?
             {
+                self.handed = batch.last;
                 view.show(batch, &mut batches)?;
                 if !batches.is_empty() {
                     self.ready.extend(batches);
@@ -361,7 +380,20 @@ fn as_shown(form: &Form, batch: ChangeBatch) -> Result<TailBatch> {
     Ok(TailBatch { truncates, unchanged: batch.unchanged.is_some(), rows, relation: batch.relation })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// What a change log holds.
+pub(crate) async fn extent(log: &ChangeLogSpec) -> Result<Option<Extent>> {
+    let place = log.segments.place();
+    blocking(move || SegmentCursor::extent(&place)).await
+}
+
+/// The last mark of a change log that fits a place.
+pub(crate) async fn locate(log: &ChangeLogSpec, place: Locate) -> Result<LogMark> {
+    let log = log.segments.place();
+    blocking(move || SegmentCursor::locate(&log, place).map(|(_, mark)| mark)).await
+}
+
+/// Runs what reads a change log where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     // What it panicked with may hold values, and is told by the hook as far as it may be.
     done.map_err(|_| Error::internal("reading the change log did not end"))?

@@ -212,6 +212,8 @@ impl World {
             change_log: self.setting.on_disk.map(|acknowledge| ChangeLogSpec {
                 segments: SegmentOptions {
                     directory: self.directory.path().to_owned(),
+                    store: None,
+                    cache_bytes: u64::MAX,
                     compression: Compression::None,
                     retain_age: Duration::from_secs(3600),
                     retain_bytes: self.setting.retain_bytes,

@@ -18,12 +18,12 @@ use crate::kill::{seed, walk};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-fn status(engine: &Engine) -> Value {
+pub(crate) fn status(engine: &Engine) -> Value {
     let finished = engine.run(&["status", "--format", "json"], A_MINUTE);
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {} {}", finished.stdout, finished.stderr))
 }
 
-fn rows_landed(engine: &Engine, destination: &str) -> u64 {
+pub(crate) fn rows_landed(engine: &Engine, destination: &str) -> u64 {
     let status = status(engine);
     let destinations = status.pointer("/streams/0/destinations").and_then(Value::as_array).cloned().unwrap_or_default();
     let part = destinations.iter().find(|part| part["destination"] == destination);

@@ -5,6 +5,7 @@
 mod architecture;
 mod before_images;
 mod change_log;
+mod change_log_store;
 mod compaction;
 mod conformance;
 mod faults;

@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use logweir_core::{ChangeBatch, ConsumerName, Error, LogMark, LogPosition, MemoryBudget, Relation, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::segment::SegmentCursor;
+use super::segment::{SegmentCursor, SegmentPlace};
 
 /// Enough that a consumer that stages does not stop the reader, few enough that empty marks cannot pile up.
 pub const ENTRIES_MAX: usize = 1024;
@@ -57,7 +56,7 @@ pub fn change_log(entries_max: usize) -> (Appender, ChangeLog) {
 #[derive(Debug)]
 pub struct OnDisk {
     /// Where it is.
-    pub directory: PathBuf,
+    pub place: SegmentPlace,
     /// The number of the entry that is appended next.
     pub next_entry: u64,
     /// What was appended last is held up to this many bytes beyond what is not written yet.
@@ -178,11 +177,14 @@ impl ChangeLog {
         let (Some(disk), Some(position)) = (&self.shared.disk, from) else { return Ok(self.consumer(name, from)) };
         // Nothing goes from here on that it needs.
         self.lock().acknowledged.insert(name.clone(), from);
-        let (first, directory) = (self.lock().first, disk.directory.clone());
-        let found = blocking(move || {
-            if SegmentCursor::at(&directory, 0).is_empty()? { Ok(None) } else { SegmentCursor::behind(&directory, position).map(Some) }
-        })
-        .await?;
+        let (first, place) = (self.lock().first, disk.place.clone());
+        let found =
+            blocking(
+                move || {
+                    if SegmentCursor::at(&place, 0).is_empty()? { Ok(None) } else { SegmentCursor::behind(&place, position).map(Some) }
+                },
+            )
+            .await?;
         let mut state = self.lock();
         // A log that was empty begins with what is in memory.
         let next = found.map_or(first, |cursor| cursor.entry()).min(state.end());
@@ -381,7 +383,7 @@ impl Cursor {
                 Some(reading) => reading,
                 None => {
                     let Some(disk) = &self.log.shared.disk else { return Err(Error::internal("entries are missing from memory")) };
-                    let segments = SegmentCursor::at(&disk.directory, next);
+                    let segments = SegmentCursor::at(&disk.place, next);
                     self.reading.insert(tokio::spawn(read(segments, below, disk.memory.clone())))
                 }
             };

@@ -23,7 +23,7 @@ fn check_stream_name(stream: &str) -> Result<()> {
 }
 
 /// Who we are, for the message that another owner gets to read.
-fn holder() -> String {
+pub(crate) fn holder() -> String {
     // Informative only: a machine without the file is still told apart by the process id.
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();

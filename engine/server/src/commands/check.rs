@@ -19,6 +19,7 @@ use crate::failure::{Failure, WORK_FAILED};
 use crate::landed;
 use crate::references;
 use crate::registry::table_filter;
+use crate::tail::{blocking, locate};
 use crate::text::{bytes, print};
 
 /// A finding, and where it was made.
@@ -207,47 +208,72 @@ async fn check_change_log(loaded: &Loaded, name: &str, stream: &Stream) -> Resul
         return Ok(findings);
     };
     probe(&log.segments.directory, "change_log.dir")?;
+    if let Some(probe) = loaded.change_log_probe(name)? {
+        let found = probe.check().await?.into_iter().map(|finding| Finding { code: "change_log_store", ..finding });
+        findings.extend(found);
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Ok(findings);
+        }
+    }
+    let in_store = log.segments.store.is_some();
     let there = log.segments.directory.ancestors().find(|folder| folder.is_dir());
-    let held = SegmentCursor::bytes(&log.segments.directory)?;
+    let held = SegmentCursor::bytes(log.segments.directory.as_path())?;
+    let wanted = if in_store { log.segments.cache_bytes.min(log.segments.retain_bytes) } else { log.segments.retain_bytes };
     if let Some(free) = there.and_then(free_bytes)
-        && free.saturating_add(held) < log.segments.retain_bytes
+        && free.saturating_add(held) < wanted
     {
         findings.push(Finding {
             severity: Severity::Warning,
             code: "change_log_disk_space",
             message: format!(
                 "the change log may grow to {}, and where it lies {} are free: a full disk holds up the stream",
-                bytes(log.segments.retain_bytes),
+                bytes(wanted),
                 bytes(free)
             ),
-            remedy: "free some space, or let it keep less: change_log: { retain: { size: … } }".to_owned(),
+            remedy: if in_store {
+                "free some space, or let the directory hold less: change_log: { cache: … }".to_owned()
+            } else {
+                "free some space, or let it keep less: change_log: { retain: { size: … } }".to_owned()
+            },
         });
     }
-    if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_none() {
+    if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_none() && !in_store {
         findings.push(Finding {
             severity: Severity::Warning,
             code: "change_log_on_this_machine",
             message: "the source may forget what only the disk of this machine holds, while the checkpoint is in a bucket".to_owned(),
-            remedy: "use acknowledge: destination if another machine is to take over, or keep the directory on a disk that moves with the stream".to_owned(),
+            remedy: "keep the change log in a bucket, too (change_log: { url: … }), or its directory on a disk that moves with the stream; or use \
+                     acknowledge: destination"
+                .to_owned(),
+        });
+    }
+    if log.acknowledge == Acknowledge::Log && loaded.state_directory().is_some() && in_store {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "state_on_this_machine",
+            message: "the change log is in a store, while the checkpoint, without which it begins anew, is on this machine only".to_owned(),
+            remedy: "keep the state in the store, too: state: { url: … }".to_owned(),
         });
     }
     if let Some(document) = loaded.state(name)?.peek().await?
         && let Some(mark) = CheckpointDocument::from_bytes(&document)?.log.map(|log| log.mark.position)
     {
-        let directory = log.segments.directory.clone();
-        let held = match SegmentCursor::locate(&directory, Locate::Position(LogPosition::MAX)) {
-            Ok((_, last)) => last.position >= mark,
+        let held = match locate(&log, Locate::Position(LogPosition::MAX)).await {
+            Ok(last) => last.position >= mark,
             Err(error) if matches!(error.kind(), ErrorKind::LogGone | ErrorKind::Corrupt) => false,
             Err(error) => return Err(error),
         };
         if !held {
-            let stops = log.acknowledge == Acknowledge::Log && !SegmentCursor::at(&directory, 0).is_empty()?;
+            let place = log.segments.place();
+            let is_empty = blocking(move || SegmentCursor::at(&place, 0).is_empty()).await?;
+            let stops = log.acknowledge == Acknowledge::Log && !is_empty;
+            let place = loaded.change_log_url(name).map_or_else(|| log.segments.directory.display().to_string(), str::to_owned);
             findings.push(Finding {
                 severity: if stops { Severity::Error } else { Severity::Warning },
                 code: "change_log_lost",
-                message: format!("the change log in {} does not hold what the checkpoint says", directory.display()),
-                remedy: "bring the directory back if it was moved; without it the stream reads again from its source, where the slowest \
-                         destination is, if the source still has that"
+                message: format!("the change log in {place} does not hold what the checkpoint says"),
+                remedy: "bring it back if it was moved; without it the stream reads again from its source, where the slowest destination is, if the source \
+                         still has that"
                     .to_owned(),
             });
         }

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use chrono::DateTime;
 use logweir_core::{Clock as _, ConsumerName, Error, LogPosition, Result, SystemClock, TimestampMicros};
-use logweir_runtime::changelog::segment::{Locate, SegmentCursor};
+use logweir_runtime::changelog::segment::Locate;
 use logweir_runtime::checkpoint::{CheckpointDocument, ConsumerCheckpoint};
 
 use crate::config::{Loaded, nearest};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::live::Process;
+use crate::tail::locate;
 use crate::text::{print, time};
 
 /// Runs the command.
@@ -34,7 +35,7 @@ pub(crate) async fn run(loaded: &Loaded, destination: &str, from: &str, stream: 
             .remedy("run it first: logweir run")
     })?;
     let mut document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
-    let (_, mark) = SegmentCursor::locate(&log.segments.directory, place)?;
+    let mark = locate(&log, place).await?;
     let until = document.log.as_ref().map(|log| log.mark.clone());
     let Some(until) = until.filter(|until| until.position >= mark.position) else {
         return Err(Error::log_gone("the change log does not go on from there to where the stream stands")

@@ -25,7 +25,7 @@ use crate::landed;
 use crate::live::Process;
 use crate::registry::before_images;
 use crate::system::SystemTables;
-use crate::tail::LogTail;
+use crate::tail::{LogTail, extent};
 
 /// Of the memory, what is on its way is held up to this part, and of one table up to that. The rest is read when it is asked for.
 const HELD_FRACTION: usize = 8;
@@ -87,7 +87,11 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
         };
         let document = CheckpointDocument::from_bytes(&document).map_err(|error| error.context("checkpoint", state.location()))?;
         let live = reach.process.as_ref().and_then(|process| process.stream(&name.0));
-        system.add(&document, loaded.change_log(&name.0)?.as_ref(), live, &|schema| reach.shows(schema))?;
+        let log = match loaded.change_log(&name.0)? {
+            Some(log) => extent(&log).await,
+            None => Ok(None),
+        };
+        system.add(&document, log, live, &|schema| reach.shows(schema))?;
         let landed_by_stream = landed::tables(loaded, stream, &document)?;
         let images = before_images(stream);
         for destination in &stream.destinations {
@@ -153,7 +157,7 @@ fn tail(
     }
     let sql = loaded.destination_sql_factory(loaded.stream(stream)?, destination, &References::default())?;
     Ok(Some(Arc::new(LogTail {
-        directory: log.segments.directory,
+        log: log.segments.place(),
         visible: part.visible(),
         logged: logged.mark.position,
         sql,

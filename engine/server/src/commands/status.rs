@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use logweir_core::{BackfillProgress, Clock as _, ErrorKind, OpenTransaction, Result, SystemClock};
-use logweir_runtime::changelog::segment::SegmentCursor;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use serde::Serialize;
 
@@ -12,6 +11,7 @@ use crate::cli::TextOrJson;
 use crate::config::Loaded;
 use crate::failure::Failure;
 use crate::live::{self, Process};
+use crate::tail::extent;
 use crate::text::{bytes, count, print, span, table, time};
 
 /// The whole answer; stable.
@@ -47,6 +47,8 @@ struct StreamStatus {
 #[derive(Debug, Serialize)]
 struct ChangeLogStatus {
     directory: String,
+    /// The store that has it, too; `None` if none does.
+    url: Option<String>,
     bytes: u64,
     /// The oldest place that a destination can be given again, and the commit time there.
     first_position: String,
@@ -141,7 +143,7 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
             None => None,
         },
     };
-    let (change_log, damage) = match change_log(loaded, name, full) {
+    let (change_log, damage) = match change_log(loaded, name, full).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => (None, Some(error.report())),
         change_log => (change_log?, None),
     };
@@ -160,12 +162,12 @@ async fn observe(loaded: &Loaded, name: &str, process: Option<&Process>) -> Resu
     })
 }
 
-/// What lies in the change log's directory: as with the files, whoever wants to know looks there.
-fn change_log(loaded: &Loaded, name: &str, full: bool) -> Result<Option<ChangeLogStatus>> {
+/// What lies in the change log's directory, or its store: as with the files, whoever wants to know looks there.
+async fn change_log(loaded: &Loaded, name: &str, full: bool) -> Result<Option<ChangeLogStatus>> {
     let Some(log) = loaded.change_log(name)? else { return Ok(None) };
-    let directory = &log.segments.directory;
-    Ok(SegmentCursor::extent(directory)?.map(|extent| ChangeLogStatus {
-        directory: directory.display().to_string(),
+    Ok(extent(&log).await?.map(|extent| ChangeLogStatus {
+        directory: log.segments.directory.display().to_string(),
+        url: loaded.change_log_url(name).map(str::to_owned),
         bytes: extent.bytes,
         first_position: extent.first.position.to_string(),
         first_commit_time: extent.first.commit_time.map(time),
@@ -248,7 +250,8 @@ fn render(status: &Status, http: bool) -> String {
         if let Some(log) = &stream.change_log {
             let since = log.first_commit_time.as_ref().map(|time| format!(", since {time}")).unwrap_or_default();
             let full = if log.full { "; full: it waits for the slowest destination" } else { "" };
-            text.push_str(&format!("  change log: {}{since}{full}\n", bytes(log.bytes)));
+            let place = log.url.as_ref().map(|url| format!(" in {url}")).unwrap_or_default();
+            text.push_str(&format!("  change log: {}{place}{since}{full}\n", bytes(log.bytes)));
         }
         if !stream.open_transactions.is_empty() {
             let open = &stream.open_transactions;

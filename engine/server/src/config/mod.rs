@@ -132,6 +132,7 @@ pub(crate) fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, 
     let root = Node::parse(text).map_err(|problem| Problems::new(file, text, vec![problem], &clear::lines(text)))?;
     let mut problems = check::check(&root, schema::full(), directory);
     problems.extend(references::check(&root));
+    problems.extend(change_log::check(&root));
     problems.extend(clear::check(&root));
     problems.extend(sql::check(&root, text));
     problems.extend(sql_endpoint::check(&root, directory));

@@ -4,6 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 
+mod change_logs;
 mod rules;
 
 fn problems(text: &str) -> String {

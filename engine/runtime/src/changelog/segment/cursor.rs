@@ -1,14 +1,13 @@
 //! A place in the change log on disk, from which it is read.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logweir_core::{ChangeBatch, Error, LogMark, LogPosition, MemoryPermit, Relation, Result, TimestampMicros};
 
-use super::frame::{Header, Kind, NoFrame};
-use super::index::Point;
+use super::damaged;
+use super::frame::{Header, Kind};
+use super::place::{Listed, SegmentPlace, is_broken};
 use super::reader::{Frame, Place, SegmentReader};
-use super::{damaged, segments};
 use crate::changelog::window::Entry;
 
 /// Where reading begins.
@@ -39,7 +38,7 @@ pub struct Extent {
     pub first: LogMark,
     /// The newest.
     pub last: LogMark,
-    /// Bytes on disk.
+    /// Bytes on disk, or in the store.
     pub bytes: u64,
     /// Files.
     pub segments: usize,
@@ -48,7 +47,7 @@ pub struct Extent {
 /// Reads entries in order. Knows no writer: what is there is there.
 #[derive(Debug)]
 pub struct SegmentCursor {
-    directory: PathBuf,
+    place: SegmentPlace,
     /// The next entry wanted.
     entry: u64,
     reader: Option<SegmentReader>,
@@ -56,13 +55,13 @@ pub struct SegmentCursor {
 
 impl SegmentCursor {
     /// A cursor at an entry. An error of kind `LogGone` comes when it is read, if the log does not hold it any more.
-    pub fn at(directory: &Path, entry: u64) -> Self {
-        SegmentCursor { directory: directory.to_owned(), entry, reader: None }
+    pub fn at(log: impl Into<SegmentPlace>, entry: u64) -> Self {
+        SegmentCursor { place: log.into(), entry, reader: None }
     }
 
     /// True if there is no log.
     pub fn is_empty(&self) -> Result<bool> {
-        segments(&self.directory).map(|segments| segments.is_empty())
+        self.place.segments().map(|segments| segments.is_empty())
     }
 
     /// The number of the next entry.
@@ -71,47 +70,50 @@ impl SegmentCursor {
     }
 
     /// A cursor behind the last mark at or before `position`; an error of kind `LogGone` if none is kept.
-    pub fn behind(directory: &Path, position: LogPosition) -> Result<Self> {
-        Self::locate(directory, Locate::Position(position)).map(|(cursor, _)| cursor)
+    pub fn behind(log: impl Into<SegmentPlace>, position: LogPosition) -> Result<Self> {
+        Self::locate(log, Locate::Position(position)).map(|(cursor, _)| cursor)
     }
 
     /// A cursor behind a mark, and the mark. An error of kind `LogGone` if there is none.
-    pub fn locate(directory: &Path, place: Locate) -> Result<(Self, LogMark)> {
-        let files = segments(directory)?;
+    pub fn locate(log: impl Into<SegmentPlace>, place: Locate) -> Result<(Self, LogMark)> {
+        let log = log.into();
+        let files = log.segments()?;
         let newest = files.len().saturating_sub(1);
         let mut order: Vec<usize> = (0..files.len()).collect();
         if place != Locate::Earliest {
             order.reverse();
         }
         for at in order {
-            let (first, path) = &files[at];
-            let Some(mut reader) = SegmentReader::open(*first, path)? else { continue };
-            match reader.place()? {
-                Place::Frame(header) if header.kind == Kind::Mark && place.fits(&header) => {}
+            // Where it begins tells whether it is wanted whole.
+            match log.opening(&files[at])? {
+                Some(Place::Frame(header)) if header.kind == Kind::Mark && place.fits(&header) => {}
                 // The others are older, or say themselves what is wrong with this one when it is read.
-                Place::End(NoFrame::Broken) if at == newest && place != Locate::Earliest => return Err(reader.damaged()),
-                // Behind the place, or made just now.
+                Some(found) if is_broken(&found) && at == newest && place != Locate::Earliest => {
+                    return Err(log.open(&files[at])?.map_or_else(no_longer, |reader| reader.damaged()));
+                }
+                // Behind the place, made just now, or gone.
                 _ => continue,
             }
-            let point = match place {
-                Locate::Position(position) => reader.index()?.and_then(|index| index.point_behind(position)).cloned(),
-                _ => None,
-            };
-            let mut found = Self::last_mark(&mut reader, point.as_ref(), place)?;
-            if found.is_none() && point.is_some() {
-                found = Self::last_mark(&mut reader, None, place)?;
+            let Some(mut reader) = log.open(&files[at])? else { continue };
+            if let Locate::Position(position) = place {
+                reader.seek_by(|index| index.point_behind(position))?;
+            }
+            let from_beginning = reader.offset() == 0;
+            let mut found = Self::last_mark(&mut reader, place)?;
+            if found.is_none() && !from_beginning {
+                reader.seek_point(None);
+                found = Self::last_mark(&mut reader, place)?;
             }
             // One that begins within what follows a mark may hold none itself.
             if let Some((mark, entry)) = found {
-                return Ok((Self::at(directory, entry), mark));
+                return Ok((SegmentCursor { place: log, entry, reader: None }, mark));
             }
         }
         Err(gone(place))
     }
 
-    /// The last mark from a point on that fits (the first, for the earliest), and the number of the entry behind it.
-    fn last_mark(reader: &mut SegmentReader, from: Option<&Point>, place: Locate) -> Result<Option<(LogMark, u64)>> {
-        reader.seek_point(from);
+    /// The last mark from here on that fits (the first, for the earliest), and the number of the entry behind it.
+    fn last_mark(reader: &mut SegmentReader, place: Locate) -> Result<Option<(LogMark, u64)>> {
         let mut found = None;
         while let Place::Frame(header) = reader.place()? {
             if header.kind == Kind::Mark {
@@ -135,31 +137,32 @@ impl SegmentCursor {
         }
     }
 
-    /// Bytes that the log takes on disk.
-    pub fn bytes(directory: &Path) -> Result<u64> {
-        segments(directory).map(|files| bytes_of(&files))
+    /// Bytes that the log takes on disk, or in the store.
+    pub fn bytes(log: impl Into<SegmentPlace>) -> Result<u64> {
+        log.into().segments().map(|files| bytes_of(&files))
     }
 
     /// What the log holds; `None` if it is empty.
-    pub fn extent(directory: &Path) -> Result<Option<Extent>> {
-        let files = segments(directory)?;
+    pub fn extent(log: impl Into<SegmentPlace>) -> Result<Option<Extent>> {
+        let log = log.into();
+        let files = log.segments()?;
         if files.is_empty() {
             return Ok(None);
         }
         let bytes = bytes_of(&files);
-        let first = match Self::locate(directory, Locate::Earliest) {
+        let first = match Self::locate(&log, Locate::Earliest) {
             Ok((_, first)) => first,
             Err(error) if error.kind() == logweir_core::ErrorKind::LogGone => return Ok(None),
             Err(error) => return Err(error),
         };
-        let (_, last) = Self::locate(directory, Locate::Position(LogPosition::MAX))?;
+        let (_, last) = Self::locate(&log, Locate::Position(LogPosition::MAX))?;
         Ok(Some(Extent { first, last, bytes, segments: files.len() }))
     }
 
     /// The changes of the relations wanted behind `after` and up to the mark `through`, in the order of the log: all of them, or an error. It is of
     /// kind `Config` if they take more than `bytes_max` in memory, of kind `LogGone` if the log begins later, of kind `Corrupt` if it is damaged.
     pub fn changes(
-        directory: &Path,
+        log: impl Into<SegmentPlace>,
         after: LogPosition,
         through: LogPosition,
         wanted: &dyn Fn(&Relation) -> bool,
@@ -169,7 +172,7 @@ impl SegmentCursor {
         if through <= after {
             return Ok(changes);
         }
-        let mut cursor = Self::behind(directory, after)?;
+        let mut cursor = Self::behind(log, after)?;
         let mut bytes = 0_usize;
         while let Some(header) = cursor.next_wanted(after, through, wanted)? {
             bytes = bytes.saturating_add(usize::try_from(header.memory_bytes).unwrap_or(usize::MAX));
@@ -292,10 +295,12 @@ impl SegmentCursor {
     fn next_header(&mut self) -> Result<Option<Header>> {
         // Where a segment ended last, though there was another one already.
         let mut ended = None;
+        // Where a copy ended of which there was more.
+        let mut grown = None;
         loop {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                None => match Self::open(&self.directory, self.entry)? {
+                None => match Self::open(&self.place, self.entry)? {
                     Some(reader) => self.reader.insert(reader),
                     None => return Ok(None),
                 },
@@ -306,15 +311,31 @@ impl SegmentCursor {
                 _ => {}
             }
             // It ends here, or what comes is not whole (yet). Before the next segment is made, everything is written to this one.
-            let files = segments(&self.directory)?;
-            let Some((first, path)) = files.iter().find(|(first, _)| *first > reader.first_entry()) else { return Ok(None) };
-            let place = Some(reader.offset());
-            if *first == reader.next_entry() {
-                self.reader = Some(SegmentReader::open(*first, path)?.ok_or_else(no_longer)?);
-            } else if ended != place {
+            let files = self.place.segments()?;
+            let (offset, next_entry) = (reader.offset(), reader.next_entry());
+            let own = files.iter().find(|segment| segment.path == reader.path());
+            // What was opened is a copy, and the store has more by now.
+            if let Some(own) = own
+                && let Some(object) = own.object
+                && grown != Some(offset)
+                && reader.bytes()? < object.bytes
+                && let Some(copy) = self.place.open(own)?
+            {
+                grown = Some(offset);
+                reader.go_on_in(copy);
+                continue;
+            }
+            if own.is_none() && files.iter().any(|segment| reader.name().is_some_and(|name| segment.name.overrules(name))) {
+                return Err(taken_over());
+            }
+            let Some(next) = files.iter().find(|segment| segment.first_entry() > reader.first_entry()) else { return Ok(None) };
+            if next.first_entry() == next_entry {
+                self.reader = Some(self.place.open(next)?.ok_or_else(no_longer)?);
+            } else if ended != Some(offset) {
                 // Written, perhaps, between the look at it and the look at the directory.
-                ended = place;
-            } else if reader.path().exists() {
+                ended = Some(offset);
+                self.place.forget();
+            } else if own.is_some() {
                 return Err(reader.damaged());
             } else {
                 return Err(no_longer());
@@ -323,17 +344,16 @@ impl SegmentCursor {
     }
 
     /// Opens the segment that an entry is in, or before; `None` if there is none yet.
-    fn open(directory: &Path, entry: u64) -> Result<Option<SegmentReader>> {
+    fn open(place: &SegmentPlace, entry: u64) -> Result<Option<SegmentReader>> {
         // A segment that goes between the list and the opening is looked for once more.
         for _ in 0..2 {
-            let files = segments(directory)?;
-            let after = files.partition_point(|(first, _)| *first <= entry);
-            let Some((first, path)) = after.checked_sub(1).map(|index| &files[index]) else {
+            let files = place.segments()?;
+            let after = files.partition_point(|segment| segment.first_entry() <= entry);
+            let Some(segment) = after.checked_sub(1).map(|index| &files[index]) else {
                 return if files.is_empty() { Ok(None) } else { Err(no_longer()) };
             };
-            let Some(mut reader) = SegmentReader::open(*first, path)? else { continue };
-            let point = reader.index()?.and_then(|index| index.point_before_entry(entry)).cloned();
-            reader.seek_point(point.as_ref());
+            let Some(mut reader) = place.open(segment)? else { continue };
+            reader.seek_by(|index| index.point_before_entry(entry))?;
             return Ok(Some(reader));
         }
         Err(no_longer())
@@ -343,13 +363,13 @@ impl SegmentCursor {
     fn cut_short(&self) -> Error {
         match &self.reader {
             Some(reader) => reader.damaged(),
-            None => damaged("the segments of the change log are missing").context("directory", self.directory.display()),
+            None => damaged("the segments of the change log are missing").context("directory", self.place.directory.display()),
         }
     }
 }
 
-fn bytes_of(files: &[(u64, PathBuf)]) -> u64 {
-    files.iter().map(|(_, path)| std::fs::metadata(path).map_or(0, |file| file.len())).sum()
+fn bytes_of(files: &[Listed]) -> u64 {
+    files.iter().map(Listed::bytes).sum()
 }
 
 impl std::fmt::Debug for SegmentReader {
@@ -365,6 +385,11 @@ fn no_longer() -> Error {
              keep more; with `acknowledge: destination` remove the log's directory while the stream does not run, and it reads again from the \
              source",
         )
+}
+
+/// Another writer goes on from some mark before here, and its entries have other numbers from there on.
+fn taken_over() -> Error {
+    Error::transient("the change log was taken over by another writer while it was read").remedy("read it again from the last position")
 }
 
 fn gone(place: Locate) -> Error {

@@ -1,5 +1,6 @@
 //! Reads a segment, sealed or still being written, by this process or another.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -13,6 +14,8 @@ use logweir_core::{ChangeBatch, Error, LogMark, MemoryPermit, Relation, Result};
 use super::batch::Decoding;
 use super::frame::{HEADER_BYTES, Header, Kind, NoFrame, padded, verify};
 use super::index::{Index, Point};
+use super::name::SegmentName;
+use super::outline::{self, Outline};
 use super::{DAMAGE_REMEDY, damaged, file_failed};
 
 /// Bytes at the end of a sealed segment: the place of its index, and a word.
@@ -52,6 +55,10 @@ pub(super) struct SegmentReader {
     relations: BTreeMap<u32, Decoding>,
     /// Of a sealed segment; the outer is `None` until somebody asks.
     index: Option<Option<Index>>,
+    /// What was seen of it already, if somebody has asked for a point.
+    outline: Option<outline::Shared>,
+    /// Where in that the next frame may be.
+    hint: Cell<usize>,
 }
 
 impl SegmentReader {
@@ -63,7 +70,18 @@ impl SegmentReader {
             Err(error) => return Err(file_failed("could not open a segment of the change log", path, error)),
         };
         let path = path.to_owned();
-        Ok(Some(SegmentReader { file, path, first_entry, offset: 0, next_entry: first_entry, relations: BTreeMap::new(), index: None }))
+        let reader = SegmentReader {
+            file,
+            path,
+            first_entry,
+            offset: 0,
+            next_entry: first_entry,
+            relations: BTreeMap::new(),
+            index: None,
+            outline: None,
+            hint: Cell::new(0),
+        };
+        Ok(Some(reader))
     }
 
     /// The index; `None` if the segment is not sealed, or its index is damaged: its frames can be read all the same.
@@ -74,8 +92,77 @@ impl SegmentReader {
         Ok(self.index.as_ref().and_then(Option::as_ref))
     }
 
+    /// Goes to the place from which `point` says to begin: by the index or, where there is none (yet), by what was seen of the segment, after
+    /// another look at it.
+    pub(super) fn seek_by(&mut self, point: impl FnOnce(&Index) -> Option<&Point>) -> Result<()> {
+        let place = match self.index()? {
+            Some(index) => {
+                let place = point(index).cloned();
+                // From when it was written to.
+                self.outline = outline::known(&self.path);
+                place
+            }
+            None => {
+                let outline = self.look()?;
+                let outline = outline::locked(&outline);
+                outline.index().and_then(point).cloned()
+            }
+        };
+        self.seek_point(place.as_ref());
+        Ok(())
+    }
+
+    /// Looks at what has come since somebody looked last.
+    fn look(&mut self) -> Result<outline::Shared> {
+        let shared = match &self.outline {
+            Some(outline) => Arc::clone(outline),
+            None => outline::of(&self.path),
+        };
+        let was_at = (self.offset, self.next_entry);
+        let mut outline = outline::locked(&shared);
+        if let Some((offset, header)) = outline.last()
+            && self.header_at(offset)? != Some(header)
+        {
+            *outline = Outline::default();
+        }
+        // From here on the file itself is asked.
+        self.outline = None;
+        let (offset, entry) = outline.end().unwrap_or((0, self.first_entry));
+        self.seek(offset, entry);
+        while !outline.is_full()
+            && let Place::Frame(header) = self.place()?
+        {
+            let offset = self.offset;
+            let noted = if header.kind == Kind::Relation {
+                // One that is not whole yet is seen by the next look.
+                let Some(Frame::Relation(relation)) = self.read(&header, &Arc::default())? else { break };
+                outline.note(&header, offset, Some((relation.name(), relation.version())))
+            } else {
+                self.step(&header);
+                outline.note(&header, offset, None)
+            };
+            if !noted {
+                break;
+            }
+        }
+        drop(outline);
+        (self.offset, self.next_entry) = was_at;
+        self.outline = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file's name says.
+    pub(super) fn name(&self) -> Option<SegmentName> {
+        self.path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse)
+    }
+
+    /// Goes on at the same place of another copy of the segment, which has more of it.
+    pub(super) fn go_on_in(&mut self, copy: SegmentReader) {
+        (self.file, self.index, self.outline) = (copy.file, None, None);
     }
 
     /// The number that it begins with.
@@ -107,7 +194,7 @@ impl SegmentReader {
     }
 
     fn read_index(&self) -> Result<Option<Index>> {
-        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        let bytes = self.bytes()?;
         let Some(at) = bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
         let mut trailer = [0; TRAILER_BYTES as usize];
         if self.read_at(&mut trailer, at)? < trailer.len() || trailer[8..] != SEALED {
@@ -128,14 +215,22 @@ impl SegmentReader {
 
     /// What stands where the next frame is to begin. A frame of another number than comes next is none.
     pub(super) fn place(&self) -> Result<Place> {
+        if let Some(outline) = &self.outline {
+            let mut hint = self.hint.get();
+            let seen = outline::locked(outline).at(self.offset, &mut hint);
+            self.hint.set(hint);
+            if let Some(header) = seen.filter(|header| header.entry == self.next_entry) {
+                return Ok(Place::Frame(header));
+            }
+        }
         let mut bytes = [0; HEADER_BYTES];
         let read = self.read_at(&mut bytes, self.offset)?;
-        Ok(match Header::decode(&bytes[..read]) {
-            Ok(header) if header.entry != self.next_entry => Place::End(NoFrame::Broken),
-            Ok(header) if header.kind == Kind::Index => Place::Sealed,
-            Ok(header) => Place::Frame(header),
-            Err(none) => Place::End(none),
-        })
+        Ok(place_of(&bytes[..read], self.next_entry))
+    }
+
+    /// Bytes that there are by now.
+    pub(super) fn bytes(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(|error| self.failed(error))?.len())
     }
 
     fn header_at(&self, at: u64) -> Result<Option<Header>> {
@@ -148,7 +243,7 @@ impl SegmentReader {
     fn payload(&self, header: &Header, at: u64) -> Result<Option<Buffer>> {
         let length = usize::try_from(padded(header.payload_bytes)).map_err(|_| Error::corrupt("a frame is too long"))?;
         // Not before it is known to be there: a length that a torn write left is anything.
-        let bytes = self.file.metadata().map_err(|error| self.failed(error))?.len();
+        let bytes = self.bytes()?;
         if bytes < at + header.frame_bytes() {
             return Ok(None);
         }
@@ -210,7 +305,11 @@ impl SegmentReader {
         if self.relations.contains_key(&number) {
             return Ok(());
         }
-        let place = self.index()?.and_then(|index| index.relations.get(number as usize)).map(|place| place.offset);
+        let offset = |index: &Index| index.relations.get(number as usize).map(|place| place.offset);
+        let mut place = self.index()?.and_then(offset);
+        if let (None, Some(outline)) = (place, &self.outline) {
+            place = outline::locked(outline).index().and_then(offset);
+        }
         let at = place.ok_or_else(|| self.damaged())?;
         let header = self.header_at(at)?.filter(|header| header.kind == Kind::Relation && header.relation == number);
         let header = header.ok_or_else(|| self.damaged())?;
@@ -255,6 +354,16 @@ impl SegmentReader {
     /// A frame is what was written, and yet nothing that can be read.
     fn unreadable(&self, error: Error) -> Error {
         error.context("segment", self.path.display()).context("offset", self.offset).remedy(DAMAGE_REMEDY)
+    }
+}
+
+/// What the bytes are that stand where a frame of this number is to begin.
+pub(super) fn place_of(bytes: &[u8], next_entry: u64) -> Place {
+    match Header::decode(bytes) {
+        Ok(header) if header.entry != next_entry => Place::End(NoFrame::Broken),
+        Ok(header) if header.kind == Kind::Index => Place::Sealed,
+        Ok(header) => Place::Frame(header),
+        Err(none) => Place::End(none),
     }
 }
 

@@ -1,18 +1,31 @@
 //! Logs that are written, torn, cut off, kept and read, beside a list of what was appended.
 
+use std::sync::Arc;
+
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use logweir_core::{
-    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, MemoryPermit, MetadataBuilder, RelationName, SourceOffset, SourcePlace,
-    Unchanged,
+    BeforeImages, ChangeBatch, ChangeType, Column, ErrorKind, LogMark, LogPosition, MemoryPermit, MetadataBuilder, Relation, RelationName,
+    SourceOffset, SourcePlace, TimestampMicros, Unchanged,
 };
 use serde_json::json;
 
+use super::frame::Kind;
+use super::name::SegmentName;
+use super::place::local_segments;
+use super::reader::{Place, SegmentReader};
 use super::*;
+use crate::changelog::window::Entry;
 
 mod damage;
+mod store;
+
+/// The segments of a directory by their first entries.
+fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    Ok(local_segments(directory)?.into_iter().map(|segment| (segment.first_entry(), segment.path)).collect())
+}
 
 fn position(commit: u64) -> LogPosition {
     LogPosition::new(0, 1, commit, 0, false)
@@ -89,6 +102,8 @@ fn text(entry: &Entry) -> String {
 fn options(directory: &Path) -> SegmentOptions {
     SegmentOptions {
         directory: directory.to_owned(),
+        store: None,
+        cache_bytes: u64::MAX,
         compression: Compression::Lz4,
         retain_age: Duration::from_secs(3600),
         retain_bytes: 1 << 30,
@@ -301,6 +316,54 @@ fn a_reader_follows_a_writer() {
 }
 
 /// A transaction that is larger than the segments that it is in, between small ones.
+/// Looking again and again at a segment that grows, is cut off and grows otherwise finds what is there, as a look from the beginning does.
+#[test]
+fn what_was_seen_of_a_segment_is_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let wanted = |relation: &Relation| relation.name().table == "items";
+    let look = |expected: &[Entry]| {
+        let marks = expected.iter().filter_map(|entry| if let Entry::Mark(mark) = entry { Some(mark) } else { None });
+        let marks: Vec<&LogMark> = marks.collect();
+        let (_, last) = SegmentCursor::locate(directory.path(), Locate::Position(LogPosition::MAX)).unwrap();
+        assert_eq!(&last, marks[marks.len() - 1]);
+        for after in [0, marks.len() / 3, marks.len() / 2, marks.len() - 1] {
+            let after = marks[after].position;
+            let items = expected.iter().filter(|entry| match entry {
+                Entry::Changes(batch) => wanted(&batch.relation) && batch.last > after,
+                _ => false,
+            });
+            let mut cursor = SegmentCursor::behind(directory.path(), after).unwrap();
+            let mut found = Vec::new();
+            while after < last.position
+                && let Some(batch) = cursor.next_changes(after, last.position, &wanted).unwrap()
+            {
+                found.push(text(&Entry::Changes(batch)));
+            }
+            assert_eq!(found, items.map(text).collect::<Vec<_>>());
+        }
+    };
+    let first = entries(90);
+    let mut log = SegmentLog::open(options(directory.path()), None).unwrap();
+    for part in 0..first.len() {
+        append(&mut log, &first[part..=part]);
+        if part % 7 == 0 {
+            look(&first[..=part]);
+        }
+    }
+    look(&first);
+    drop(log);
+    // The source tells the rest otherwise.
+    let cut = 1 + first.iter().position(|entry| matches!(entry, Entry::Mark(mark) if mark.position == position(305))).unwrap();
+    let others = entries(60).into_iter().skip_while(|entry| !matches!(entry, Entry::Mark(mark) if mark.position == position(305))).skip(1);
+    let whole: Vec<Entry> = entries(90).into_iter().take(cut).chain(others).collect();
+    let mut log = SegmentLog::open(options(directory.path()), Some(position(305))).unwrap();
+    look(&whole[..cut]);
+    for part in cut..whole.len() {
+        append(&mut log, &whole[part..=part]);
+        look(&whole[..=part]);
+    }
+}
+
 fn with_large_transaction() -> Vec<Entry> {
     let mut entries = entries(5);
     let large = relation("large", 1);

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logweir_core::{ChangeBatch, Error, LogMark, MetadataColumn, Relation, RelationId, RelationName, Result, TimestampMicros};
 
 use super::batch::Encoding;
+use super::file_failed;
 use super::frame::{HEADER_BYTES, Header, Kind, padded};
 use super::index::Index;
+use super::log::Segment;
+use super::name::SegmentName;
+use super::outline;
 use super::reader::{SEALED, TRAILER_BYTES};
-use super::{Segment, file_failed};
 
 /// What the mark is that a segment begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,7 @@ struct Known {
 /// The segment that is written to.
 pub(super) struct SegmentWriter {
     file: File,
+    name: SegmentName,
     path: PathBuf,
     /// Its end, where the next frame goes.
     bytes: u64,
@@ -44,33 +48,44 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Begins a segment with entry number `entry` behind a mark. The mark is an entry of its own in the first segment of a log.
-    pub(super) fn create(path: PathBuf, entry: u64, mark: &LogMark, opening: Opening) -> Result<Self> {
+    /// Begins a segment behind a mark. The mark is an entry of its own in the first segment of a log.
+    pub(super) fn create(directory: &Path, name: SegmentName, mark: &LogMark, opening: Opening) -> Result<Self> {
+        let path = directory.join(name.to_string());
+        outline::forget(&path);
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|error| file_failed("could not create a segment of the change log", &path, error))?;
-        let mut header = mark_header(entry, mark);
+        let mut header = mark_header(name.first_entry, mark);
         (header.repeats, header.within) = (opening != Opening::Entry, opening == Opening::Within);
         let index = Index::begin(&header);
-        let mut writer = SegmentWriter { file, path, bytes: 0, index, relations: HashMap::new(), frame: Vec::new() };
+        let mut writer = SegmentWriter { file, name, path, bytes: 0, index, relations: HashMap::new(), frame: Vec::new() };
         writer.write_mark(header, mark)?;
         Ok(writer)
     }
 
     /// Goes on with a segment that ends at `bytes`; its relations are `relations`, by number.
-    pub(super) fn resume(path: PathBuf, bytes: u64, index: Index, relations: Vec<Arc<Relation>>, encoding: &Encoding) -> Result<Self> {
+    pub(super) fn resume(
+        directory: &Path,
+        name: SegmentName,
+        bytes: u64,
+        index: Index,
+        relations: Vec<Arc<Relation>>,
+        encoding: &Encoding,
+    ) -> Result<Self> {
+        let path = directory.join(name.to_string());
         let open = || {
             let file = OpenOptions::new().append(true).open(&path)?;
             file.set_len(bytes)?;
             file.sync_all()?;
             Ok(file)
         };
+        outline::forget(&path);
         let file = open().map_err(|error| file_failed("could not repair a segment of the change log", &path, error))?;
         let known = |(number, relation): (usize, Arc<Relation>)| {
             let schema_bytes = encoding.schema(relation.schema())?.len();
             Ok((relation.id(), Known { number: number as u32, relation, schema_bytes }))
         };
         let relations = relations.into_iter().enumerate().map(known).collect::<Result<_>>()?;
-        Ok(SegmentWriter { file, path, bytes, index, relations, frame: Vec::new() })
+        Ok(SegmentWriter { file, name, path, bytes, index, relations, frame: Vec::new() })
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -79,6 +94,14 @@ impl SegmentWriter {
 
     pub(super) fn first_entry(&self) -> u64 {
         self.index.first_entry
+    }
+
+    pub(super) fn name(&self) -> SegmentName {
+        self.name
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Appends a relation, also one that the segment has: without a number left out, what is missing can be told from what never was.
@@ -209,7 +232,7 @@ impl SegmentWriter {
         self.frame.extend_from_slice(&SEALED);
         self.write()?;
         self.sync()?;
-        Ok(Segment::new(self.path, &index, self.bytes + TRAILER_BYTES))
+        Ok(Segment::new(self.name, self.path, &index, self.bytes + TRAILER_BYTES))
     }
 }
 

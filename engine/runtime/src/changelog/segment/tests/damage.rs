@@ -251,7 +251,7 @@ async fn a_destination_that_is_behind_gets_what_comes_before_the_damage_and_an_e
     bytes[middle] ^= 4;
     std::fs::write(path, bytes).unwrap();
     let disk = OnDisk {
-        directory: written.path().to_owned(),
+        place: written.path().into(),
         next_entry: written.all.len() as u64,
         window_bytes: 1 << 20,
         memory: MemoryBudget::new(1 << 20),
@@ -309,7 +309,7 @@ fn the_only_copy_is_not_removed() {
     torn[at] ^= 1;
     std::fs::write(&newest, &torn).unwrap();
     let files = written.files();
-    let open = || SegmentLog::open_only_copy(small(written.path()), Some(written.last));
+    let open = || SegmentLog::claim(small(written.path()))?.open_only_copy(Some(written.last));
     let refused = open().unwrap_err();
     assert_eq!((refused.kind(), written.files(), std::fs::read(&newest).unwrap()), (ErrorKind::Corrupt, files, torn));
     // Put back, it goes on as ever.
