@@ -29,6 +29,42 @@ streams:
   f: { source: db, destinations: [ { profile: lake } ], change_log: { dir: f, cache: 1GiB } }
   g: { source: db, destinations: [ { profile: lake } ], change_log: { dir: g, url: "gs://bucket/log" } }
 "#,
-        expect![[r#""#]],
+        expect![[r#"
+            error: the change log of `a` is not apart from the profile `lake`
+             --> logweir.yaml:6:84
+              |
+            6 |   a: { source: db, destinations: [ { profile: lake } ], change_log: { dir: a, url: "s3://bucket/lake/log" } }
+              |                                                                                    ^^^^^^^^^^^^^^^^^^^^^^
+             = give it a prefix of its own, that neither lies below another one nor has one below it
+
+            error: the change log of `b` is not apart from the state
+             --> logweir.yaml:7:84
+              |
+            7 |   b: { source: db, destinations: [ { profile: lake } ], change_log: { dir: b, url: "s3://bucket/state/" } }
+              |                                                                                    ^^^^^^^^^^^^^^^^^^^^
+             = give it a prefix of its own, that neither lies below another one nor has one below it
+
+            error: the change log of `d` is not apart from the change log of `c`
+             --> logweir.yaml:9:84
+              |
+            9 |   d: { source: db, destinations: [ { profile: lake } ], change_log: { dir: d, url: "s3a://bucket/laker/d" } }
+              |                                                                                    ^^^^^^^^^^^^^^^^^^^^^^
+             = give it a prefix of its own, that neither lies below another one nor has one below it
+
+            error: `cache` needs `url` beside it
+             --> logweir.yaml:11:86
+               |
+            11 |   f: { source: db, destinations: [ { profile: lake } ], change_log: { dir: f, cache: 1GiB } }
+               |                                                                                      ^^^^
+
+            error: `url` has a value that is not possible: `gs://bucket/log`
+             --> logweir.yaml:12:84
+               |
+            12 |   g: { source: db, destinations: [ { profile: lake } ], change_log: { dir: g, url: "gs://bucket/log" } }
+               |                                                                                    ^^^^^^^^^^^^^^^^^
+             = gs:// is not available yet; file:// and s3:// are
+
+            5 mistakes in logweir.yaml
+        "#]],
     );
 }

@@ -309,7 +309,9 @@ fn a_writer_that_was_taken_for_dead_spoils_nothing() {
     drop((zombie, log));
     // A third one, on the machine of the first.
     let log = old.open(Some(6005));
-    assert_eq!((log.mark(), old.files().len()), (Some(&mark(6005)), 1));
+    assert_eq!(log.mark(), Some(&mark(6005)));
+    let names: Vec<String> = old.files().iter().map(|(_, path)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(names.iter().all(|name| log.names().contains(&SegmentName::parse(name).unwrap())), "{names:?} {log:?}");
     drop(log);
     assert_eq!(old.all(), all);
 }
@@ -352,7 +354,8 @@ fn what_the_cache_does_not_hold_comes_from_the_store() {
     assert!(rig.store.gets.load(Ordering::SeqCst) > gets);
     assert_eq!(machine.files().len(), segments);
     log.retain(TimestampMicros(8), None).unwrap();
-    assert!(bytes(&machine) <= 2 << 20);
+    // Those that were read last stay, and the one that is written to.
+    assert!(bytes(&machine) <= 4 << 20, "{}", bytes(&machine));
     // Whoever reads elsewhere keeps no more, either.
     let mut reader = rig.machine();
     reader.options.cache_bytes = 2 << 20;
@@ -361,10 +364,11 @@ fn what_the_cache_does_not_hold_comes_from_the_store() {
     // What is not uploaded never goes.
     let more = with_large_transaction();
     append(&mut log, &more[6..]);
-    let files = machine.files().len();
+    let waiting = log.sealed.iter().filter(|segment| !segment.stored).count();
+    assert!(waiting > 2, "{waiting}");
     log.retain(TimestampMicros(8), None).unwrap();
-    assert!(machine.files().len() >= files.min(log.sealed.iter().filter(|segment| !segment.stored).count() + 1));
     assert!(log.sealed.iter().filter(|segment| !segment.stored).all(|segment| segment.path.exists()));
+    assert!(log.active.as_ref().unwrap().path().exists());
 }
 
 #[test]
@@ -394,7 +398,9 @@ fn what_is_old_goes_from_the_store_but_not_what_is_needed() {
     assert!(!log.retain(TimestampMicros(8), None).unwrap());
     append_and_sync(&mut log, &[Entry::Mark(mark(9005))], 1);
     assert_eq!(rig.segments().len(), 1);
-    assert_eq!(SegmentCursor::locate(rig.machine().place(), Locate::Earliest).unwrap().1, mark(8005));
+    let (cursor, earliest) = SegmentCursor::locate(rig.machine().place(), Locate::Earliest).unwrap();
+    assert!(earliest.position > needed.position);
+    assert_eq!(read(cursor).len(), entries.len() + 1 - through(&entries, earliest.offset.0["place"].as_u64().unwrap()));
 }
 
 #[test]
@@ -402,17 +408,25 @@ fn the_last_mark_stays_however_old_it_is() {
     let rig = Rig::memory();
     let _runtime = rig.runtime.enter();
     let machine = rig.machine();
-    let entries = entries(300);
     let mut log = machine.open(None);
-    append(&mut log, &entries);
+    let mut last = None;
+    for entry in &entries(600) {
+        append(&mut log, std::slice::from_ref(entry));
+        last = log.mark().cloned();
+        if log.at_mark && log.active.as_ref().unwrap().bytes() >= 1 << 20 {
+            break;
+        }
+    }
     log.sync().unwrap();
     assert!(log.active.is_none(), "a segment that is large enough is sealed before it is uploaded");
     for _ in 0..2 {
         assert!(!log.retain(TimestampMicros(i64::MAX), None).unwrap());
     }
     drop(log);
-    let log = rig.machine().open(Some(3005));
-    assert_eq!(log.mark(), Some(&mark(3005)));
+    let last = last.unwrap();
+    let other = rig.machine();
+    let log = SegmentLog::open(other.options.clone(), Some(last.position)).unwrap();
+    assert_eq!(log.mark(), Some(&last));
 }
 
 #[test]
@@ -480,7 +494,8 @@ fn a_log_that_begins_anew_clears_the_store_with_its_first_sync() {
     let rig = Rig::memory();
     let _runtime = rig.runtime.enter();
     let entries = entries(300);
-    let mut log = rig.machine().open(None);
+    let first = rig.machine();
+    let mut log = first.open(None);
     append_and_sync(&mut log, &entries, 50);
     drop(log);
     let claim = SegmentLog::claim(rig.machine().options).unwrap();
