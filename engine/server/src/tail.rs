@@ -23,7 +23,7 @@ use logweir_sql::{SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
 use crate::registry::SqlFactory;
 
 /// How often whoever follows looks whether the log has grown.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 /// How often in a row whoever follows begins again where it is, before it is told.
 const RETRIES_MAX: u32 = 3;
 

@@ -329,7 +329,7 @@ fn what_was_seen_of_a_segment_is_what_it_holds() {
         for after in [0, marks.len() / 3, marks.len() / 2, marks.len() - 1] {
             let after = marks[after].position;
             let items = expected.iter().filter(|entry| match entry {
-                Entry::Changes(batch) => wanted(&batch.relation) && batch.last > after,
+                Entry::Changes(batch) => wanted(&batch.relation) && batch.last > after && batch.last <= last.position,
                 _ => false,
             });
             let mut cursor = SegmentCursor::behind(directory.path(), after).unwrap();
