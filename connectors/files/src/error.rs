@@ -17,7 +17,8 @@ pub fn store_error(error: object_store::Error, doing: &'static str, path: impl D
     let shown = match &error {
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => new(ErrorKind::Denied)
             .remedy("allow the credentials GetObject, PutObject, DeleteObject, AbortMultipartUpload and ListBucket on this path"),
-        E::NotFound { .. } if text.contains("NoSuchBucket") => {
+        // A listing says so with an error of no kind.
+        _ if text.contains("NoSuchBucket") => {
             new(ErrorKind::Config).remedy("create the bucket, or correct the url and the options region and endpoint")
         }
         // An upload that somebody aborted, or an object that somebody removed: written again from the last checkpoint.
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(kind_of("Server returned non-2xx status code: 400 Bad Request"), ErrorKind::Config);
         assert_eq!(kind_of("Server returned non-2xx status code: 403 Forbidden"), ErrorKind::Denied);
         assert_eq!(kind_of("error sending request"), ErrorKind::Transient);
+        assert_eq!(kind_of("Server returned non-2xx status code: 404 Not Found: <Code>NoSuchBucket</Code>"), ErrorKind::Config);
         assert_eq!(kind_of("Error performing PUT http://169.254.169.254/latest/api/token"), ErrorKind::Denied);
     }
 

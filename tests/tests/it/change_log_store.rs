@@ -47,9 +47,9 @@ async fn disks_are_lost(acknowledge: &str, number: u64) {
     // Segments and a cache that are small, so that their ends are met.
     let small = json!({ "retain": { "size": "16MiB" }, "cache": "2MiB", "compression": "none" });
     let engine = machine(&server, &moto, &moto.endpoint(), acknowledge, &small).also("archive", &archive);
+    let work = Work::begin(&server, seed(number)).await;
     let checked = engine.run(&["check"], A_MINUTE);
     assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);
-    let work = Work::begin(&server, seed(number)).await;
     let mut rng = StdRng::seed_from_u64(number);
     for round in 0..6 {
         let mut running = engine.start(&["run"]);
