@@ -154,6 +154,64 @@ async fn what_no_file_holds_yet_is_seen_as_the_source_has_it() {
     assert_eq!(landed, "in_flight\n0\n");
 }
 
+/// What is too much to be held is read from the log whenever a query asks for it: the same rows, before and after a file holds them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_memory_does_not_hold_is_read_from_the_log() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    server.execute("CREATE DATABASE t").await;
+    server.execute("CREATE TABLE t.people (id INT PRIMARY KEY, name VARCHAR(400))").await;
+    server.execute("CREATE TABLE t.others (id INT PRIMARY KEY)").await;
+    let engine = Engine::new(&server, "t")
+        .set("/memory", json!("64MiB"))
+        .set("/streams/shop/before_images", json!(["t.people"]))
+        .set("/streams/shop/destinations/0/rotate", json!({ "interval": "1h" }));
+    let running = engine.start(&["run"]);
+    let fill =
+        |from: u32, more: &str| format!("INSERT INTO t.people SELECT seq, REPEAT(seq, 60){more} FROM t.seq_{from}_to_{}", from + 9_999);
+    let sum = async || {
+        let rows: Vec<String> =
+            server.query("SELECT CONCAT_WS(',', COUNT(*), SUM(id), SUM(LENGTH(name)), SUM(name = 'changed')) FROM t.people").await;
+        format!("n,ids,letters,changed\n{}\n", rows[0])
+    };
+    let sql = "SELECT count(*) AS n, sum(id) AS ids, sum(length(name)) AS letters, count(*) FILTER (WHERE name = 'changed') AS changed FROM t.people";
+    server.execute(&fill(1, "")).await;
+    server.execute("TRUNCATE TABLE t.people").await;
+    server.execute(&fill(1, "")).await;
+    server.execute(&fill(20_001, "")).await;
+    server.execute("INSERT INTO t.others VALUES (1)").await;
+    server.execute("UPDATE t.people SET name = 'changed' WHERE id % 3 = 0").await;
+    server.execute("DELETE FROM t.people WHERE id % 7 = 0").await;
+    wait_for(&engine, sql, &sum().await).await;
+    server.execute("ALTER TABLE t.people ADD COLUMN age INT").await;
+    server.execute("UPDATE t.people SET age = 20 WHERE id % 5 = 0").await;
+    server.execute(&fill(40_001, ", 30")).await;
+    wait_for(&engine, sql, &sum().await).await;
+    let ages: Vec<String> = server.query("SELECT CONCAT_WS(',', SUM(age), COUNT(age)) FROM t.people").await;
+    let asked = || csv(&engine, "SELECT sum(age) AS s, count(age) AS n FROM t.people", &[]);
+    assert_eq!(asked(), format!("s,n\n{}\n", ages[0]));
+    let plan = csv(&engine, "EXPLAIN SELECT name FROM t.people", &[]);
+    assert!(plan.contains("StreamingTableExec") && plan.contains("MergeExec"), "{plan}");
+    let counts = || {
+        let sql = "SELECT _metadata_change_type AS what, count(*) AS n, count(_metadata_before) AS was, count(_metadata_before['name']) AS was_name FROM t_changes.people GROUP BY 1 ORDER BY 1";
+        csv(&engine, sql, &[])
+    };
+    let in_flight = counts();
+    let updated: Vec<String> = server.query("SELECT CONCAT(COUNT(*)) FROM t.people WHERE id % 5 = 0 AND id < 40001").await;
+    // Of 20,000 rows every third and every seventh.
+    let (thirds, sevenths) = (6_667, 2_856);
+    let updates = thirds + updated[0].parse::<u32>().unwrap();
+    let expected = format!(
+        "what,n,was,was_name\nDELETE,{sevenths},0,0\nINSERT,40000,0,0\nTRUNCATE,1,0,0\nUPDATE-INSERT,{updates},{updates},{updates}\n"
+    );
+    assert_eq!(in_flight, expected);
+    // Nothing was landed so far.
+    assert_eq!(csv(&engine, "SELECT sum(files) AS f, sum(rows_in_flight) > 50000 AS many FROM logweir.tables", &[]), "f,many\n0,true\n");
+    let answer = csv(&engine, sql, &[]);
+    assert_eq!(running.terminate(A_MINUTE).code, Some(0));
+    assert_eq!((csv(&engine, sql, &[]), counts(), asked()), (answer, in_flight, format!("s,n\n{}\n", ages[0])));
+    assert_eq!(csv(&engine, "SELECT sum(files) > 0 AS f, sum(rows_in_flight) AS n FROM logweir.tables", &[]), "f,n\ntrue,0\n");
+}
+
 /// The time now as `--as-of` takes it.
 fn chrono_now() -> String {
     let finished = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();

@@ -18,7 +18,7 @@ use crate::config::{Loaded, SqlRule, Stream};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::landed;
 use crate::references;
-use crate::registry::table_filter;
+use crate::registry::{before_images, table_filter};
 use crate::tail::{blocking, locate};
 use crate::text::{bytes, print};
 
@@ -319,6 +319,17 @@ async fn masked(loaded: &Loaded, name: &str, stream: &Stream) -> Result<(Vec<Arc
                 found.push(Found::new(name, "mask", finding));
             }
         }
+    }
+    let wanted = before_images(stream);
+    let without_table = wanted.iter().filter(|pattern| !followed.iter().any(|relation| pattern.matches(&relation.name().to_string())));
+    for pattern in without_table.filter(|_| !followed.is_empty()) {
+        let finding = Finding {
+            severity: Severity::Warning,
+            code: "before_images_match_nothing",
+            message: format!("no followed table fits the pattern {} of before_images", pattern.as_str()),
+            remedy: "correct the pattern if a table should have them now; tables that come later are still caught".to_owned(),
+        };
+        found.push(Found::new(name, "before_images", finding));
     }
     let Some(mut mask) = mask else { return Ok((followed, found)) };
     let of_rule = |finding, rule: Option<usize>, pattern: Option<&str>| {
