@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use logweir_tests::engine::{Engine, Running};
 use logweir_tests::oracle::{Lake, assert_equal};
-use logweir_tests::servers::{DatabaseServer, FaultyProxy, MotoServer};
+use logweir_tests::servers::{DatabaseServer, FaultyProxy, MotoServer, free_port};
 use logweir_tests::workload::{SCHEMA, TABLES, Workload, WorkloadOptions};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::change_log::{Work, rows_landed, status};
 use crate::kill::seed;
+use crate::pgwire::{connect, started, texts, wait_for, with_endpoint};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -241,6 +242,86 @@ async fn a_bucket_that_is_away_is_waited_for() {
     wait_for_rows(&engine, &mut running, "lake", before + 30);
     work.end().await;
     assert_eq!(running.terminate(2 * A_MINUTE).code, Some(0));
+    engine.catch_up();
+    println!("{}", assert_equal(&server, engine.destination(), SCHEMA, &TABLES, true).await);
+}
+
+/// Whoever follows changes sees each of them once, though the stream, and with it the writer of the log, begins anew meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_changes_is_not_concerned_when_the_writer_changes() {
+    let (server, moto) = (DatabaseServer::mariadb(&[]).await, MotoServer::start());
+    let proxy = FaultyProxy::start(moto.port());
+    server.execute(&format!("CREATE DATABASE {SCHEMA}")).await;
+    server.execute(&format!("CREATE TABLE {SCHEMA}.numbers (id INT PRIMARY KEY)")).await;
+    server.execute(&format!("INSERT INTO {SCHEMA}.numbers VALUES (0)")).await;
+    let port = free_port();
+    let engine = machine(&server, &moto, &proxy.endpoint(), "log", &json!({}));
+    let engine = with_endpoint(engine.set("/streams/shop/destinations/0/rotate", json!({ "interval": "700ms" })), port, &[]);
+    let mut running = started(&engine);
+    let client = connect(port, "ann").await;
+    wait_for(&client, &format!("SELECT count(*) FROM {SCHEMA}.numbers"), "1").await;
+    for statement in [
+        "SET logweir.follow = on",
+        "SET statement_timeout = '1s'",
+        "BEGIN",
+        &format!("DECLARE c CURSOR FOR SELECT id FROM {SCHEMA}_changes.numbers"),
+    ] {
+        client.simple_query(statement).await.unwrap();
+    }
+    let (mut expected, mut seen) = (vec!["0".to_owned()], Vec::new());
+    for round in 0..3 {
+        for place in 0..60 {
+            match place {
+                20 => {
+                    proxy.set_unavailable(true);
+                    proxy.cut();
+                }
+                40 => {
+                    let deadline = Instant::now() + 2 * A_MINUTE;
+                    while running.messages().matches("trying again").count() <= round {
+                        assert!(Instant::now() < deadline && running.is_running(), "{}", running.messages());
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    proxy.set_unavailable(false);
+                }
+                _ => {}
+            }
+            let id = expected.len();
+            server.execute(&format!("INSERT INTO {SCHEMA}.numbers VALUES ({id})")).await;
+            expected.push(id.to_string());
+            if place % 10 == 0 {
+                seen.extend(texts(&client, "FETCH ALL FROM c").await);
+            }
+        }
+        let deadline = Instant::now() + A_MINUTE;
+        while seen.len() < expected.len() {
+            assert!(Instant::now() < deadline && running.is_running(), "{seen:?} {}", running.messages());
+            seen.extend(texts(&client, "FETCH ALL FROM c").await);
+        }
+        assert_eq!(seen, expected);
+    }
+    running.kill();
+}
+
+/// A share that is mounted instead of a bucket, and state on the machine that goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_does_instead_of_a_bucket() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    let share = tempfile::tempdir().unwrap();
+    let engine = Engine::new(&server, SCHEMA)
+        .set("/streams/shop/change_log", json!({ "url": format!("file://{}/log", share.path().display()), "retain": { "size": "16MiB" } }))
+        .set("/streams/shop/acknowledge", json!("log"));
+    let work = Work::begin(&server, seed(517)).await;
+    for _ in 0..3 {
+        let mut running = engine.start(&["run"]);
+        let before = rows_landed(&engine, "lake");
+        wait_for_rows(&engine, &mut running, "lake", before + 50);
+        running.kill();
+        std::fs::remove_dir_all(engine.directory().join("state/shop/log")).unwrap();
+    }
+    work.end().await;
+    let checked = engine.run(&["check"], A_MINUTE);
+    assert!(checked.code == Some(0) && checked.stdout.contains("warning[state_on_this_machine]"), "{}{}", checked.stdout, checked.stderr);
     engine.catch_up();
     println!("{}", assert_equal(&server, engine.destination(), SCHEMA, &TABLES, true).await);
 }

@@ -47,8 +47,10 @@ const LOCK: &str = "lock";
 const SEGMENTS: u64 = 16;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// A writer that was dropped may be in its last write still.
+/// A writer that was dropped may be in its last write still,
 const LOCK_TRIES: u32 = 500;
+/// or in its last upload.
+const LOCK_TRIES_STORE: u32 = 6000;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// How batches are compressed.
@@ -108,10 +110,10 @@ fn sync_directory(directory: &Path) -> Result<()> {
     synced.map_err(|error| file_failed("could not make the change log durable", directory, error))
 }
 
-fn lock(directory: &Path) -> Result<File> {
+fn lock(directory: &Path, tries: u32) -> Result<File> {
     let path = directory.join(LOCK);
     let file = File::create(&path).map_err(|error| file_failed("could not open the change log's lock file", &path, error))?;
-    for _ in 0..LOCK_TRIES {
+    for _ in 0..tries {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),

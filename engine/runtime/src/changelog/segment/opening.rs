@@ -15,7 +15,7 @@ use super::place::{Listed, SegmentPlace, local_files, local_segments, remove};
 use super::reader::{Frame, Place, SegmentReader};
 use super::store::{Partial, remove_old_partials};
 use super::writer::SegmentWriter;
-use super::{SegmentOptions, file_failed, lock, sync_directory};
+use super::{LOCK_TRIES, LOCK_TRIES_STORE, SegmentOptions, file_failed, lock, sync_directory};
 
 /// The right to write: the directory's lock and, with a store, a number that is higher than that of any writer before.
 ///
@@ -34,7 +34,7 @@ impl SegmentLog {
     pub fn claim(options: SegmentOptions) -> Result<SegmentClaim> {
         let (directory, place) = (&options.directory, options.place());
         std::fs::create_dir_all(directory).map_err(|error| file_failed("could not create the change log's directory", directory, error))?;
-        let lock = lock(directory)?;
+        let lock = lock(directory, if place.store.is_some() { LOCK_TRIES_STORE } else { LOCK_TRIES })?;
         place.remove_sealed()?;
         remove_old_partials(directory);
         let local = local_files(directory)?.iter().map(|segment| segment.name.writer).max().unwrap_or(0);

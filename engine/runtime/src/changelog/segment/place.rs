@@ -129,24 +129,32 @@ impl SegmentPlace {
 
     /// The same without a thought of room.
     pub(super) fn open_copy(&self, segment: &Listed) -> Result<Option<SegmentReader>> {
-        if let (Some(store), Some(object)) = (&self.store, segment.object)
-            && !segment.is_local()
-            && !store.download(segment.name, &segment.path, object.bytes)?
-        {
-            store.forget();
-            return Ok(None);
+        let (Some(store), Some(object)) = (&self.store, segment.object) else {
+            return SegmentReader::open(segment.first_entry(), &segment.path);
+        };
+        // A copy that goes between the look at it and the opening is downloaded again.
+        for _ in 0..2 {
+            if !segment.is_local() && !store.download(segment.name, &segment.path, object.bytes)? {
+                break;
+            }
+            let reader = SegmentReader::open(segment.first_entry(), &segment.path)?;
+            if reader.is_some() {
+                return Ok(reader);
+            }
         }
-        SegmentReader::open(segment.first_entry(), &segment.path)
+        store.forget();
+        Ok(None)
     }
 
     /// What a segment begins with, without downloading the rest; `None` if it is gone.
     pub(super) fn opening(&self, segment: &Listed) -> Result<Option<Place>> {
-        if let (Some(store), Some(object)) = (&self.store, &segment.object)
-            && !segment.is_local()
+        if segment.is_local()
+            && let Some(reader) = SegmentReader::open(segment.first_entry(), &segment.path)?
         {
-            return Ok(store.beginning(object)?.map(|bytes| place_of(&bytes, segment.first_entry())));
+            return reader.place().map(Some);
         }
-        SegmentReader::open(segment.first_entry(), &segment.path)?.map(|reader| reader.place()).transpose()
+        let (Some(store), Some(object)) = (&self.store, &segment.object) else { return Ok(None) };
+        Ok(store.beginning(object)?.map(|bytes| place_of(&bytes, segment.first_entry())))
     }
 
     /// What the writer on this machine has sealed; `None` if there is none, or it has not said so yet.

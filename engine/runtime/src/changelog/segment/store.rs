@@ -15,7 +15,7 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use logweir_core::{Clock as _, Error, Result, SystemClock, TimestampMicros};
@@ -57,7 +57,7 @@ struct Shared {
     folder: Option<PathBuf>,
     failure: StoreFailure,
     /// What readers saw last, and when.
-    seen: Mutex<Option<(Instant, Arc<Vec<Object>>)>>,
+    seen: Mutex<Option<(TimestampMicros, Arc<Vec<Object>>)>>,
     /// Held while something is downloaded: who wants the same finds it there.
     download: Mutex<()>,
 }
@@ -131,13 +131,16 @@ impl SegmentStore {
     /// What was there a moment ago.
     pub(super) fn seen(&self) -> Result<Arc<Vec<Object>>> {
         let mut seen = locked(&self.shared.seen);
+        let now = SystemClock.now();
         if let Some((at, objects)) = &*seen
-            && at.elapsed() < LISTING_AGE_MAX
+            // A clock that was put back says nothing of how old it is.
+            && *at <= now
+            && now.since(*at) < LISTING_AGE_MAX
         {
             return Ok(Arc::clone(objects));
         }
         let objects = Arc::new(self.list()?.objects);
-        *seen = Some((Instant::now(), Arc::clone(&objects)));
+        *seen = Some((now, Arc::clone(&objects)));
         Ok(objects)
     }
 
@@ -149,6 +152,9 @@ impl SegmentStore {
     /// Takes a number that no writer has, greater than that of every other and than `above`. It is greater than the seconds since 1970, too, so that it does
     /// not come again when everything in the store was removed: whoever has copies of then must not take them for copies of now.
     pub(super) fn claim(&self, above: u64) -> Result<u64> {
+        if let Some(folder) = &self.shared.folder {
+            remove_old_partials(folder);
+        }
         for _ in 0..CLAIM_ROUNDS_MAX {
             let listing = self.list()?;
             let of_segments = listing.objects.iter().map(|object| object.name.writer);

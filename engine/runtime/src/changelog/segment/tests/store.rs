@@ -228,7 +228,7 @@ fn a_machine_with_nothing_goes_on_with_what_the_store_has() {
         assert_eq!(second.all(), all);
         for commit in [5, 1233, 4000, 4005, 5005] {
             let place = Locate::Position(position(commit));
-            let one = SegmentCursor::locate(&rig.machine().place(), place).unwrap();
+            let one = SegmentCursor::locate(rig.machine().place(), place).unwrap();
             let other = SegmentCursor::locate(second.place(), place).unwrap();
             assert_eq!((one.1, one.0.entry()), (other.1, other.0.entry()));
         }
