@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The current state of a table from its changes in Parquet: logweir, DuckDB, DataFusion's window plan. Parquet in, Arrow out.
+"""The current state of a table from its changes in Parquet: logweir, DuckDB, Polars, DataFusion's window plan. Parquet in, Arrow out.
 
 merge.py gen DIR [CHANGES] [KEYS]       makes DIR/source: 12 columns, in the order of commits (needs duckdb)
 merge.py land MERGE DIR                 lands them as logweir does, by three keys: DIR/k, DIR/scattered, DIR/name
-merge.py run MERGE DIR [ROUNDS] [LAKES] each in a process of its own, in turn; medians and extremes (needs duckdb, pyarrow)
+merge.py run MERGE DIR [ROUNDS] [LAKES] each in a process of its own, in turn; medians and extremes (needs duckdb, polars, pyarrow)
 
 MERGE is the bench's binary, target/bench-fast/merge. All read the same files and answer the same question: rows are counted and
-thrown away, as is the sum of `seq`, which must be the same everywhere. DuckDB may go by `seq`, an integer that rises along the log, where logweir
+thrown away, as is the sum of `seq`, which must be the same everywhere. DuckDB may go by `seq`, an integer that rises along the log, and Polars by the order of the files, where logweir
 has what a source has: commit time and position. Two threads each."""
 import glob, json, os, resource, statistics, subprocess, sys, time
 
@@ -55,6 +55,22 @@ def duckdb_run(how, lake, key, columns):
     print(json.dumps({"rows": rows, "check": check, "seconds": seconds, "cpu": used, "rss_mib": peak}))
 
 
+def polars_run(lake, key, columns):
+    """The same with Polars' streaming engine."""
+    import polars
+    names = columns.split(", ")
+    files = sorted(glob.glob(f"{lake}/**/*.parquet", recursive=True))
+    cpu = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    before, started = cpu(), time.time()
+    changes = polars.scan_parquet(files, hive_partitioning=False).select(*names, "_metadata_deleted")
+    state = changes.unique(subset=[key], keep="last", maintain_order=False).filter(~polars.col("_metadata_deleted")).select(names)
+    state = state.collect(engine="streaming")
+    rows, check = state.height, state["seq"].sum()
+    seconds, used = time.time() - started, cpu() - before
+    peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
+    print(json.dumps({"rows": rows, "check": check, "seconds": seconds, "cpu": used, "rss_mib": peak}))
+
+
 def run(binary, folder, rounds=3, lakes="k,scattered,name"):
     for lake in lakes.split(","):
         key, path = KEYS[lake], f"{folder}/{lake}"
@@ -65,6 +81,7 @@ def run(binary, folder, rounds=3, lakes="k,scattered,name"):
             "logweir": [binary, "logweir", path, state, str(MEMORY_MIB)],
             "DuckDB, semi-join": [sys.executable, __file__, "duckdb", "semijoin", path, key, COLUMNS],
             "DuckDB, QUALIFY": [sys.executable, __file__, "duckdb", "qualify", path, key, COLUMNS],
+            "Polars, unique": [sys.executable, __file__, "polars", path, key, COLUMNS],
             "DataFusion, window": [binary, "window", f"{path}/shop/changes", window, "6144"],
             "logweir, count(*)": [binary, "logweir", path, "select count(*) from shop.changes", str(MEMORY_MIB)],
         }
@@ -75,7 +92,7 @@ def run(binary, folder, rounds=3, lakes="k,scattered,name"):
                 # What takes a minute a time is run once.
                 if r and seen[name] and (seen[name][0].get("seconds", 99) > 25):
                     continue
-                done = subprocess.run(command, capture_output=True, text=True)
+                done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "POLARS_MAX_THREADS": "2"})
                 line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
                 seen[name].append(json.loads(line) if done.returncode == 0 else {"error": done.stderr.strip()[-300:]})
         print(f"\nkey {lake}: {changes:,} changes\n\n| | rows/s | CPU-s per million rows | peak MiB | rows | sum of seq |\n|---|---|---|---|---|---|")
@@ -100,5 +117,7 @@ match sys.argv[1:]:
         run(binary, folder, *([int(rest[0])] if rest else []), *rest[1:2])
     case ["duckdb", how, lake, key, columns]:
         duckdb_run(how, lake, key, columns)
+    case ["polars", lake, key, columns]:
+        polars_run(lake, key, columns)
     case _:
         sys.exit(__doc__)

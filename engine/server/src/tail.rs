@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::compute::cast;
@@ -24,8 +24,10 @@ use crate::registry::SqlFactory;
 
 /// How often whoever follows looks whether the log has grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
-/// How often in a row whoever follows begins again where it is, before it is told.
-const RETRIES_MAX: u32 = 3;
+/// The same while what may go away by itself stands in the way: the stream begins anew, or the log's store is away.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// It is told when that has taken this long.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The change log of a stream beside one of its destinations.
 #[derive(Clone)]
@@ -116,7 +118,7 @@ impl Tail for LogTail {
                 after,
                 through: after,
                 handed: after,
-                retries: 0,
+                failing_since: None,
                 ready: VecDeque::new(),
             })
         };
@@ -298,7 +300,7 @@ struct Following {
     through: LogPosition,
     /// What it needs of the log up to here was handed on.
     handed: LogPosition,
-    retries: u32,
+    failing_since: Option<Instant>,
     ready: VecDeque<TailBatch>,
 }
 
@@ -311,14 +313,13 @@ impl Following {
             }
             let (following, moved) = blocking(move || {
                 let moved = match self.look() {
-                    // Another writer goes on with the log, whose entries have other numbers; positions are what they were.
-                    Err(error) if error.is_transient() && self.retries < RETRIES_MAX => {
-                        self.retries += 1;
+                    // Where another writer goes on with the log, its entries have other numbers; positions are what they were.
+                    Err(error) if error.is_transient() && self.failing_since.get_or_insert_with(Instant::now).elapsed() < RETRY_MAX => {
                         (self.cursors, self.after, self.through) = (None, self.handed, self.handed);
                         false
                     }
                     moved => {
-                        self.retries = 0;
+                        self.failing_since = None;
                         moved?
                     }
                 };
@@ -327,7 +328,7 @@ impl Following {
             .await?;
             self = following;
             if !moved {
-                tokio::time::sleep(FOLLOW_INTERVAL).await;
+                tokio::time::sleep(if self.failing_since.is_some() { RETRY_INTERVAL } else { FOLLOW_INTERVAL }).await;
             }
         }
     }

@@ -86,7 +86,15 @@ impl SegmentCursor {
         for at in order {
             // Where it begins tells whether it is wanted whole.
             match log.opening(&files[at])? {
-                Some(Place::Frame(header)) if header.kind == Kind::Mark && place.fits(&header) => {}
+                Some(Place::Frame(header)) if header.kind == Kind::Mark && place.fits(&header) => {
+                    if place == Locate::Earliest
+                        && !header.within
+                        && let Some(mark) = log.opening_mark(&files[at], &header)?
+                    {
+                        let entry = header.entry + u64::from(!header.repeats);
+                        return Ok((SegmentCursor { place: log, entry, reader: None }, mark));
+                    }
+                }
                 // The others are older, or say themselves what is wrong with this one when it is read.
                 Some(found) if is_broken(&found) && at == newest && place != Locate::Earliest => {
                     return Err(log.open(&files[at])?.map_or_else(no_longer, |reader| reader.damaged()));

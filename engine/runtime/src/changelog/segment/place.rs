@@ -14,9 +14,9 @@ use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use logweir_core::{Result, TimestampMicros};
+use logweir_core::{LogMark, Result, TimestampMicros};
 
-use super::frame::NoFrame;
+use super::frame::{HEADER_BYTES, Header, NoFrame, verify};
 use super::name::{SegmentName, keep_valid};
 use super::reader::{Place, SegmentReader, place_of};
 use super::store::{Object, Partial, SegmentStore, file_age, local_bytes};
@@ -26,6 +26,8 @@ use super::{LOCK, file_failed};
 const SEALED_LIST: &str = "sealed";
 /// However little a cache may hold: a reader comes back to the file that it was in.
 const CACHED_FILES_MIN: usize = 2;
+/// What is longer is downloaded with its segment.
+const MARK_BYTES_MAX: u64 = 16 << 20;
 /// A copy that the store does not have any more is not one that is just being made.
 const STALE_AGE: Duration = Duration::from_secs(3600);
 
@@ -154,7 +156,19 @@ impl SegmentPlace {
             return reader.place().map(Some);
         }
         let (Some(store), Some(object)) = (&self.store, &segment.object) else { return Ok(None) };
-        Ok(store.beginning(object)?.map(|bytes| place_of(&bytes, segment.first_entry())))
+        Ok(store.beginning(object, HEADER_BYTES as u64)?.map(|bytes| place_of(&bytes, segment.first_entry())))
+    }
+
+    /// The mark that a segment begins with, whose header is known, without downloading the rest; `None` where that is no use, or the mark is damaged.
+    pub(super) fn opening_mark(&self, segment: &Listed, header: &Header) -> Result<Option<LogMark>> {
+        let (Some(store), Some(object)) = (&self.store, &segment.object) else { return Ok(None) };
+        if segment.is_local() || header.payload_bytes > MARK_BYTES_MAX {
+            return Ok(None);
+        }
+        let Some(frame) = store.beginning(object, header.frame_bytes())? else { return Ok(None) };
+        let Some((head, payload)) = frame.split_at_checked(HEADER_BYTES) else { return Ok(None) };
+        let mark = payload.get(..header.payload_bytes as usize).filter(|_| verify(head, payload));
+        Ok(mark.and_then(|mark| serde_json::from_slice(mark).ok()))
     }
 
     /// What the writer on this machine has sealed; `None` if there is none, or it has not said so yet.

@@ -24,7 +24,6 @@ use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMod
 use tokio::runtime::Handle;
 
 use super::file_failed;
-use super::frame::HEADER_BYTES;
 use super::name::{SegmentName, WRITER_MAX, parse_writer, writer_text};
 use crate::state::holder;
 
@@ -246,9 +245,9 @@ impl SegmentStore {
         })
     }
 
-    /// The bytes that a segment begins with, as many as a header has, if there are so many; `None` if the store does not have it (any more).
-    pub(super) fn beginning(&self, object: &Object) -> Result<Option<Vec<u8>>> {
-        let range = 0..object.bytes.min(HEADER_BYTES as u64);
+    /// The first bytes of a segment, so many if there are; `None` if the store does not have it (any more).
+    pub(super) fn beginning(&self, object: &Object, bytes: u64) -> Result<Option<Vec<u8>>> {
+        let range = 0..object.bytes.min(bytes);
         if range.is_empty() {
             return Ok(Some(Vec::new()));
         }

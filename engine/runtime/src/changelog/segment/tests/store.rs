@@ -232,7 +232,9 @@ fn a_machine_with_nothing_goes_on_with_what_the_store_has() {
             let other = SegmentCursor::locate(second.place(), place).unwrap();
             assert_eq!((one.1, one.0.entry()), (other.1, other.0.entry()));
         }
-        let extent = SegmentCursor::extent(rig.machine().place()).unwrap().unwrap();
+        let looks = rig.machine();
+        let extent = SegmentCursor::extent(looks.place()).unwrap().unwrap();
+        assert_eq!(looks.files().len(), 1, "the first is not downloaded for its first mark");
         assert_eq!((extent.first, extent.last, extent.segments), (mark(0), mark(5005), now.len()));
         assert_eq!(extent.bytes, now.iter().map(|(_, bytes)| bytes).sum::<u64>());
     }
@@ -443,6 +445,40 @@ fn small_syncs_make_few_objects_and_bounded_uploads() {
     let put = rig.store.put_bytes.load(Ordering::SeqCst);
     assert!(put <= (objects as u64) * (17 << 20), "{put}");
     assert_eq!(rig.machine().all(), numbered(&entries));
+}
+
+#[test]
+fn what_is_large_goes_up_in_parts_and_comes_down_whole() {
+    for rig in [Rig::memory(), Rig::folder()] {
+        let _runtime = rig.runtime.enter();
+        let machine = rig.machine();
+        let store = machine.options.store.as_ref().unwrap();
+        let name = SegmentName { first_entry: 7, writer: 9 };
+        let directory = tempfile::tempdir().unwrap();
+        let (path, copy) = (directory.path().join("file"), directory.path().join("other").join(name.to_string()));
+        let bytes: Vec<u8> = (0..40_u64 << 20).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        for length in [0, 1, 16 << 20, (16 << 20) + 1, 33 << 20] {
+            // More of the file than is wanted is not put.
+            store.put(name, &path, length).unwrap();
+            assert_eq!(rig.segments(), [(name.to_string(), length)]);
+            assert!(store.download(name, &copy, length).unwrap());
+            assert!(std::fs::read(&copy).unwrap() == bytes[..length as usize], "{length}");
+        }
+        store.remove(name).unwrap();
+        store.remove(name).unwrap();
+        std::fs::remove_file(&copy).unwrap();
+        assert!(!store.download(name, &copy, 1).unwrap());
+        assert_eq!(std::fs::read_dir(copy.parent().unwrap()).unwrap().count(), 0, "nothing is left of what did not come");
+        // An upload that is cut off leaves what was there.
+        store.put(name, &path, 5).unwrap();
+        if rig.folder.is_none() {
+            rig.store.away.store(true, Ordering::SeqCst);
+            assert!(store.put(name, &path, 40 << 20).is_err());
+            rig.store.away.store(false, Ordering::SeqCst);
+        }
+        assert_eq!(rig.segments(), [(name.to_string(), 5)]);
+    }
 }
 
 #[test]
