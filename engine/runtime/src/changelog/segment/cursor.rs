@@ -167,35 +167,8 @@ impl SegmentCursor {
         Ok(Some(Extent { first, last, bytes, segments: files.len() }))
     }
 
-    /// The changes of the relations wanted behind `after` and up to the mark `through`, in the order of the log: all of them, or an error. It is of
-    /// kind `Config` if they take more than `bytes_max` in memory, of kind `LogGone` if the log begins later, of kind `Corrupt` if it is damaged.
-    pub fn changes(
-        log: impl Into<SegmentPlace>,
-        after: LogPosition,
-        through: LogPosition,
-        wanted: &dyn Fn(&Relation) -> bool,
-        bytes_max: usize,
-    ) -> Result<Vec<ChangeBatch>> {
-        let mut changes = Vec::new();
-        if through <= after {
-            return Ok(changes);
-        }
-        let mut cursor = Self::behind(log, after)?;
-        let mut bytes = 0_usize;
-        while let Some(header) = cursor.next_wanted(after, through, wanted)? {
-            bytes = bytes.saturating_add(usize::try_from(header.memory_bytes).unwrap_or(usize::MAX));
-            if bytes > bytes_max {
-                return Err(Error::config("more changes of the table are on their way than memory holds")
-                    .context("bytes at least", bytes)
-                    .remedy("give `memory` more, or wait until the destination has caught up"));
-            }
-            changes.extend(cursor.take_changes(&header)?.after(after));
-        }
-        Ok(changes)
-    }
-
-    /// The next changes of the relations wanted behind `after` and up to the mark `through`; `None` if that comes next. Errors are as those of
-    /// [`changes`](Self::changes).
+    /// The next changes of the relations wanted behind `after` and up to the mark `through`; `None` if that comes next. None is passed over: else it is
+    /// an error, of kind `LogGone` if the log does not hold them any more, of kind `Corrupt` if it is damaged.
     pub fn next_changes(
         &mut self,
         after: LogPosition,

@@ -133,6 +133,18 @@ fn append(log: &mut SegmentLog, entries: &[Entry]) {
     }
 }
 
+/// The changes of the relations wanted behind `after` and up to the mark `through`.
+fn changes(directory: &Path, after: LogPosition, through: LogPosition, wanted: &dyn Fn(&Relation) -> bool) -> Result<Vec<ChangeBatch>> {
+    let mut changes = Vec::new();
+    if after < through {
+        let mut cursor = SegmentCursor::behind(directory, after)?;
+        while let Some(batch) = cursor.next_changes(after, through, wanted)? {
+            changes.push(batch);
+        }
+    }
+    Ok(changes)
+}
+
 /// Entries with their numbers, from `first` on.
 fn numbered_from(first: u64, entries: &[Entry]) -> Vec<(u64, String)> {
     (first..).zip(entries.iter().map(text)).collect()
@@ -332,14 +344,11 @@ fn what_was_seen_of_a_segment_is_what_it_holds() {
                 Entry::Changes(batch) => wanted(&batch.relation) && batch.last > after && batch.last <= last.position,
                 _ => false,
             });
-            let mut cursor = SegmentCursor::behind(directory.path(), after).unwrap();
-            let mut found = Vec::new();
-            while after < last.position
-                && let Some(batch) = cursor.next_changes(after, last.position, &wanted).unwrap()
-            {
-                found.push(text(&Entry::Changes(batch)));
-            }
-            assert_eq!(found, items.map(text).collect::<Vec<_>>());
+            let found = changes(directory.path(), after, last.position, &wanted).unwrap();
+            assert_eq!(
+                found.into_iter().map(|batch| text(&Entry::Changes(batch))).collect::<Vec<_>>(),
+                items.map(text).collect::<Vec<_>>()
+            );
         }
     };
     let first = entries(90);
@@ -403,7 +412,7 @@ fn a_transaction_that_goes_through_several_segments_is_read_and_cut_off_as_one()
         let time = Locate::Time(TimestampMicros(commit as i64 * 1000));
         assert_eq!(SegmentCursor::locate(directory.path(), time).unwrap().1, found);
     }
-    let changes = SegmentCursor::changes(directory.path(), position(55), position(1015), &|_| true, usize::MAX).unwrap();
+    let changes = changes(directory.path(), position(55), position(1015), &|_| true).unwrap();
     assert_eq!(changes.iter().map(ChangeBatch::rows).sum::<usize>(), 130 * 1000 + 3);
 
     // Of a transaction whose beginning is gone nothing can be given.

@@ -64,7 +64,7 @@ impl Written {
     /// What a query reads of a table.
     fn changes(&self, table: &str, after: LogPosition, through: LogPosition) -> Result<()> {
         let wanted = |relation: &Relation| relation.name().table == table;
-        let found = SegmentCursor::changes(self.path(), after, through, &wanted, usize::MAX)?;
+        let found = changes(self.path(), after, through, &wanted)?;
         let expected = self.entries.iter().filter(
             |entry| matches!(entry, Entry::Changes(batch) if wanted(&batch.relation) && batch.last > after && batch.last <= through),
         );
