@@ -19,8 +19,8 @@ pub use civil::date_of;
 pub use display::printable;
 pub use mask::{ColumnNames, DateUnit, MASK, MaskKey, MaskKeys, MaskKind, MaskProblem, MaskRule, MaskTransform, Step, mask_functions};
 pub use query::{
-    CaughtUp, ClientSession, FooterCache, LandedTable, PreparedQuery, QueryEngine, QueryResult, Tail, TailBatch, TailPart, TailRows,
-    TailSpan, item_oid, sqlstate, type_oid,
+    CUT_OFF, CaughtUp, ClientSession, FooterCache, LandedTable, PreparedQuery, QueryEngine, QueryResult, Tail, TailBatch, TailPart,
+    TailRows, TailSpan, begin_query, item_oid, sqlstate, type_oid,
 };
 pub use transform::{
     BadValue, Reference, References, SchemaChange, SharedTruncate, SqlContext, SqlPlace, SqlProblem, SqlRule, SqlTransform, Targets,

@@ -18,7 +18,7 @@ use logweir_core::{
 use logweir_files::form::{Form, FormColumn};
 use logweir_runtime::ChangeLogSpec;
 use logweir_runtime::changelog::segment::{Extent, Locate, SegmentCursor, SegmentPlace};
-use logweir_sql::{SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
+use logweir_sql::{CUT_OFF, SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
 
 use crate::registry::SqlFactory;
 
@@ -86,26 +86,16 @@ impl Tail for LogTail {
     }
 
     async fn read(&self, table: &RelationName, span: &TailSpan) -> Result<TailRows> {
-        let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
-        let (mut held, mut parts) = (Some(Vec::new()), Vec::new());
-        let mut bytes = 0;
-        let mut passing = Some(self.passing(table, span)?);
-        while let Some(at) = passing.take() {
-            let Some((at, batches)) = at.next().await? else { break };
-            passing = Some(at);
-            bytes += batches.iter().map(|batch| batch.rows.get_array_memory_size()).sum::<usize>();
-            batches.iter().for_each(|batch| self.note(table, span, batch, &mut parts));
-            // What is too much is read when it is asked for, each time anew.
-            match &mut held {
-                Some(batches_held) if bytes <= bytes_max => batches_held.extend(batches),
-                _ => held = None,
-            }
+        match self.read_span(table, span).await {
+            // A process that has begun the stream anew has cut off what was there, and goes on otherwise. What is damaged is so for the next look, too.
+            Err(error) if error.kind() == ErrorKind::Corrupt => match self.read_span(table, span).await {
+                Err(_) if self.span().await.is_ok_and(|now| now.through < span.through) => {
+                    Err(Error::transient(CUT_OFF).context("table", table).remedy("ask again"))
+                }
+                again => again,
+            },
+            read => read,
         }
-        let Some(held) = held else { return Ok(TailRows::Read(parts)) };
-        // Of tables that are read at once each may have seen the same as left.
-        let take = |left: usize| Some(left.saturating_sub(bytes));
-        let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        Ok(TailRows::Held(held))
     }
 
     fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
@@ -134,6 +124,29 @@ impl Tail for LogTail {
 }
 
 impl LogTail {
+    async fn read_span(&self, table: &RelationName, span: &TailSpan) -> Result<TailRows> {
+        let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
+        let (mut held, mut parts) = (Some(Vec::new()), Vec::new());
+        let mut bytes = 0;
+        let mut passing = Some(self.passing(table, span)?);
+        while let Some(at) = passing.take() {
+            let Some((at, batches)) = at.next().await? else { break };
+            passing = Some(at);
+            bytes += batches.iter().map(|batch| batch.rows.get_array_memory_size()).sum::<usize>();
+            batches.iter().for_each(|batch| self.note(table, span, batch, &mut parts));
+            // What is too much is read when it is asked for, each time anew.
+            match &mut held {
+                Some(batches_held) if bytes <= bytes_max => batches_held.extend(batches),
+                _ => held = None,
+            }
+        }
+        let Some(held) = held else { return Ok(TailRows::Read(parts)) };
+        // Of tables that are read at once each may have seen the same as left.
+        let take = |left: usize| Some(left.saturating_sub(bytes));
+        let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        Ok(TailRows::Held(held))
+    }
+
     fn passing(&self, table: &RelationName, span: &TailSpan) -> Result<Passing> {
         let (log, span) = (self.log.clone(), *span);
         // Transforms may make the table of any other.

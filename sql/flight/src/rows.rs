@@ -13,7 +13,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use logweir_core::{Error, Result, TimestampMicros};
 use logweir_pgwire::draining;
-use logweir_sql::{ClientSession, PreparedQuery};
+use logweir_sql::{ClientSession, PreparedQuery, begin_query};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
@@ -89,14 +89,18 @@ pub(crate) async fn plan(
 ) -> Result<(PreparedQuery, OwnedSemaphorePermit), Status> {
     let (owned, text) = (Arc::clone(shared), text.to_owned());
     on_a_place(shared, deadline, async move {
-        let mut engine = owned.database.engine(&owned.users.get(identity).schemas).await?;
-        if let Some(moment) = asked.as_of {
-            engine = engine.as_of(moment);
-        }
-        if asked.follow {
-            engine = engine.following();
-        }
-        engine.prepare(&text, &asked.client).await
+        let (owned, text, asked) = (&owned, &text, &asked);
+        let query = begin_query(|| async move {
+            let mut engine = owned.database.engine(&owned.users.get(identity).schemas).await?;
+            if let Some(moment) = asked.as_of {
+                engine = engine.as_of(moment);
+            }
+            if asked.follow {
+                engine = engine.following();
+            }
+            engine.prepare(text, &asked.client).await
+        });
+        query.await
     })
     .await
 }

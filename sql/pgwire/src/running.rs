@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt as _;
 use logweir_core::{Error, Result, TimestampMicros};
-use logweir_sql::{CaughtUp, ClientSession, PreparedQuery, type_oid};
+use logweir_sql::{CaughtUp, ClientSession, PreparedQuery, begin_query, type_oid};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
@@ -122,15 +122,18 @@ pub(crate) async fn plan(
     let place = place(shared, interrupts, connection).await?;
     let (shared, text, client) = (Arc::clone(shared), text.to_owned(), client.clone());
     let task = tokio::spawn(async move {
-        let mut engine = shared.database.engine(&shared.users[user].schemas).await?;
-        if let Some(moment) = sees.as_of {
-            engine = engine.as_of(moment);
-        }
-        if sees.follow {
-            engine = engine.following();
-        }
-        let query = engine.prepare(&text, &client).await?;
-        Ok(Planned { query, place })
+        let (shared, text, client) = (&shared, &text, &client);
+        let query = begin_query(|| async move {
+            let mut engine = shared.database.engine(&shared.users[user].schemas).await?;
+            if let Some(moment) = sees.as_of {
+                engine = engine.as_of(moment);
+            }
+            if sees.follow {
+                engine = engine.following();
+            }
+            engine.prepare(text, client).await
+        });
+        Ok(Planned { query: query.await?, place })
     });
     Ok(interrupts.heed(connection, joined(task)).await??)
 }

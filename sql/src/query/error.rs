@@ -4,6 +4,7 @@ use std::fmt;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::parquet::errors::ParquetError;
 use logweir_core::{Error, ErrorKind};
 
 /// Carries one of our errors through DataFusion.
@@ -42,6 +43,11 @@ fn classify(error: DataFusionError) -> Error {
                 .remedy("raise memory in the configuration, or read fewer rows or columns")
                 .source(words(&error));
         }
+        _ if is_gone(&error) => {
+            return Error::transient("a file of a table has gone while the query ran: the table was compacted")
+                .remedy("ask again")
+                .source(words(&error));
+        }
         _ if is_out_of_disk(&error) => {
             return Error::config("the query needs more disk to spill to than it may have")
                 .remedy("raise memory in the configuration, eight times of which a query may spill, or read fewer rows or columns")
@@ -54,6 +60,21 @@ fn classify(error: DataFusionError) -> Error {
         _ => ErrorKind::Data,
     };
     Error::new(kind, "could not answer the query").source(words(&error))
+}
+
+/// True if a file is not there any more. What Parquet says of it are words.
+fn is_gone(error: &DataFusionError) -> bool {
+    match error.find_root() {
+        DataFusionError::ObjectStore(error) => matches!(&**error, object_store::Error::NotFound { .. }),
+        DataFusionError::ParquetError(error) => match &**error {
+            ParquetError::External(error) => matches!(error.downcast_ref(), Some(object_store::Error::NotFound { .. })),
+            other => {
+                let words = other.to_string();
+                words.contains("Object at location") && words.contains("not found")
+            }
+        },
+        _ => false,
+    }
 }
 
 /// True if a query has spilled as much as it may. DataFusion says so where Arrow writes, and of Arrow's error the words alone are left.

@@ -63,4 +63,6 @@ pub(super) mod footer {
     pub(crate) const IN_LOG_ORDER: &str = "logweir.in_log_order";
     /// Up to which commit time, in microseconds since 1970, only what stands is left. Missing where nothing was compacted.
     pub(crate) const COMPACTED: &str = "logweir.compacted";
+    /// And up to which position, as text. Missing in files of before.
+    pub(crate) const COMPACTED_THROUGH: &str = "logweir.compacted_through";
 }

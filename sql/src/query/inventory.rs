@@ -21,6 +21,7 @@ use url::Url;
 
 use super::LandedTable;
 use super::form::{BEFORE, METADATA_PREFIX, SEQUENCE, TIMESTAMP, UNCHANGED, footer, metadata_fields};
+use super::state::COMPACTED_MEANWHILE;
 use super::tail::{TailBatch, TailPart, TailRows, TailSpan};
 
 /// Footers read at a time: enough to hide the latency of a bucket, few enough not to be throttled.
@@ -106,7 +107,8 @@ pub(super) struct DataFile {
     schema: SchemaRef,
     key: Vec<String>,
     rows: u64,
-    /// The position of its last change, as text.
+    /// The positions of its first and its last change, as text.
+    first: String,
     last: String,
     /// Where in the log it lies, if its rows are in the order of the log.
     span: Option<Span>,
@@ -117,6 +119,18 @@ pub(super) struct DataFile {
     unchanged: bool,
     /// Up to this commit time it holds only what stands.
     compacted: Option<i64>,
+    /// And up to this position, as text.
+    compacted_through: Option<String>,
+}
+
+impl DataFile {
+    /// True if it may lack changes that stood at a place: it was made of files that go on behind it.
+    fn was_compacted_behind(&self, place: &str) -> bool {
+        match &self.compacted_through {
+            Some(through) => through.as_str() > place,
+            None => self.compacted.is_some() && self.first.as_str() <= place && self.last.as_str() > place,
+        }
+    }
 }
 
 /// Timestamp and position of the first and the last row.
@@ -213,6 +227,10 @@ impl Landed {
         let mut in_flight = TailRows::Held(Vec::new());
         if let Some((span, tail)) = tail {
             let after = span.after.to_string();
+            // The query began before the compaction ended: beginning anew it is at a later place.
+            if files.iter().any(|file| file.was_compacted_behind(&after)) {
+                return Err(Error::transient(COMPACTED_MEANWHILE).context("table", &self.table.name).remedy("ask again"));
+            }
             files.retain(|file| file.last <= after);
             in_flight = tail;
         }
@@ -301,16 +319,32 @@ impl DataFile {
         let span = match (value(footer::IN_LOG_ORDER), integers(parquet, &schema, TIMESTAMP)) {
             (Some("true"), Some((from, to))) if !first.is_empty() => {
                 let time = |time: i128| i64::try_from(time).unwrap_or(i64::MAX);
-                Some(Span { first: (time(from), first), last: (time(to), last.clone()) })
+                Some(Span { first: (time(from), first.clone()), last: (time(to), last.clone()) })
             }
             _ => None,
         };
         let compacted = value(footer::COMPACTED).map(|text| text.parse().map_err(|_| bad(footer::COMPACTED))).transpose()?;
+        let compacted_through = value(footer::COMPACTED_THROUGH).map(str::to_owned);
         let keys = match key.as_slice() {
             [key] => integers(parquet, &schema, key),
             _ => None,
         };
-        Ok(Some(DataFile { meta, origin, version, schema, key, rows, last, span, keys, truncates, unchanged, compacted }))
+        Ok(Some(DataFile {
+            meta,
+            origin,
+            version,
+            schema,
+            key,
+            rows,
+            first,
+            last,
+            span,
+            keys,
+            truncates,
+            unchanged,
+            compacted,
+            compacted_through,
+        }))
     }
 }
 

@@ -6,11 +6,13 @@
 mod amounts;
 mod catalog;
 mod error;
+mod floor;
 mod follow;
 mod form;
 mod held;
 mod inventory;
 mod keys;
+mod once;
 mod pg;
 mod plan;
 mod prepare;
@@ -57,10 +59,11 @@ use follow::{AtOnce, Behind};
 use held::CountHeld;
 pub use inventory::FooterCache;
 use inventory::Landed;
+use once::BeginOnce;
 pub use pg::{item_oid, type_oid};
 pub use prepare::{CaughtUp, ClientSession, PreparedQuery};
-pub use state::sqlstate;
-pub use tail::{Tail, TailBatch, TailPart, TailRows, TailSpan};
+pub use state::{begin_query, sqlstate};
+pub use tail::{CUT_OFF, Tail, TailBatch, TailPart, TailRows, TailSpan};
 
 /// Consumers of memory that are named when it runs out.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -412,7 +415,8 @@ impl Session {
             .with_runtime_env(Arc::clone(&engine.runtime))
             .with_default_features()
             .with_analyzer_rules(analyzer_rules())
-            .with_physical_optimizer_rule(Arc::new(CountHeld));
+            .with_physical_optimizer_rule(Arc::new(CountHeld))
+            .with_physical_optimizer_rule(Arc::new(BeginOnce));
         if engine.follow {
             state = state.with_physical_optimizer_rule(Arc::new(AtOnce));
         }

@@ -18,11 +18,11 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::prelude::ident;
-use logweir_core::{ChangeType, Error, LogPosition, RelationName, TimestampMicros};
+use logweir_core::{Error, LogPosition, RelationName, TimestampMicros};
 
+use super::floor::BehindTruncate;
 use super::follow::{Behind, Followed};
 use super::form::{CHANGE_TYPE, DELETED, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::inventory::{FileGroup, Inventory, is_metadata};
@@ -33,10 +33,6 @@ use super::unchanged::Resolved;
 use super::unify::{Columns, UnifiedColumn, Version, cast_to_common, unify};
 use crate::civil::write_iso_timestamp;
 use crate::merge::{Merged, OrderedFiles, OrderedVersion};
-
-/// The floor's columns: the place of the last truncate.
-const FLOOR_TIMESTAMP: &str = "_logweir_floor_timestamp";
-const FLOOR_SEQUENCE: &str = "_logweir_floor_sequence";
 
 /// Plans over what lies in `store`.
 #[derive(Debug)]
@@ -160,17 +156,8 @@ impl TablePlans<'_> {
     /// Rows after the newest TRUNCATE, which is itself among the rows that go.
     fn after_last_truncate(&self, rows: LogicalPlanBuilder) -> Result<LogicalPlanBuilder> {
         let place = unify(&self.schemas(|field| [TIMESTAMP, SEQUENCE, CHANGE_TYPE].contains(&field.name().as_str())), Columns::Ever);
-        let truncate = || lit(ChangeType::Truncate.name());
-        // The two maxima are of one row: both rise along the log.
-        let floor = LogicalPlanBuilder::from(self.union(&place, |group| group.truncates)?)
-            .filter(ident(CHANGE_TYPE).eq(truncate()))?
-            .aggregate(Vec::<Expr>::new(), [max(ident(TIMESTAMP)).alias(FLOOR_TIMESTAMP), max(ident(SEQUENCE)).alias(FLOOR_SEQUENCE)])?
-            .build()?;
-        let columns: Vec<Expr> = rows.schema().columns().into_iter().map(Expr::Column).collect();
-        let above = ident(TIMESTAMP)
-            .gt(ident(FLOOR_TIMESTAMP))
-            .or(ident(TIMESTAMP).eq(ident(FLOOR_TIMESTAMP)).and(ident(SEQUENCE).gt(ident(FLOOR_SEQUENCE))));
-        rows.cross_join(floor)?.filter(ident(FLOOR_TIMESTAMP).is_null().or(above))?.project(columns)
+        let behind = BehindTruncate::new(rows.build()?, self.union(&place, |group| group.truncates)?);
+        LogicalPlanBuilder::scan("behind_truncate", provider_as_source(Arc::new(behind)), None)
     }
 
     fn columns(&self, columns: Columns) -> Vec<UnifiedColumn> {

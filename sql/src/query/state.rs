@@ -1,13 +1,15 @@
 //! SQLSTATE codes of errors, for clients that decide by them.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use logweir_core::{Error, ErrorKind};
+use logweir_core::{Error, ErrorKind, Result};
 
 use super::error::Words;
+use super::tail::CUT_OFF;
 
 pub(super) const NO_TABLE: &str = "there is no such table";
 pub(super) const NO_STREAM: &str = "there is no such stream";
@@ -16,7 +18,26 @@ pub(super) const NOTHING_LANDED: &str = "no files of the table have been landed 
 pub(super) const NO_CHECKPOINT: &str = "nothing of the stream was landed yet: there is no checkpoint";
 pub(super) const MORE_THAN_READ: &str = "the statement does more than read";
 pub(super) const SCHEMA_DENIED: &str = "permission denied for schema";
+pub(super) const COMPACTED_MEANWHILE: &str = "files of a table were compacted while the query began";
 pub(super) const TOO_COMPLEX: &str = "the statement is too complex";
+
+/// How often a query begins anew, and how long it waits before it does, each time as long again.
+const BEGINNINGS_MAX: u32 = 5;
+const BEGIN_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// Begins a query, anew where what it was to look at went away meanwhile: at another place of the log it is answered.
+pub async fn begin_query<T, F: Future<Output = Result<T>>>(mut query: impl FnMut() -> F) -> Result<T> {
+    let mut beginnings = 1;
+    loop {
+        match query().await {
+            Err(error) if beginnings < BEGINNINGS_MAX && [COMPACTED_MEANWHILE, CUT_OFF].contains(&error.message()) => {
+                tokio::time::sleep(BEGIN_AGAIN_AFTER * beginnings).await;
+                beginnings += 1;
+            }
+            begun => return begun,
+        }
+    }
+}
 
 /// The five characters that PostgreSQL's clients know an error of a query by.
 pub fn sqlstate(error: &Error) -> &'static str {

@@ -12,6 +12,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use logweir_core::{LogPosition, Relation, RelationName, Result, TimestampMicros};
 
+/// The message of the error, of kind `Transient`, of a tail whose log was cut off while it was read.
+pub const CUT_OFF: &str = "the change log was cut off while the query began";
+
 /// The part of a log that a destination does not show yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TailSpan {

@@ -27,7 +27,7 @@ use futures::StreamExt;
 use logweir_core::{ChangeType, Error, LogPosition};
 
 use super::error::wrap;
-use super::form::{CHANGE_TYPE, SEQUENCE, UNCHANGED};
+use super::form::{CHANGE_TYPE, SEQUENCE, TIMESTAMP, UNCHANGED};
 use super::plan::in_log_order;
 
 /// Changes with every value filled in, `_metadata_unchanged` taken away.
@@ -82,10 +82,23 @@ impl TableProvider for Resolved {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let affected = self.affected(state).await?;
-        let in_log_order = state.create_physical_plan(&in_log_order(self.changes.clone())?).await?;
-        let partition = ResolvedStream { in_log_order, key: self.key.clone(), affected, schema: Arc::clone(&self.schema) };
-        let exec = StreamingTableExec::try_new(Arc::clone(&self.schema), vec![Arc::new(partition)], projection, [], false, limit)?;
+        let affected: Vec<String> = self.affected(state).await?.into_iter().map(|index| self.schema.field(index).name().clone()).collect();
+        // Of the columns only those that are asked for, and what the walk goes by: others may be wide, and all that is read is sorted.
+        let asked: Vec<&str> = match projection {
+            Some(projection) => projection.iter().map(|index| self.schema.field(*index).name().as_str()).collect(),
+            None => self.schema.fields().iter().map(|field| field.name().as_str()).collect(),
+        };
+        let needed = |name: &str| {
+            [TIMESTAMP, SEQUENCE, CHANGE_TYPE, UNCHANGED].contains(&name) || asked.contains(&name) || self.key.iter().any(|key| key == name)
+        };
+        let columns = self.changes.schema().fields().iter().filter(|field| needed(field.name())).map(|field| ident(field.name()));
+        let changes = LogicalPlanBuilder::from(self.changes.clone()).project(columns.collect::<Vec<_>>())?.build()?;
+        let in_log_order = state.create_physical_plan(&in_log_order(changes)?).await?;
+        let fields = self.schema.fields().iter().filter(|field| needed(field.name())).map(Arc::clone).collect::<Vec<_>>();
+        let schema = Arc::new(Schema::new(fields));
+        let projection = asked.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let partition = ResolvedStream { in_log_order, key: self.key.clone(), affected, schema: Arc::clone(&schema) };
+        let exec = StreamingTableExec::try_new(schema, vec![Arc::new(partition)], Some(&projection), [], false, limit)?;
         Ok(Arc::new(exec))
     }
 }
@@ -94,7 +107,8 @@ impl TableProvider for Resolved {
 struct ResolvedStream {
     in_log_order: Arc<dyn ExecutionPlan>,
     key: Vec<String>,
-    affected: Vec<usize>,
+    /// The columns that are unchanged somewhere, whether or not they are asked for.
+    affected: Vec<String>,
     schema: SchemaRef,
 }
 
@@ -122,6 +136,9 @@ type Values = Arc<[Box<[u8]>]>;
 struct Walk {
     key: Vec<usize>,
     key_rows: RowConverter,
+    /// The names of all columns that are unchanged somewhere.
+    names: Vec<String>,
+    /// Those of them that are asked for.
     affected: Vec<Affected>,
     sequence: usize,
     change_type: usize,
@@ -158,13 +175,13 @@ impl RowPlace {
 }
 
 impl Walk {
-    fn new(input: &Schema, key: &[String], affected: &[usize], output: SchemaRef, memory: MemoryReservation) -> Result<Self> {
+    fn new(input: &Schema, key: &[String], names: &[String], output: SchemaRef, memory: MemoryReservation) -> Result<Self> {
         let key: Vec<usize> = key.iter().map(|name| input.index_of(name)).collect::<Result<_, _>>()?;
         let key_fields = key.iter().map(|&i| SortField::new(input.field(i).data_type().clone())).collect();
-        let affected = affected
+        let affected = names
             .iter()
-            .map(|&i| {
-                let field = output.field(i);
+            .filter_map(|name| output.field_with_name(name).ok())
+            .map(|field| {
                 let rows = RowConverter::new(vec![SortField::new(field.data_type().clone())])?;
                 let null = rows.convert_columns(&[arrow::array::new_null_array(field.data_type(), 1)])?.row(0).as_ref().into();
                 Ok(Affected { name: field.name().clone(), index: input.index_of(field.name())?, rows, null })
@@ -172,6 +189,7 @@ impl Walk {
             .collect::<Result<_>>()?;
         Ok(Walk {
             key_rows: RowConverter::new(key_fields)?,
+            names: names.to_vec(),
             key,
             affected,
             sequence: input.index_of(SEQUENCE)?,
@@ -217,10 +235,10 @@ impl Walk {
                 ChangeType::Insert | ChangeType::Read | ChangeType::Truncate => None,
             };
             let names = if unchanged.is_null(row) { None } else { Some(text(&unchanged.value(row))?) };
-            let listed = |column: &Affected| {
-                names.as_ref().is_some_and(|names| names.as_string::<i32>().iter().any(|name| name == Some(&column.name)))
-            };
-            if change_type == ChangeType::UpdateInsert && previous.is_none() && self.affected.iter().any(listed) {
+            let is_listed =
+                |column: &str| names.as_ref().is_some_and(|names| names.as_string::<i32>().iter().any(|name| name == Some(column)));
+            let listed = |column: &Affected| is_listed(&column.name);
+            if change_type == ChangeType::UpdateInsert && previous.is_none() && self.names.iter().any(|name| is_listed(name)) {
                 whole.push(false);
                 continue;
             }

@@ -88,8 +88,27 @@ impl Lake {
         self.write_columns(path, table, version, changes, columns_of(version, changes)).await;
     }
 
+    /// The same of a file that was compacted, up to this position.
+    pub(crate) async fn write_compacted(&self, path: &str, table: &str, version: &Version, changes: &[Change], through: LogPosition) {
+        let time = changes.iter().map(|change| change.timestamp).max().unwrap_or(0);
+        let compacted = [("logweir.compacted", time.to_string()), ("logweir.compacted_through", through.to_string())];
+        self.write_file(path, table, version, changes, columns_of(version, changes), &compacted).await;
+    }
+
     /// The same with columns given as arrays.
     pub(crate) async fn write_columns(&self, path: &str, table: &str, version: &Version, changes: &[Change], columns: Vec<ArrayRef>) {
+        self.write_file(path, table, version, changes, columns, &[]).await;
+    }
+
+    async fn write_file(
+        &self,
+        path: &str,
+        table: &str,
+        version: &Version,
+        changes: &[Change],
+        columns: Vec<ArrayRef>,
+        more: &[(&str, String)],
+    ) {
         let batch = shown(table, version, changes, columns);
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
@@ -103,8 +122,11 @@ impl Lake {
             ("logweir.first", changes[0].position.to_string()),
             ("logweir.last", changes[changes.len() - 1].position.to_string()),
             ("logweir.in_log_order", (self.tells_order && in_log_order(changes)).to_string()),
-        ] {
-            writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        ]
+        .iter()
+        .chain(more)
+        {
+            writer.append_key_value_metadata(KeyValue::new(key.to_string(), value.clone()));
         }
         writer.close().unwrap();
         self.store.put(&Path::from(path), bytes.into()).await.unwrap();

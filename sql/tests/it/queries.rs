@@ -682,6 +682,62 @@ async fn what_is_in_flight_is_merged_with_the_files() {
 }
 
 #[tokio::test]
+async fn nothing_is_lost_of_a_table_that_was_emptied_once() {
+    const ROWS: u64 = 60_000;
+    let lake = Lake::new();
+    let note = "n".repeat(200);
+    let row = |n: u64| change(n, Insert, [Some(n.to_string().as_str()), Some(note.as_str())]);
+    lake.write("shop/orders/a.parquet", "orders", &orders(), &[row(1), change(2, Truncate, [None, None])]).await;
+    let changes: Vec<Change> = (3..3 + ROWS).map(row).collect();
+    let tail = || InFlight::new("orders", LogPosition::new(0, 1, 2, 1, true), &[(orders(), changes.clone())], 1000).not_held();
+    // What is read when it is asked for has no statistics, and not all of it goes into memory.
+    let engine =
+        || QueryEngine::new(vec![LandedTable { tail: Some(std::sync::Arc::new(tail())), ..lake.table("orders") }], 16 << 20).unwrap();
+    for sql in [
+        "select count(*) as n, sum(length(note)) as l from orders",
+        "select count(*) as n, sum(length(note)) as l from orders where id < 1000000",
+        "select count(*) as n, sum(length(note)) as l from orders where note > 'm'",
+    ] {
+        assert_eq!(answer(&engine(), sql).await, format!("n | l\n{ROWS} | {}\n", ROWS * 200), "{sql}");
+    }
+    // Neither is of a join that holds too much: it says so.
+    let sql = "select count(o.note || p.note) as n from orders o, (select distinct id from orders where id < 10) as p, orders q where o.id > p.id and q.id > o.id";
+    let sql = sql.replace("p.note", "o.note");
+    assert!(answer(&engine(), &sql).await.contains("the query needs more memory than it may have"), "{}", answer(&engine(), &sql).await);
+}
+
+#[tokio::test]
+async fn a_query_that_meets_a_compaction_begins_anew() {
+    let lake = Lake::new();
+    let row = |n, id: &'static str| change(n, UpdateInsert, [Some(id), Some("x")]);
+    let place = |n| LogPosition::new(0, 1, n, 1, true);
+    // Of the rows before place 3 one does not stand any more behind it.
+    lake.write_compacted("shop/orders/a.parquet", "orders", &orders(), &[row(2, "2")], place(5)).await;
+    lake.write_compacted("shop/orders/b.parquet", "orders", &orders(), &[row(5, "1")], place(5)).await;
+    let engine = |after, behind: &[Change]| {
+        let tail = InFlight::new("orders", place(after), &[(orders(), behind.to_vec())], 2);
+        QueryEngine::new(vec![LandedTable { tail: Some(std::sync::Arc::new(tail)), ..lake.table("orders") }], MEMORY_BYTES).unwrap()
+    };
+    let sql = "select id from orders order by id";
+    let begun = std::cell::Cell::new(0);
+    let begin = |after_first: u64| {
+        begun.set(0);
+        let (engine, begun) = (&engine, &begun);
+        logweir_sql::begin_query(move || async move {
+            begun.set(begun.get() + 1);
+            let after = if begun.get() == 1 { after_first } else { 5 };
+            engine(after, &[row(4, "1"), row(6, "3")][if after < 4 { 0 } else { 1 }..]).sql(sql).await?.collect().await
+        })
+    };
+    for (after, times) in [(3, 2), (5, 1)] {
+        let rows = begin(after).await.unwrap();
+        assert_eq!((rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), begun.get()), (3, times), "from {after}");
+    }
+    // One that was compacted behind the place alone is none of its business.
+    assert!(answer(&engine(1, &[row(2, "2")]), sql).await.contains("files of a table were compacted while the query began"));
+}
+
+#[tokio::test]
 async fn keys_that_memory_does_not_hold_are_merged_in_shares() {
     const ROWS: u64 = 40_000;
     let version = Version::new(1, &[("id", Utf8), ("note", Int64)], &["id"]);

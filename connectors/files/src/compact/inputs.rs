@@ -14,7 +14,7 @@ use parquet::file::statistics::Statistics;
 
 use super::decide::failed;
 use super::reader::StoredFile;
-use super::{COMPACTED, Compaction, CompactionLimits};
+use super::{COMPACTED, COMPACTED_THROUGH, Compaction, CompactionLimits};
 use crate::error::store_error;
 use crate::form::FormColumn;
 
@@ -22,7 +22,7 @@ use crate::form::FormColumn;
 const FOOTER_READS: usize = 16;
 
 /// What every file says of itself alone.
-const OWN: [&str; 5] = ["logweir.version", "logweir.first", "logweir.last", "logweir.in_log_order", COMPACTED];
+const OWN: [&str; 6] = ["logweir.version", "logweir.first", "logweir.last", "logweir.in_log_order", COMPACTED, COMPACTED_THROUGH];
 
 /// A file.
 pub(super) struct Input {
@@ -37,6 +37,8 @@ pub(super) struct Input {
     pub(super) times: (i64, i64),
     /// Up to which commit time it was compacted before.
     pub(super) compacted: Option<i64>,
+    /// Up to which position: that of its last change where nothing else is known.
+    pub(super) through: LogPosition,
     /// The footer's entries that hold for every file of this table, version and so on.
     pub(super) pairs: BTreeMap<String, String>,
     pub(super) metadata: ArrowReaderMetadata,
@@ -178,10 +180,11 @@ impl Compaction {
             (None, Some(time)) if rows == 0 => (time, time),
             _ => return Ok(Some(Err("a file has no statistics"))),
         };
+        let through = position(COMPACTED_THROUGH).unwrap_or(last).max(last);
         pairs.retain(|name, _| !OWN.contains(&name.as_str()));
         let parts: Vec<_> = meta.location.prefix_match(&self.prefix).into_iter().flatten().collect();
         let folder = parts[..parts.len().saturating_sub(1)].iter().map(|part| part.as_ref()).collect::<Vec<_>>().join("/");
-        Ok(Some(Ok(Input { path: meta.location, folder, size: meta.size, rows, first, last, times, compacted, pairs, metadata })))
+        Ok(Some(Ok(Input { path: meta.location, folder, size: meta.size, rows, first, last, times, compacted, through, pairs, metadata })))
     }
 }
 

@@ -40,6 +40,8 @@ use inputs::Input;
 
 /// What a compacted file says in its footer: up to which commit time, in microseconds since 1970, only what stands is left.
 pub const COMPACTED: &str = "logweir.compacted";
+/// And up to which position: who looks from a place before it may miss what stood there.
+pub const COMPACTED_THROUGH: &str = "logweir.compacted_through";
 
 /// Bytes of a part of an upload.
 const PART_BYTES: usize = 8 << 20;

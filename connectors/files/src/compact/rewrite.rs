@@ -20,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::decide::{BATCH_ROWS, failed};
 use super::inputs::{Input, groups};
-use super::{COMPACTED, Compaction, Contents, run_name};
+use super::{COMPACTED, COMPACTED_THROUGH, Compaction, Contents, run_name};
 use crate::encode::on_pool;
 use crate::form::FormColumn;
 use crate::layout::file_name;
@@ -46,6 +46,8 @@ struct Run {
     number: u64,
     /// Up to which commit time only what stands is left.
     compacted: i64,
+    /// And up to which position.
+    through: LogPosition,
     tokens: Vec<Token>,
     contents: Contents,
 }
@@ -64,7 +66,8 @@ impl Compaction {
     /// Writes the rows of `groups` that are set in `kept` into new files, and makes these visible.
     pub(super) async fn rewrite(&self, inputs: &[Input], groups: &[Vec<usize>], kept: &[BooleanBuffer]) -> Result<Contents> {
         let compacted = inputs.iter().map(|input| input.times.1.max(input.compacted.unwrap_or(i64::MIN))).max().unwrap_or(i64::MIN);
-        let mut run = Run { name: run_name(), number: 0, compacted, tokens: Vec::new(), contents: Contents::default() };
+        let through = inputs.iter().map(|input| input.through).max().unwrap_or(LogPosition::MIN);
+        let mut run = Run { name: run_name(), number: 0, compacted, through, tokens: Vec::new(), contents: Contents::default() };
         for group in groups {
             let mut output = None;
             for &index in group {
@@ -164,6 +167,7 @@ impl Compaction {
             ("logweir.last", last.to_string()),
             ("logweir.in_log_order", in_log_order),
             (COMPACTED, run.compacted.to_string()),
+            (COMPACTED_THROUGH, run.through.to_string()),
         ] {
             writer.append_key_value_metadata(KeyValue::new(name.to_owned(), value));
         }

@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use logweir_core::{BeforeImages, Error, Pattern, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
-use logweir_sql::{LandedTable, QueryEngine, QueryResult, References, Tail, printable};
+use logweir_sql::{LandedTable, QueryEngine, QueryResult, References, Tail, begin_query, printable};
 
 use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded, Stream};
@@ -37,14 +37,20 @@ pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, forma
     if let Some(http) = &loaded.config().http {
         reach.process = Process::ask(http.listen).await;
     }
-    let mut engine = engine(loaded, &reach).await?;
-    if let Some(as_of) = as_of {
+    let moment = as_of.map(|as_of| {
         let moment = DateTime::parse_from_rfc3339(as_of);
-        let moment = moment.map_err(|_| Failure::Usage(format!("`{as_of}` is no time: write it as 2026-11-20T10:00:00Z")))?;
-        engine = engine.as_of(TimestampMicros(moment.timestamp_micros()));
-    }
+        moment.map_err(|_| Failure::Usage(format!("`{as_of}` is no time: write it as 2026-11-20T10:00:00Z")))
+    });
+    let moment = moment.transpose()?.map(|moment| TimestampMicros(moment.timestamp_micros()));
+    let reach = &reach;
+    let result = begin_query(|| async move {
+        let engine = engine(loaded, reach).await?;
+        let engine = moment.into_iter().fold(engine, QueryEngine::as_of);
+        engine.sql(query).await
+    });
+    let result = result.await?;
     let stdout = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    write(engine.sql(query).await?, format, stdout).await?;
+    write(result, format, stdout).await?;
     Ok(ExitCode::SUCCESS)
 }
 
