@@ -6,6 +6,7 @@ use std::time::Duration;
 use logweir_core::{Clock as _, ConsumerName, Pattern, RelationName, Result, SystemClock, TimestampMicros};
 use logweir_files::compact::{Compacted, Compaction, CompactionLimits};
 use logweir_runtime::checkpoint::CheckpointDocument;
+use logweir_sql::References;
 use tokio::task::JoinSet;
 
 use crate::config::{Destination, Loaded};
@@ -36,7 +37,10 @@ pub(crate) async fn compact(
         TimestampMicros(SystemClock.now().0.saturating_sub(keep))
     });
     let limits = CompactionLimits { through: part.visible(), before };
-    let mut tables: Vec<RelationName> = landed::in_destination(loaded, stream, destination, &landed::tables(loaded, stream, &document)?)?
+    // Names alone are asked for.
+    let none = References::none();
+    let by_stream = landed::tables(loaded, stream, &document, &none)?;
+    let mut tables: Vec<RelationName> = landed::in_destination(loaded, stream, destination, &by_stream, &none)?
         .into_iter()
         .map(|landed| landed.name)
         .filter(|table| wanted.is_none_or(|wanted| wanted.matches(&table.to_string())))

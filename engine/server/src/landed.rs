@@ -41,9 +41,9 @@ pub(crate) struct LandedByStream {
     pub(crate) recalled: Vec<Arc<Relation>>,
 }
 
-/// What becomes of the tables of a stream, for looking at what was landed. Nothing outside is asked for it, reference tables neither: of a
-/// version that a transform does not fit (any more), or not without them, the name is known.
-pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocument) -> Result<LandedByStream> {
+/// What becomes of the tables of a stream, for looking at what was landed. Nothing outside is asked for it: of a version that a
+/// transform does not fit (any more), or not without other reference tables than these, the name is known.
+pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocument, references: &References) -> Result<LandedByStream> {
     let sources = &document.relations;
     let recalled = recalled(loaded, stream, document)?;
     let mut masked = Vec::with_capacity(sources.len());
@@ -75,7 +75,7 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocu
         }
         masked = made;
     }
-    let Some(mut sql) = loaded.sql(stream, &References::default(), &[])? else {
+    let Some(mut sql) = loaded.sql(stream, references, &[])? else {
         return Ok(LandedByStream { tables: masked.into_iter().map(Landed::of).collect(), recalled });
     };
     let recalled = recalled.iter().flat_map(|relation| sql.recall(relation)).collect();
@@ -83,9 +83,15 @@ pub(crate) fn tables(loaded: &Loaded, stream: &Stream, document: &CheckpointDocu
 }
 
 /// What becomes of them in a destination that has transforms of its own.
-pub(crate) fn in_destination(loaded: &Loaded, stream: &Stream, destination: &Destination, landed: &LandedByStream) -> Result<Vec<Landed>> {
+pub(crate) fn in_destination(
+    loaded: &Loaded,
+    stream: &Stream,
+    destination: &Destination,
+    landed: &LandedByStream,
+    references: &References,
+) -> Result<Vec<Landed>> {
     let LandedByStream { tables, recalled } = landed;
-    let Some(mut sql) = loaded.destination_sql(stream, destination, &References::default())? else { return Ok(tables.clone()) };
+    let Some(mut sql) = loaded.destination_sql(stream, destination, references)? else { return Ok(tables.clone()) };
     for relation in recalled {
         sql.recall(relation);
     }

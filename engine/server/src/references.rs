@@ -1,4 +1,6 @@
 //! The reference tables of a stream: read before it starts, and again as often as its configuration says.
+//!
+//! A query of what is in flight uses those of the stream that runs; where none does, it reads those that it needs itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use logweir_core::{Error, QueryLimit, Relation, Result, Transform as _};
 use logweir_sql::{References, read_reference_file};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use crate::config::{Loaded, Reference, SchemaChange, Stream};
@@ -80,6 +83,67 @@ pub(crate) async fn known(loaded: &Loaded, name: &str) -> Result<Vec<Arc<Relatio
         made.extend(udf.output(&relation).unwrap_or_default().into_iter().next());
     }
     Ok(made)
+}
+
+/// The reference tables of a stream for a query, each read at most once, when it is wanted first.
+pub(crate) struct Wanted {
+    loaded: Arc<Loaded>,
+    stream: String,
+    /// Those of the stream that runs.
+    running: Option<References>,
+    read: BTreeMap<String, OnceCell<Result<Arc<logweir_sql::Reference>>>>,
+}
+
+/// What there is of the tables that were wanted.
+pub(crate) struct Found {
+    pub(crate) references: References,
+    /// Why one is not among them.
+    pub(crate) failed: Option<Error>,
+}
+
+impl Wanted {
+    /// Those of the stream `name`; of the process that runs it, if it is this one.
+    pub(crate) fn new(loaded: &Arc<Loaded>, name: &str, running: Option<References>) -> Result<Self> {
+        let tables = loaded.stream(name)?.references.keys();
+        let read = tables.map(|table| (table.0.clone(), OnceCell::new())).collect();
+        Ok(Wanted { loaded: Arc::clone(loaded), stream: name.to_owned(), running, read })
+    }
+
+    /// Those that need nothing to be read.
+    pub(crate) fn at_hand(&self) -> References {
+        self.running.clone().unwrap_or_default()
+    }
+
+    /// Those whose name `is_wanted`.
+    pub(crate) async fn find(&self, is_wanted: impl Fn(&str) -> bool) -> Found {
+        if let Some(references) = &self.running {
+            return Found { references: references.clone(), failed: None };
+        }
+        let (mut tables, mut failed) = (Vec::new(), None);
+        for (name, cell) in self.read.iter().filter(|(name, _)| is_wanted(name)) {
+            match cell.get_or_init(|| self.read(name)).await {
+                Ok(table) => tables.push(Arc::clone(table)),
+                Err(error) => failed = Some(error.clone()),
+            }
+        }
+        Found { references: tables.into_iter().collect(), failed }
+    }
+
+    async fn read(&self, name: &str) -> Result<Arc<logweir_sql::Reference>> {
+        let rows = async {
+            let settings = &self.loaded.stream(&self.stream)?.references;
+            let settings = settings.iter().find(|(known, _)| known.0 == name).map(|(_, reference)| reference);
+            read(&self.loaded, settings.ok_or_else(|| Error::internal("a reference table is not in the configuration"))?).await
+        };
+        match rows.await {
+            Ok(rows) => Ok(Arc::new(logweir_sql::Reference::new(name, rows))),
+            Err(error) => Err(Error::config("a reference table that changes in flight are shown with cannot be read")
+                .context("stream", &self.stream)
+                .context("reference", name)
+                .remedy("see that it can be read from here too; what is landed needs none of it")
+                .source(error)),
+        }
+    }
 }
 
 async fn read(loaded: &Loaded, reference: &Reference) -> Result<RecordBatch> {

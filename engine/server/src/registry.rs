@@ -32,8 +32,25 @@ use crate::config::{
     PostgresTlsMode, Profile, Reference, Secret, Start, State, Stream,
 };
 
-/// Makes the SQL of a destination.
-pub(crate) type SqlFactory = Arc<dyn Fn() -> Result<SqlTransform> + Send + Sync>;
+/// The SQL of a destination, to be made for each that goes through changes.
+#[derive(Clone)]
+pub(crate) struct DestinationSql {
+    rules: Arc<[SqlRule]>,
+    context: SqlContext,
+}
+
+impl DestinationSql {
+    /// Makes it, over these reference tables.
+    pub(crate) fn with(&self, references: &References) -> Result<SqlTransform> {
+        sql_transform(self.rules.to_vec(), SqlContext { references: references.clone(), ..self.context.clone() })
+    }
+
+    /// False if no rule joins a reference table of this name. It may be true of a rule that has the word for something else.
+    pub(crate) fn mentions(&self, reference: &str) -> bool {
+        let word = reference.to_lowercase();
+        self.rules.iter().any(|rule| rule.sql.to_lowercase().contains(&word))
+    }
+}
 
 /// What a stream with transforms needs beside its configuration.
 #[derive(Debug, Default)]
@@ -239,12 +256,7 @@ impl Loaded {
         destination: &Destination,
         references: &References,
     ) -> Result<Option<SqlTransform>> {
-        self.destination_sql_factory(stream, destination, references)?.map(|make| make()).transpose()
-    }
-
-    fn destination_rules(&self, stream: &Stream, destination: &Destination, references: &References) -> Result<(Vec<SqlRule>, SqlContext)> {
-        let (rules, context) = self.sql_rules(stream, &destination.transforms, references, &[])?;
-        Ok((rules, SqlContext { behind_sql: !stream.transforms.is_empty(), ..context }))
+        self.destination_rules(stream, destination)?.map(|sql| sql.with(references)).transpose()
     }
 
     fn sql_rules(
@@ -354,25 +366,22 @@ impl Loaded {
 
     /// What happens to changes on their way from the change log to a destination.
     pub(crate) fn destination_transforms(&self, stream: &Stream, destination: &Destination, extra: &Extra) -> Result<TransformFactory> {
-        let Some(sql) = self.destination_sql_factory(stream, destination, &extra.references)? else {
+        let Some(sql) = self.destination_rules(stream, destination)? else {
             return Ok(logweir_runtime::no_transforms());
         };
-        sql()?;
-        Ok(Arc::new(move || Ok(vec![Box::new(sql()?) as Box<dyn Transform>])))
+        let references = extra.references.clone();
+        sql.with(&references)?;
+        Ok(Arc::new(move || Ok(vec![Box::new(sql.with(&references)?) as Box<dyn Transform>])))
     }
 
-    /// Makes the SQL of a destination anew for each that goes through changes, if it has rules.
-    pub(crate) fn destination_sql_factory(
-        &self,
-        stream: &Stream,
-        destination: &Destination,
-        references: &References,
-    ) -> Result<Option<SqlFactory>> {
+    /// The SQL of a destination, if it has rules.
+    pub(crate) fn destination_rules(&self, stream: &Stream, destination: &Destination) -> Result<Option<DestinationSql>> {
         if destination.transforms.is_empty() {
             return Ok(None);
         }
-        let (rules, context) = self.destination_rules(stream, destination, references)?;
-        Ok(Some(Arc::new(move || sql_transform(rules.clone(), context.clone()))))
+        let (rules, context) = self.sql_rules(stream, &destination.transforms, &References::default(), &[])?;
+        let context = SqlContext { behind_sql: !stream.transforms.is_empty(), ..context };
+        Ok(Some(DestinationSql { rules: rules.into(), context }))
     }
 
     /// Where the changes of a stream are kept on their way; `None` if in memory only.

@@ -1,5 +1,6 @@
 //! The SQL endpoints over the tables of a configuration.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use logweir_core::{Error, Pattern, Result};
 use logweir_pgwire::{Database, Endpoint, Options, Places, User, tls};
 use logweir_runtime::StreamProgress;
-use logweir_sql::{FooterCache, QueryEngine};
+use logweir_sql::{FooterCache, QueryEngine, References};
 
 use crate::commands::sql::{Reach, databases, engine};
 use crate::config::{Loaded, SqlUser};
@@ -16,8 +17,16 @@ use crate::live::Process;
 /// What a query may have on disk, as a multiple of what it may have in memory.
 const SPILL_FACTOR: u64 = 8;
 
-/// How the streams go, once they run.
-pub(crate) type Running = Arc<OnceLock<Vec<Arc<StreamProgress>>>>;
+/// What is known of the streams once they run.
+pub(crate) type Running = Arc<OnceLock<Handed>>;
+
+/// What the process that runs streams hands to whoever asks about them.
+pub(crate) struct Handed {
+    /// How they go.
+    pub(crate) progress: Vec<Arc<StreamProgress>>,
+    /// What their transforms look values up in, by stream.
+    pub(crate) references: BTreeMap<String, References>,
+}
 
 /// Ends them: see [`Endpoint::stop`]. Blocks until then.
 pub(crate) fn stop(endpoints: Vec<Endpoint>) {
@@ -88,8 +97,10 @@ impl Database for Streams {
     }
 
     async fn engine(&self, schemas: &[Pattern]) -> Result<QueryEngine> {
-        let process = self.running.get().map(|streams| Process::observe(streams));
-        let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas), process }).await?;
+        let running = self.running.get();
+        let process = running.map(|running| Process::observe(&running.progress));
+        let references = running.map(|running| &running.references);
+        let engine = engine(&self.loaded, &Reach { memory_bytes: self.memory_bytes, schemas: Some(schemas), process, references }).await?;
         engine.with_footers(&self.footers).with_spill((self.memory_bytes as u64).saturating_mul(SPILL_FACTOR))
     }
 }

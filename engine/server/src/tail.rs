@@ -20,7 +20,8 @@ use logweir_runtime::ChangeLogSpec;
 use logweir_runtime::changelog::segment::{Extent, Locate, SegmentCursor, SegmentPlace};
 use logweir_sql::{CUT_OFF, SqlTransform, Tail, TailBatch, TailPart, TailRows, TailSpan};
 
-use crate::registry::SqlFactory;
+use crate::references::{Found, Wanted};
+use crate::registry::DestinationSql;
 
 /// How often whoever follows looks whether the log has grown.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
@@ -37,8 +38,8 @@ pub(crate) struct LogTail {
     pub(crate) visible: LogPosition,
     /// The log holds everything at or before it, as the checkpoint says.
     pub(crate) logged: LogPosition,
-    /// What happens to changes on their way to it.
-    pub(crate) sql: Option<SqlFactory>,
+    /// What happens to changes on their way to it, and what that looks values up in.
+    pub(crate) sql: Option<(DestinationSql, Arc<Wanted>)>,
     /// The tables of which what updated rows were before is shown.
     pub(crate) before_images: Vec<Pattern>,
     /// Tables with the columns that they have lost, which it may name.
@@ -99,25 +100,27 @@ impl Tail for LogTail {
     }
 
     fn follow(&self, table: &RelationName, after: LogPosition) -> BoxStream<'static, Result<TailBatch>> {
-        let begin = || -> Result<Following> {
-            Ok(Following {
-                log: self.log.clone(),
-                all: self.sql.is_some(),
-                view: self.view(table)?,
-                cursors: None,
-                after,
-                through: after,
-                handed: after,
-                failing_since: None,
-                ready: VecDeque::new(),
-            })
-        };
-        let first = begin();
-        futures::stream::try_unfold(Some(first), |following| async move {
-            // Made by the first look, so that its error is the first item.
-            let Some(following) = following else { return Ok(None) };
-            let (following, batch) = following?.next().await?;
-            Ok(Some((batch, Some(Ok(following)))))
+        let (tail, table) = (self.clone(), table.clone());
+        futures::stream::try_unfold(None, move |following: Option<Following>| {
+            let (tail, table) = (tail.clone(), table.clone());
+            async move {
+                let following = match following {
+                    Some(following) => following,
+                    None => Following {
+                        all: tail.sql.is_some(),
+                        view: tail.view(&table).await?,
+                        log: tail.log,
+                        cursors: None,
+                        after,
+                        through: after,
+                        handed: after,
+                        failing_since: None,
+                        ready: VecDeque::new(),
+                    },
+                };
+                let (following, batch) = following.next().await?;
+                Ok(Some((batch, Some(following))))
+            }
         })
         .boxed()
     }
@@ -126,9 +129,12 @@ impl Tail for LogTail {
 impl LogTail {
     async fn read_span(&self, table: &RelationName, span: &TailSpan) -> Result<TailRows> {
         let bytes_max = self.bytes_max.min(self.bytes_left.load(Ordering::Relaxed));
+        if span.through <= span.after {
+            return Ok(TailRows::Held(Vec::new()));
+        }
         let (mut held, mut parts) = (Some(Vec::new()), Vec::new());
         let mut bytes = 0;
-        let mut passing = Some(self.passing(table, span)?);
+        let mut passing = Some(self.passing(table, span).await?);
         while let Some(at) = passing.take() {
             let Some((at, batches)) = at.next().await? else { break };
             passing = Some(at);
@@ -147,10 +153,10 @@ impl LogTail {
         Ok(TailRows::Held(held))
     }
 
-    fn passing(&self, table: &RelationName, span: &TailSpan) -> Result<Passing> {
+    async fn passing(&self, table: &RelationName, span: &TailSpan) -> Result<Passing> {
         let (log, span) = (self.log.clone(), *span);
         // Transforms may make the table of any other.
-        Ok(Passing { log, span, all: self.sql.is_some(), view: self.view(table)?, cursor: None })
+        Ok(Passing { log, span, all: self.sql.is_some(), view: self.view(table).await?, cursor: None })
     }
 
     /// Takes note of a batch among those of its relation.
@@ -168,13 +174,9 @@ impl LogTail {
         let (relation, schema) = (Arc::clone(&batch.relation), batch.rows.schema());
         let open = move || -> BoxStream<'static, Result<RecordBatch>> {
             let (relation, schema) = (Arc::clone(&relation), Arc::clone(&schema));
-            let begun = Some(tail.passing(&table, &span));
-            let batches = futures::stream::try_unfold(begun, |passing| async move {
-                // Made by the first look, so that its error is the first item.
-                let Some(passing) = passing else { return Ok(None) };
-                let next = passing?.next().await?;
-                Ok::<_, Error>(next.map(|(passing, batches)| (batches, Some(Ok(passing)))))
-            });
+            let (tail, table) = (tail.clone(), table.clone());
+            let begun = async move { tail.passing(&table, &span).await };
+            let batches = futures::stream::once(begun).and_then(|passing| async move { Ok(passing.batches()) }).try_flatten();
             let of_relation = move |batches: Vec<TailBatch>| {
                 let of_it = batches.into_iter().filter(|batch| batch.relation == relation && batch.rows.schema() == schema);
                 futures::stream::iter(of_it.map(|batch| Ok(batch.rows)).collect::<Vec<_>>())
@@ -186,14 +188,18 @@ impl LogTail {
         parts.push(TailPart { relation, schema, rows, last, truncates, unchanged, open: Arc::new(open) });
     }
 
-    fn view(&self, table: &RelationName) -> Result<View> {
-        let mut sql = self.sql.as_ref().map(|make| make()).transpose()?;
-        if let Some(sql) = &mut sql {
+    async fn view(&self, table: &RelationName) -> Result<View> {
+        let (mut sql, mut lacking) = (None, None);
+        if let Some((rules, wanted)) = &self.sql {
+            let Found { references, failed } = wanted.find(|name| rules.mentions(name)).await;
+            let mut made = rules.with(&references)?;
             for relation in &self.recalled {
-                sql.recall(relation);
+                made.recall(relation);
             }
+            (sql, lacking) = (Some(made), failed);
         }
-        Ok(View { table: table.clone(), sql, before_images: self.before_images.clone(), planned: HashMap::new(), form: None })
+        let before_images = self.before_images.clone();
+        Ok(View { table: table.clone(), sql, lacking, before_images, planned: HashMap::new(), form: None })
     }
 }
 
@@ -201,6 +207,8 @@ impl LogTail {
 struct View {
     table: RelationName,
     sql: Option<SqlTransform>,
+    /// Why it lacks a reference table.
+    lacking: Option<Error>,
     before_images: Vec<Pattern>,
     /// Whether it makes the table of a relation.
     planned: HashMap<RelationId, bool>,
@@ -219,7 +227,9 @@ impl View {
                         let wanted = match sql.output(&batch.relation) {
                             Ok(outputs) => outputs.iter().any(|output| *output.name() == self.table),
                             // What a rule does not fit stands in the way of its own tables only.
-                            Err(error) if sql.target_names(batch.relation.name()).contains(&self.table) => return Err(error),
+                            Err(error) if sql.target_names(batch.relation.name()).contains(&self.table) => {
+                                return Err(self.lacking.take().unwrap_or(error));
+                            }
                             Err(_) => false,
                         };
                         self.planned.insert(batch.relation.id(), wanted);
@@ -271,6 +281,15 @@ struct Passing {
 }
 
 impl Passing {
+    /// All of them.
+    fn batches(self) -> BoxStream<'static, Result<Vec<TailBatch>>> {
+        let passed = futures::stream::try_unfold(self, |passing| async move {
+            let next = passing.next().await?;
+            Ok::<_, Error>(next.map(|(passing, batches)| (batches, passing)))
+        });
+        passed.boxed()
+    }
+
     /// What some more frames hold of the table, which may be nothing; `None` at the end.
     async fn next(mut self) -> Result<Option<(Self, Vec<TailBatch>)>> {
         blocking(move || Ok(self.pass()?.map(|batches| (self, batches)))).await

@@ -20,6 +20,7 @@ mod scan;
 mod state;
 pub(crate) mod suggest;
 mod tail;
+mod twins;
 mod unchanged;
 mod unify;
 mod weight;
@@ -30,8 +31,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -110,6 +111,25 @@ pub struct QueryResult {
 }
 
 impl QueryResult {
+    /// The same with batches that have the names of the result.
+    fn renamed(self) -> Self {
+        let QueryResult { schema, batches } = self;
+        let to = Arc::clone(&schema);
+        let renamed = move |batch: Result<RecordBatch>| {
+            let batch = batch?;
+            if batch.schema_ref().fields().iter().zip(to.fields()).all(|(was, is)| was.name() == is.name()) {
+                return Ok(batch);
+            }
+            let (fields, columns, rows) = (batch.schema(), batch.columns().to_vec(), batch.num_rows());
+            let fields = fields.fields().iter().zip(to.fields());
+            let fields: Vec<_> = fields.map(|(was, is)| was.as_ref().clone().with_name(is.name())).collect();
+            let schema = Arc::new(Schema::new_with_metadata(fields, batch.schema_ref().metadata().clone()));
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| unwrap(error.into()))
+        };
+        QueryResult { schema, batches: batches.map(renamed).boxed() }
+    }
+
     /// Waits for all of it.
     pub async fn collect(self) -> Result<Vec<RecordBatch>> {
         self.batches.try_collect().await
@@ -248,13 +268,14 @@ impl QueryEngine {
         for reference in state.resolve_table_references(&statement).map_err(unwrap)? {
             session.check(reference).await?;
         }
-        let plan = state.statement_to_plan(statement).await.map_err(unwrap)?;
+        let planned = twins::plan(&state, statement).await.map_err(unwrap)?;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         // Whatever a query may hide: a COPY or an INSERT below an EXPLAIN.
-        read_only.verify_plan(&plan).map_err(|error| more_than_read().source(words(&error)))?;
-        let frame = session.context.execute_logical_plan(plan).await.map_err(unwrap)?;
+        read_only.verify_plan(&planned.plan).map_err(|error| more_than_read().source(words(&error)))?;
+        let frame = session.context.execute_logical_plan(planned.plan.clone()).await.map_err(unwrap)?;
         let stream = frame.execute_stream().await.map_err(unwrap)?;
-        Ok(QueryResult { schema: stream.schema(), batches: stream.map_err(unwrap).boxed() })
+        let schema = planned.numbered(&stream.schema());
+        Ok(QueryResult { schema, batches: stream.map_err(unwrap).boxed() }.renamed())
     }
 }
 

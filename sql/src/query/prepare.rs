@@ -19,7 +19,7 @@ use logweir_core::{Error, Result};
 
 use super::error::{unwrap, words};
 use super::follow::Behind;
-use super::{QueryEngine, QueryResult, Session, as_meant, more_than_read, pg, reads_only, weight};
+use super::{QueryEngine, QueryResult, Session, as_meant, more_than_read, pg, reads_only, twins, weight};
 use crate::transform::depth::on_large_stack;
 
 /// More parameters than anybody has use for, fewer than fit into a message.
@@ -98,7 +98,7 @@ impl QueryEngine {
                 session.check(reference).await?;
             }
         }
-        let plan = state.statement_to_plan(statement).await.map_err(unwrap)?;
+        let plan = twins::plan(&state, statement).await.map_err(unwrap)?.plan;
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan).map_err(|error| more_than_read().source(words(&error)))?;
         let mut seen = parameters_by_use(&plan).map_err(unwrap)?;
@@ -182,8 +182,8 @@ impl PreparedQuery {
     /// have no type yet.
     pub fn schema(&self) -> SchemaRef {
         let fields = self.plan.schema().fields();
-        let named = |(field, name): (&FieldRef, Option<&str>)| match name {
-            Some(name) if name != field.name() => Arc::new(field.as_ref().clone().with_name(name)),
+        let named = |(field, name): (&FieldRef, Option<&str>)| match name.unwrap_or(twins::shown(field.name())) {
+            name if name != field.name() => Arc::new(field.as_ref().clone().with_name(name)),
             _ => Arc::clone(field),
         };
         let fields: Vec<FieldRef> = fields.iter().zip(self.names.shown(fields.len())).map(named).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use logweir_core::{Error, ErrorKind, Result};
+use logweir_core::{Clock as _, Error, ErrorKind, Result, SystemClock};
 
 use super::error::Words;
 use super::tail::CUT_OFF;
@@ -31,7 +31,7 @@ pub async fn begin_query<T, F: Future<Output = Result<T>>>(mut query: impl FnMut
     loop {
         match query().await {
             Err(error) if beginnings < BEGINNINGS_MAX && [COMPACTED_MEANWHILE, CUT_OFF].contains(&error.message()) => {
-                tokio::time::sleep(BEGIN_AGAIN_AFTER * beginnings).await;
+                SystemClock.sleep(BEGIN_AGAIN_AFTER * beginnings).await;
                 beginnings += 1;
             }
             begun => return begun,

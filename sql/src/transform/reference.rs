@@ -34,7 +34,13 @@ impl References {
 
 impl FromIterator<Reference> for References {
     fn from_iter<I: IntoIterator<Item = Reference>>(tables: I) -> Self {
-        References(tables.into_iter().map(|table| (table.name.clone(), Arc::new(table))).collect())
+        tables.into_iter().map(Arc::new).collect()
+    }
+}
+
+impl FromIterator<Arc<Reference>> for References {
+    fn from_iter<I: IntoIterator<Item = Arc<Reference>>>(tables: I) -> Self {
+        References(tables.into_iter().map(|table| (table.name.clone(), table)).collect())
     }
 }
 

@@ -606,6 +606,52 @@ async fn of_two_destinations_the_first_is_read() {
     assert_eq!(answer(&engine, "select count(*) as n from logweir.tables").await, "n\n2\n");
 }
 
+/// As PostgreSQL takes them; here each has a name of its own.
+#[tokio::test]
+async fn a_list_may_have_one_expression_twice() {
+    let rows =
+        [change(1, Insert, [Some("1"), Some("a")]), change(2, Insert, [Some("2"), Some("b")]), change(3, Insert, [Some("3"), Some("b")])];
+    let lake = lake(&[("a", &orders(), &rows)]).await;
+    let engine = lake.engine(&["orders"]);
+    for (sql, expected) in [
+        ("select 1, 1", "Int64(1) | Int64(1)_2\n1 | 1\n"),
+        ("select 1, 1::text, 1", "Int64(1) | Int64(1)_2 | Int64(1)_3\n1 | 1 | 1\n"),
+        ("select count(*), COUNT(*) from orders", "count(*) | count(*)_2\n3 | 3\n"),
+        ("select count(*), count(*) from orders having count(*) > 1 order by count(*)", "count(*) | count(*)_2\n3 | 3\n"),
+        ("select id, orders.id, id::text from orders order by id desc limit 1", "id | id_2 | id_3\n3 | 3 | 3\n"),
+        ("select *, id from orders order by 3 desc limit 1", "id | note | id_2\n3 | b | 3\n"),
+        ("select id, o.* from orders o order by id limit 1", "id | id_2 | note\n1 | 1 | a\n"),
+        (
+            "select note, note, count(*), count(*) from orders group by note order by 1",
+            "note | note_2 | count(*) | count(*)_2\na | a | 1 | 1\nb | b | 2 | 2\n",
+        ),
+        (
+            "select note, note, count(*) from orders group by 2, 1 order by count(*) desc",
+            "note | note_2 | count(*)\nb | b | 2\na | a | 1\n",
+        ),
+        ("select distinct note, note from orders order by note desc", "note | note_2\nb | b\na | a\n"),
+        ("select 1, 1 union select 2, 2 order by 2 desc", "Int64(1) | Int64(1)_2\n2 | 2\n1 | 1\n"),
+        ("select * from (select count(*), count(*) from orders) s", "count(*) | count(*)_2\n3 | 3\n"),
+        ("select x + y as z from (select id, id from orders) s (x, y) order by z limit 1", "z\n2\n"),
+        ("with s (x, y) as (select max(id), max(id) from orders) select x, y, x from s", "x | y | x_2\n3 | 3 | 3\n"),
+        ("select sum(id) over (), sum(id) over () from orders limit 1", "6 | 6"),
+        ("select substr(note, 1), substring(note, 1) from orders order by id limit 1", "a | a"),
+        ("select 1 as a, 2 as a", "a | a_2\n1 | 2\n"),
+        ("select id as note, note from orders order by id limit 1", "note | note_2\n1 | a\n"),
+        ("select 'a', 'A', 'a'", "Utf8(\"a\") | Utf8(\"A\") | Utf8(\"a\")_2\na | A | a\n"),
+    ] {
+        let found = answer(&engine, sql).await;
+        let fits = if expected.ends_with('\n') { found == expected } else { found.lines().nth(1) == Some(expected) };
+        assert!(fits, "{sql}\n{found}");
+        assert!(!found.contains('\u{2063}'), "{sql}\n{found}");
+    }
+    // Which one is meant would be in doubt.
+    for sql in ["select a from (select 1 as a, 2 as a) s", "select 1 as a, 2 as a order by a"] {
+        let refused = engine.sql(sql).await.unwrap_err().report();
+        assert!(refused.contains("unique expression names"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn distinct_from_binds_closer_than_and() {
     let engine = QueryEngine::new(vec![], MEMORY_BYTES).unwrap();

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use logweir_tests::engine::Engine;
-use logweir_tests::servers::DatabaseServer;
+use logweir_tests::servers::{DatabaseServer, free_port};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use crate::kill::seed;
+use crate::pgwire::{connect, started, texts, with_endpoint};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
@@ -210,6 +211,47 @@ async fn what_memory_does_not_hold_is_read_from_the_log() {
     assert_eq!(running.terminate(A_MINUTE).code, Some(0));
     assert_eq!((csv(&engine, sql, &[]), counts(), asked()), (answer, in_flight, format!("s,n\n{}\n", ages[0])));
     assert_eq!(csv(&engine, "SELECT sum(files) > 0 AS f, sum(rows_in_flight) AS n FROM logweir.tables", &[]), "f,n\ntrue,0\n");
+}
+
+/// A destination whose rule looks values up shows what is in flight with them: by itself, and as the process that runs it has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_flight_is_shown_with_what_its_rule_looks_up() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    server.execute("CREATE DATABASE t").await;
+    server.execute("CREATE TABLE t.people (id INT PRIMARY KEY, land INT)").await;
+    server.execute("CREATE TABLE t.plain (id INT PRIMARY KEY)").await;
+    let (port, other) = (free_port(), tempfile::tempdir().unwrap());
+    let sql = "SELECT o.id, c.name AS land FROM people o LEFT JOIN countries c ON o.land = c.id";
+    let engine = Engine::new(&server, "t")
+        .also("slow", &logweir_tests::oracle::Lake::Directory(other.path().join("slow")))
+        .set("/streams/shop/references", json!({ "countries": { "path": "countries.csv" } }))
+        .set("/streams/shop/destinations/1/rotate", json!({ "interval": "1h" }))
+        .set("/streams/shop/destinations/1/transforms", json!([{ "table": "t.people", "sql": sql }]));
+    let engine = with_endpoint(engine, port, &[]);
+    let countries = engine.directory().join("countries.csv");
+    std::fs::write(&countries, "id,name\n1,Norway\n2,Chile\n").unwrap();
+    let running = started(&engine);
+    server.execute("INSERT INTO t.people VALUES (1, 1), (2, 2), (3, 3)").await;
+    server.execute("UPDATE t.people SET land = 2 WHERE id = 1").await;
+    server.execute("INSERT INTO t.plain VALUES (7)").await;
+    let people = "SELECT id, land FROM \"shop/slow\".t.people ORDER BY id";
+    wait_for(&engine, people, "id,land\n1,Chile\n2,Chile\n3,\n").await;
+    let changes = "SELECT land FROM \"shop/slow\".t_changes.people WHERE id = 1 ORDER BY _metadata_sequence";
+    assert_eq!(csv(&engine, changes, &[]), "land\nNorway\nChile\n");
+    // Another process cannot read it any more; the one that runs the stream needs not.
+    std::fs::remove_file(&countries).unwrap();
+    let client = connect(port, "ann").await;
+    let names = "SELECT string_agg(coalesce(land, '-'), ',' ORDER BY id) FROM \"shop/slow\".t.people";
+    assert_eq!(texts(&client, names).await, ["Chile,Chile,-"]);
+    assert_eq!(texts(&client, "SELECT count(*) FROM \"shop/slow\".t_changes.people").await, ["4"]);
+    let refused = csv(&engine, people, &[]);
+    assert!(refused.contains("a reference table that changes in flight are shown with cannot be read"), "{refused}");
+    assert!(refused.contains("countries") && !refused.contains("no such reference table"), "{refused}");
+    // It stands in the way of its own tables only.
+    assert_eq!(csv(&engine, "SELECT id FROM \"shop/slow\".t.plain", &[]), "id\n7\n");
+    assert_eq!(csv(&engine, "SELECT count(*) AS n FROM \"shop/lake\".t.people", &[]), "n\n3\n");
+    assert_eq!(running.terminate(A_MINUTE).code, Some(0));
+    assert_eq!(csv(&engine, people, &[]), "id,land\n1,Chile\n2,Chile\n3,\n", "what is landed needs none of it");
 }
 
 /// The time now as `--as-of` takes it.

@@ -152,6 +152,22 @@ async fn clients_see_what_the_source_has() {
     let of_source: Vec<String> = server.query("SELECT CONCAT_WS('|', id, name, paid, born) FROM t.people WHERE id = 1").await;
     assert!(rows.starts_with(&of_source[0]), "{of_source:?}");
 
+    // A list that has one expression twice, by the names that PostgreSQL gives.
+    for (sql, expected) in [
+        ("SELECT 1, 1, 1::bigint", "?column?|?column?|int8\n1|1|1\n"),
+        ("SELECT count(*), COUNT(*) FROM t.numbers ORDER BY count(*)", "count|count\n2000|2000\n"),
+        ("SELECT id, id, name, id::text FROM t.people ORDER BY 1 LIMIT 1", "id|id|name|id\n1|1|Ada|1\n"),
+        ("SELECT *, id FROM t.numbers ORDER BY 2 LIMIT 1", "id|id\n1|1\n"),
+        ("SELECT max(id), max(id) FROM t.people UNION ALL SELECT 4, 4 ORDER BY 1", "max|max\n3|3\n4|4\n"),
+        ("SELECT * FROM (SELECT id, id FROM t.people) s ORDER BY 1 LIMIT 1", "id|id\n1|1\n"),
+        ("SELECT 1 AS a, 2 AS a", "a|a\n1|2\n"),
+    ] {
+        assert_eq!(psql_says(port, &["-A", "-P", "footer=off", "-c", sql]), expected, "{sql}");
+    }
+    let twice = client.query_one("SELECT $1::int, $1::int, count(*), count(*) FROM t.numbers", &[&5_i32]).await.unwrap();
+    assert_eq!((twice.get::<_, i32>(1), twice.get::<_, i64>(3)), (5, 2000));
+    assert_eq!(twice.columns().iter().map(|column| column.name()).collect::<Vec<_>>(), ["int4", "int4", "count", "count"]);
+
     // A double stays one beside a number with a point.
     assert_eq!(texts(&client, "SELECT coalesce(score, 0.0) FROM t.people ORDER BY id").await, ["1.5", "0", "-2e+30"]);
     let far = "SELECT id FROM t.people WHERE score < -0.5 OR CASE WHEN id = 1 THEN score ELSE 0.0 END = 1.5 ORDER BY id";

@@ -13,6 +13,7 @@ pub(crate) mod sql;
 mod status;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing_subscriber::filter::LevelFilter;
 
@@ -38,7 +39,9 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Discover { config, profile, format } => discover::run(&config::load(&config)?, &profile, format).await,
         Command::Status { config, format } => status::run(&config::load(&config)?, format).await,
-        Command::Sql { config, query, as_of, format } => sql::run(&config::load(&config)?, &query, as_of.as_deref(), format).await,
+        Command::Sql { config, query, as_of, format } => {
+            sql::run(&Arc::new(config::load(&config)?), &query, as_of.as_deref(), format).await
+        }
         Command::Replay { config, destination, from, stream, again } => {
             replay::run(&config::load(&config)?, &destination, &from, stream.as_deref(), again).await
         }

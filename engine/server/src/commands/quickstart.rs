@@ -111,7 +111,7 @@ pub(crate) async fn run(directory: &Path, screen: Screen) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show_queries(loaded: &Loaded) -> Result<()> {
+async fn show_queries(loaded: &Arc<Loaded>) -> Result<()> {
     let engine = sql::engine(loaded, &sql::Reach::everything(loaded)).await?;
     for (sentence, query) in QUERIES {
         let result = sql::pretty(engine.sql(query).await?).await?;

@@ -1,10 +1,12 @@
 //! `logweir run`: runs the streams of a configuration until they end or are told to.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use logweir_core::{Clock, Error, SystemClock};
 use logweir_runtime::{Shutdown, StreamProgress, run_stream};
+use logweir_sql::References;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -12,6 +14,7 @@ use crate::config::{Loaded, nearest};
 use crate::failure::{Failure, WORK_FAILED};
 use crate::registry::Extra;
 use crate::screen::Screen;
+use crate::sql_endpoint::Handed;
 use crate::{compaction, http, progress, references, sql_endpoint};
 
 /// Runs the command.
@@ -29,7 +32,7 @@ pub(crate) async fn run(loaded: Loaded, names: &[String], until_caught_up: bool,
     let shutdown = Shutdown::new();
     tokio::spawn(heed_signals(shutdown.clone())?);
     let mut streams = Streams::start(&loaded, &names, until_caught_up, &shutdown).await?;
-    let _ = running.set(streams.progress.clone());
+    let _ = running.set(Handed { progress: streams.progress.clone(), references: std::mem::take(&mut streams.references) });
 
     let end = Shutdown::new();
     let shown = tokio::spawn(progress::show(streams.progress.clone(), screen, end.clone()));
@@ -69,6 +72,8 @@ pub(crate) struct Streams {
     _refreshing: JoinSet<()>,
     /// How they go, in their order.
     pub(crate) progress: Vec<Arc<StreamProgress>>,
+    /// The reference tables of each, which are kept fresh.
+    pub(crate) references: BTreeMap<String, References>,
 }
 
 impl Streams {
@@ -77,6 +82,7 @@ impl Streams {
         let memory = usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX) / names.len().max(1);
         let mut specs = Vec::with_capacity(names.len());
         let mut refreshing = JoinSet::new();
+        let mut shared = BTreeMap::new();
         for name in names {
             let extra =
                 async { Ok(Extra { references: references::load(loaded, name).await?, known: references::known(loaded, name).await? }) };
@@ -87,12 +93,13 @@ impl Streams {
             compaction::schedule(loaded, name, &mut refreshing)?;
             references::refresh(loaded, name, loaded.stream(name)?, &extra.references, &mut refreshing);
             specs.push(loaded.spec(name, memory, until_caught_up, &extra)?);
+            shared.insert(name.clone(), extra.references);
         }
         if shutdown.is_requested() {
             specs.clear();
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mut streams = Streams { tasks: JoinSet::new(), _refreshing: refreshing, progress: Vec::new() };
+        let mut streams = Streams { tasks: JoinSet::new(), _refreshing: refreshing, progress: Vec::new(), references: shared };
         for spec in specs {
             let progress = Arc::new(StreamProgress::new(&spec.name));
             streams.progress.push(Arc::clone(&progress));

@@ -1,5 +1,6 @@
 //! `logweir sql`: queries over what was landed.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
 use crate::live::Process;
+use crate::references::Wanted;
 use crate::registry::before_images;
 use crate::system::SystemTables;
 use crate::tail::{LogTail, extent};
@@ -32,7 +34,7 @@ const HELD_FRACTION: usize = 8;
 const HELD_OF_TABLE_FRACTION: usize = 32;
 
 /// Runs the command.
-pub(crate) async fn run(loaded: &Loaded, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(loaded: &Arc<Loaded>, query: &str, as_of: Option<&str>, format: SqlFormat) -> Result<ExitCode, Failure> {
     let mut reach = Reach::everything(loaded);
     if let Some(http) = &loaded.config().http {
         reach.process = Process::ask(http.listen).await;
@@ -62,12 +64,15 @@ pub(crate) struct Reach<'a> {
     pub(crate) schemas: Option<&'a [Pattern]>,
     /// What the process says that runs the streams, if one was asked.
     pub(crate) process: Option<Process>,
+    /// The reference tables of the streams that this process runs.
+    pub(crate) references: Option<&'a BTreeMap<String, References>>,
 }
 
 impl Reach<'_> {
     /// Everything there is.
     pub(crate) fn everything(loaded: &Loaded) -> Self {
-        Reach { memory_bytes: usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX), schemas: None, process: None }
+        let memory_bytes = usize::try_from(loaded.config().memory.0).unwrap_or(usize::MAX);
+        Reach { memory_bytes, schemas: None, process: None, references: None }
     }
 
     fn shows(&self, schema: &str) -> bool {
@@ -76,7 +81,7 @@ impl Reach<'_> {
 }
 
 /// An engine over every table that the checkpoints know of and `reach` shows.
-pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEngine> {
+pub(crate) async fn engine(loaded: &Arc<Loaded>, reach: &Reach<'_>) -> Result<QueryEngine> {
     let mut tables = Vec::new();
     let mut hidden = Vec::new();
     let mut streams = Vec::new();
@@ -98,12 +103,15 @@ pub(crate) async fn engine(loaded: &Loaded, reach: &Reach<'_>) -> Result<QueryEn
             None => Ok(None),
         };
         system.add(&document, log, live, &|schema| reach.shows(schema))?;
-        let landed_by_stream = landed::tables(loaded, stream, &document)?;
+        let running = reach.references.and_then(|references| references.get(&name.0)).cloned();
+        let references = Arc::new(Wanted::new(loaded, &name.0, running)?);
+        let at_hand = references.at_hand();
+        let landed_by_stream = landed::tables(loaded, stream, &document, &at_hand)?;
         let images = before_images(stream);
         for destination in &stream.destinations {
-            let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream)?;
+            let landed = landed::in_destination(loaded, stream, destination, &landed_by_stream, &at_hand)?;
             let (store_url, store, root) = loaded.landed_store(destination)?;
-            let tail = tail(loaded, reach, &name.0, destination, &document, &landed_by_stream.recalled, &bytes_left)?;
+            let tail = tail(loaded, reach, &name.0, destination, &document, &landed_by_stream.recalled, (&references, &bytes_left))?;
             for table in &landed {
                 if !reach.shows(&table.name.schema) {
                     hidden.extend([table.name.schema.clone(), format!("{}_changes", table.name.schema)]);
@@ -151,7 +159,7 @@ fn tail(
     destination: &Destination,
     document: &CheckpointDocument,
     recalled: &[Arc<Relation>],
-    bytes_left: &Arc<AtomicUsize>,
+    (references, bytes_left): (&Arc<Wanted>, &Arc<AtomicUsize>),
 ) -> Result<Option<Arc<dyn Tail>>> {
     let (Some(log), Some(logged), Some(part)) = (loaded.change_log(stream)?, &document.log, document.consumers.get(destination.name()))
     else {
@@ -161,7 +169,7 @@ fn tail(
     if logged.rules != loaded.rules(stream, loaded.stream(stream)?).ok() {
         return Ok(None);
     }
-    let sql = loaded.destination_sql_factory(loaded.stream(stream)?, destination, &References::default())?;
+    let sql = loaded.destination_rules(loaded.stream(stream)?, destination)?.map(|sql| (sql, Arc::clone(references)));
     Ok(Some(Arc::new(LogTail {
         log: log.segments.place(),
         visible: part.visible(),
