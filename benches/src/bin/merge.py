@@ -6,7 +6,7 @@ merge.py land MERGE DIR                 lands them as logweir does, by three key
 merge.py run MERGE DIR [ROUNDS] [LAKES] each in a process of its own, in turn; medians and extremes (needs duckdb, polars, pyarrow)
 
 MERGE is the bench's binary, target/bench-fast/merge. All read the same files and answer the same question: rows are counted and
-thrown away, as is the sum of `seq`, which must be the same everywhere. DuckDB may go by `seq`, an integer that rises along the log, and Polars by the order of the files, where logweir
+thrown away, as is the sum of `seq`, which must be the same everywhere. DuckDB and Polars may go by `seq`, an integer that rises along the log, where logweir
 has what a source has: commit time and position. Two threads each."""
 import glob, json, os, resource, statistics, subprocess, sys, time
 
@@ -63,7 +63,8 @@ def polars_run(lake, key, columns):
     cpu = lambda: sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     before, started = cpu(), time.time()
     changes = polars.scan_parquet(files, hive_partitioning=False).select(*names, "_metadata_deleted")
-    state = changes.unique(subset=[key], keep="last", maintain_order=False).filter(~polars.col("_metadata_deleted")).select(names)
+    newest = changes.group_by(key).agg(polars.col("seq").max())
+    state = changes.join(newest, on=[key, "seq"], how="semi").filter(~polars.col("_metadata_deleted")).select(names)
     state = state.collect(engine="streaming")
     rows, check = state.height, state["seq"].sum()
     seconds, used = time.time() - started, cpu() - before
@@ -81,7 +82,7 @@ def run(binary, folder, rounds=3, lakes="k,scattered,name"):
             "logweir": [binary, "logweir", path, state, str(MEMORY_MIB)],
             "DuckDB, semi-join": [sys.executable, __file__, "duckdb", "semijoin", path, key, COLUMNS],
             "DuckDB, QUALIFY": [sys.executable, __file__, "duckdb", "qualify", path, key, COLUMNS],
-            "Polars, unique": [sys.executable, __file__, "polars", path, key, COLUMNS],
+            "Polars, semi-join": [sys.executable, __file__, "polars", path, key, COLUMNS],
             "DataFusion, window": [binary, "window", f"{path}/shop/changes", window, "6144"],
             "logweir, count(*)": [binary, "logweir", path, "select count(*) from shop.changes", str(MEMORY_MIB)],
         }

@@ -14,7 +14,7 @@ use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
 use chrono::DateTime;
 use futures::StreamExt as _;
-use logweir_core::{BeforeImages, Error, Pattern, Relation, RelationName, Result, TimestampMicros};
+use logweir_core::{BeforeImages, Error, LogPosition, Pattern, Relation, RelationName, Result, TimestampMicros};
 use logweir_files::layout::PathTemplate;
 use logweir_runtime::checkpoint::CheckpointDocument;
 use logweir_sql::{LandedTable, QueryEngine, QueryResult, References, Tail, begin_query, printable};
@@ -23,7 +23,7 @@ use crate::cli::SqlFormat;
 use crate::config::{Destination, Loaded, Stream};
 use crate::failure::Failure;
 use crate::landed;
-use crate::live::Process;
+use crate::live::{self, Process};
 use crate::references::Wanted;
 use crate::registry::before_images;
 use crate::system::SystemTables;
@@ -172,7 +172,7 @@ fn tail(
     let sql = loaded.destination_rules(loaded.stream(stream)?, destination)?.map(|sql| (sql, Arc::clone(references)));
     Ok(Some(Arc::new(LogTail {
         log: log.segments.place(),
-        visible: part.visible(),
+        visible: part.visible().max(committed(reach, stream, destination).unwrap_or(LogPosition::MIN)),
         logged: logged.mark.position,
         sql,
         before_images: before_images(loaded.stream(stream)?),
@@ -180,6 +180,14 @@ fn tail(
         bytes_max: reach.memory_bytes / HELD_OF_TABLE_FRACTION,
         bytes_left: Arc::clone(bytes_left),
     })))
+}
+
+/// What this process itself has made visible in a destination: the checkpoint says so with the next one only, which an idle stream does not make.
+fn committed(reach: &Reach<'_>, stream: &str, destination: &Destination) -> Option<LogPosition> {
+    // Who asks over the network asks the process that runs the streams.
+    let process = reach.process.as_ref().filter(|_| reach.schemas.is_some())?;
+    let consumer = live::consumer(process.stream(stream)?, destination.name())?;
+    serde_json::from_value(consumer["position"].clone()).ok()
 }
 
 /// The directory below which all files of a table lie, whatever their time: the leading part of the path that no time is in.
