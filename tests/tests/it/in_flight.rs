@@ -254,6 +254,26 @@ async fn what_is_in_flight_is_shown_with_what_its_rule_looks_up() {
     assert_eq!(csv(&engine, people, &[]), "id,land\n1,Chile\n2,Chile\n3,\n", "what is landed needs none of it");
 }
 
+/// What was landed last is read from its files, also where nothing happens after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_landed_is_in_flight_no_more() {
+    let server = DatabaseServer::mariadb(&[]).await;
+    server.execute("CREATE DATABASE t").await;
+    server.execute("CREATE TABLE t.people (id INT PRIMARY KEY, name VARCHAR(40))").await;
+    let engine = Engine::new(&server, "t").set("/streams/shop/destinations/0/rotate", json!({ "interval": "1s" }));
+    let port = free_port();
+    let engine = with_endpoint(engine, port, &[]);
+    let running = started(&engine);
+    let client = connect(port, "ann").await;
+    server.execute("INSERT INTO t.people VALUES (1, 'Ada')").await;
+    let sql = "SELECT rows || ' ' || rows_in_flight FROM logweir.tables WHERE \"table\" = 'people'";
+    crate::pgwire::wait_for(&client, sql, "1 0").await;
+    server.execute("INSERT INTO t.people VALUES (2, 'Bob'), (3, 'Cyd')").await;
+    crate::pgwire::wait_for(&client, sql, "3 0").await;
+    assert_eq!(texts(&client, "SELECT id FROM t.people ORDER BY id").await, ["1", "2", "3"]);
+    assert_eq!(running.terminate(A_MINUTE).code, Some(0));
+}
+
 /// The time now as `--as-of` takes it.
 fn chrono_now() -> String {
     let finished = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
