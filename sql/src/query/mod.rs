@@ -9,10 +9,9 @@ mod error;
 mod floor;
 mod follow;
 mod form;
-mod held;
+mod guard;
 mod inventory;
 mod keys;
-mod once;
 mod pg;
 mod plan;
 mod prepare;
@@ -57,10 +56,9 @@ pub(crate) use error::unwrap;
 use error::words;
 pub(crate) use error::wrap;
 use follow::{AtOnce, Behind};
-use held::CountHeld;
+use guard::Guarded;
 pub use inventory::FooterCache;
 use inventory::Landed;
-use once::BeginOnce;
 pub use pg::{item_oid, type_oid};
 pub use prepare::{CaughtUp, ClientSession, PreparedQuery};
 pub use state::{begin_query, sqlstate};
@@ -436,8 +434,7 @@ impl Session {
             .with_runtime_env(Arc::clone(&engine.runtime))
             .with_default_features()
             .with_analyzer_rules(analyzer_rules())
-            .with_physical_optimizer_rule(Arc::new(CountHeld))
-            .with_physical_optimizer_rule(Arc::new(BeginOnce));
+            .with_physical_optimizer_rule(Arc::new(Guarded));
         if engine.follow {
             state = state.with_physical_optimizer_rule(Arc::new(AtOnce));
         }

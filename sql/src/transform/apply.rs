@@ -14,6 +14,7 @@ use arrow::compute::{filter, take};
 use arrow::datatypes::Int8Type;
 use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Error, MetadataColumn, Relation, Result, Unchanged};
 
+use super::before::images;
 use super::cases::{Fate, all_unchanged, any_unchanged, fates, without};
 use super::evaluate::Reason;
 use super::plan::{Lookup, Output, RulePlan};
@@ -42,13 +43,33 @@ pub(super) struct Applied {
 const LEFT_OUT: Reason = Reason("the log left a value out because it did not change, and the row may be new to the target");
 const PARTLY_LEFT_OUT: Reason = Reason("the log left out one of the values that it is made of, because that one did not change");
 
-/// Applies a rule. `batch` has been [resolved](super::cases::resolve).
-pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresolved, batch: &ChangeBatch) -> Result<Applied> {
+/// Applies a rule. `batch` has been [resolved](super::cases::resolve). With `before_images`, what updated rows were before is carried, too.
+pub(super) fn apply(
+    plan: &RulePlan,
+    target: &Arc<Relation>,
+    unresolved: Unresolved,
+    before_images: bool,
+    batch: &ChangeBatch,
+) -> Result<Applied> {
     let lookups = plan.lookups.iter().map(Lookup::pin).collect::<Result<Vec<_>>>()?;
-    if let Some(batch) = every_row(plan, &lookups, target, batch)? {
+    let mut applied = apply_pinned(plan, &lookups, target, unresolved, batch)?;
+    if before_images && let Some(carried) = &mut applied.batch {
+        carried.before = images(plan, &lookups, batch, carried)?;
+    }
+    Ok(applied)
+}
+
+fn apply_pinned(
+    plan: &RulePlan,
+    lookups: &[Pinned<'_>],
+    target: &Arc<Relation>,
+    unresolved: Unresolved,
+    batch: &ChangeBatch,
+) -> Result<Applied> {
+    if let Some(batch) = every_row(plan, lookups, target, batch)? {
         return Ok(Applied { batch: Some(batch), bad: Vec::new() });
     }
-    let mut fates = fates(plan, batch, &lookups)?;
+    let mut fates = fates(plan, batch, lookups)?;
     let mut bad: Vec<BadRow> = Vec::new();
     for (row, fate) in fates.iter().enumerate() {
         if let Fate::Bad(reason) = *fate {
@@ -61,7 +82,7 @@ pub(super) fn apply(plan: &RulePlan, target: &Arc<Relation>, unresolved: Unresol
         fates[bad.row] = without(plan.filter.as_ref(), batch, bad.row);
     }
     loop {
-        match assemble(plan, &lookups, target, &left_out, &fates, batch)? {
+        match assemble(plan, lookups, target, &left_out, &fates, batch)? {
             Ok(batch) => {
                 bad.sort_by_key(|bad| bad.row);
                 return Ok(Applied { batch, bad });

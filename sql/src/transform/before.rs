@@ -12,11 +12,12 @@ use logweir_core::{BeforeImages, ChangeBatch, ChangeType, Result};
 
 use super::cases::any_unchanged;
 use super::evaluate::Evaluated;
-use super::plan::{Lookup, Output, RulePlan};
+use super::plan::{Output, RulePlan};
+use super::reference::Pinned;
 use super::rows::{Rows, unexpected};
 
 /// The images of `carried`, which the rule has made of `batch`; `None` if it has none.
-pub(super) fn images(plan: &RulePlan, batch: &ChangeBatch, carried: &ChangeBatch) -> Result<Option<BeforeImages>> {
+pub(super) fn images(plan: &RulePlan, lookups: &[Pinned<'_>], batch: &ChangeBatch, carried: &ChangeBatch) -> Result<Option<BeforeImages>> {
     let Some(before) = &batch.before else { return Ok(None) };
     let mut wanted = before.present.clone();
     let needed = plan.outputs.iter().map(Output::depends).chain(plan.filter.iter().map(|filter| Cow::Borrowed(&filter.depends)));
@@ -33,7 +34,6 @@ pub(super) fn images(plan: &RulePlan, batch: &ChangeBatch, carried: &ChangeBatch
         return Ok(None);
     }
 
-    let lookups = plan.lookups.iter().map(Lookup::pin).collect::<Result<Vec<_>>>()?;
     let rows = Rows::of_sources(batch, &before.columns, &BooleanArray::new(wanted.clone(), None));
     let mut whole = vec![true; rows.count()];
     let mut judge = |evaluated: &Evaluated, holds: &dyn Fn(usize) -> bool| {
@@ -42,7 +42,7 @@ pub(super) fn images(plan: &RulePlan, batch: &ChangeBatch, carried: &ChangeBatch
         }
     };
     if let Some(filter) = &plan.filter {
-        let evaluated = rows.evaluate(filter, &lookups)?;
+        let evaluated = rows.evaluate(filter, lookups)?;
         let passes = evaluated.values.as_boolean();
         judge(&evaluated, &|row| passes.is_valid(row) && passes.value(row));
     }
@@ -51,7 +51,7 @@ pub(super) fn images(plan: &RulePlan, batch: &ChangeBatch, carried: &ChangeBatch
         columns.push(match output {
             Output::Pass(source) => rows.source(*source, column.field.data_type())?,
             Output::Computed(computed, cast) => {
-                let evaluated = rows.evaluate_to(computed, cast.as_ref(), &lookups)?;
+                let evaluated = rows.evaluate_to(computed, cast.as_ref(), lookups)?;
                 judge(&evaluated, &|_| true);
                 evaluated.values
             }

@@ -347,13 +347,8 @@ impl SqlTransform {
 
     fn apply_rule(&self, planned: &Planned, batch: &ChangeBatch, out: &mut Vec<ChangeBatch>) -> Result<()> {
         let settings = &self.rules[planned.rule].settings;
-        let (plan, target) = (&planned.plan, &planned.target);
-        let mut applied = apply::apply(plan, target, settings.unresolved, batch)?;
-        if planned.before_images
-            && let Some(carried) = &mut applied.batch
-        {
-            carried.before = before::images(plan, batch, carried)?;
-        }
+        let Planned { plan, target, before_images, .. } = planned;
+        let applied = apply::apply(plan, target, settings.unresolved, *before_images, batch)?;
         if !applied.bad.is_empty() {
             let rule = format!("{} {}", planned.rule + 1, settings.table);
             let column = |bad: &apply::BadRow| bad.column.map(|index| planned.target.columns()[index].name());

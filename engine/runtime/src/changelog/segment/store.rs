@@ -14,7 +14,7 @@ use std::future::Future;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 
 use super::file_failed;
 use super::name::{SegmentName, WRITER_MAX, parse_writer, writer_text};
+use super::outline::locked;
 use crate::state::holder;
 
 /// Below the prefix: an object for each number of a writer that was taken.
@@ -287,11 +288,6 @@ impl fmt::Debug for SegmentStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SegmentStore({self})")
     }
-}
-
-/// A panic while one was held has left nothing half done.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_part(file: &mut impl Read) -> io::Result<Vec<u8>> {
